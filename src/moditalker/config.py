@@ -1,0 +1,327 @@
+"""Every setting of the project: frozen dataclasses are the schema and hold the defaults.
+
+The defaults are the paper's. YAML files (``presets/``) hold only what differs from them. Each number's
+provenance stands beside it: [paper], [released] (the authors' published code) or [ours].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+
+from moditalker.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a number may take, both ends included."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def __str__(self) -> str:
+        if self.high == float("inf"):
+            return f"at least {self.low:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+
+# The rule of a field is its type: written where the field is, checked when a configuration is read.
+Count = Annotated[int, Range(1)]
+CountOrZero = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(1e-12)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """Speech features: waveform at 16 kHz -> (2S, width) at 50 Hz."""
+
+    encoder: Literal["hubert", "whisper"] = "hubert"  # [paper], or [ours: tiny.en, in the package]
+    source: str = "facebook/hubert-large-ls960-ft"  # folder or hub name; unused by "whisper"
+    layers: tuple[CountOrZero, ...] = (24,)  # hidden states that are concatenated; 0 = before the first layer
+    width: Count = 1024  # of the concatenation
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """The aligned face crop, and the part of it that the video stage generates."""
+
+    size: Count = 256  # side of the square crop, pixels [paper]
+    region_top: CountOrZero = 0  # first generated row; the region reaches from it to the crop's bottom
+    pose_rows: CountOrZero = 128  # rows from the top that pose frames show [paper: the upper half]
+    eye_distance: NotNegative = 0.0  # pixels between the eye centres; 0: the whole frame is the crop [paper]
+    eye_row: NotNegative = 0.0  # row of the eye centres, pixels
+    smoothing: NotNegative = (
+        1.5  # Gaussian over time of the alignment, standard deviation in frames at 25 Hz [ours]
+    )
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """One diffusion process (Eqs. 1-3) and how it is sampled."""
+
+    schedule: Literal["cosine", "sqrt-linear"] = "cosine"  # sqrt-linear: linspace(sqrt(a), sqrt(b), T)^2
+    timesteps: Count = 1000  # T
+    beta_start: Share = 0.0015  # sqrt-linear only [released]
+    beta_end: Share = 0.0195  # sqrt-linear only [released]
+    predict: Literal["x0", "noise"] = "x0"  # x0 [paper], noise [released MToV]
+    clip: NotNegative = 1.0  # predicted x0 is clamped to [-clip, clip]; 0: not at all
+    sampling_steps: Count = 50  # DDIM steps
+    eta: Share = 1.0  # 0: deterministic, 1: DDPM-like
+    guidance: NotNegative = 1.0  # w in uncond + w (cond - uncond); 1: off
+    start: CountOrZero = 0  # 0: from pure noise; else from a first estimate noised to this timestep
+
+
+@dataclass(frozen=True)
+class AtomConfig:
+    """AToM, the audio-to-motion transformer (paper section 3, Fig. 2)."""
+
+    width: Count = 512  # D of each branch
+    layers: Count = 8
+    heads: Count = 8
+    feed_forward: Count = 1024
+    frames: Count = 156  # S of a window at 25 fps
+    dropout: Share = 0.1
+    condition_dropout: Share = 0.25  # probability that both conditions are dropped together
+    disentangled: bool = True  # lip-related and lip-unrelated branches (Table 2, IV)
+    landmark_embedding: bool = True  # l_id as a condition (Table 2, III)
+    residual: bool = True  # predict L - l_id rather than L (Table 2, II)
+    audio_to_upper: bool = False  # released code: audio also reaches the lip-unrelated branch, through FiLM
+    scale: Positive = 1.0  # residual landmarks are multiplied by this before noising
+    overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Tri-plane autoencoder (paper section 3, Eq. 5)."""
+
+    frames: Count = 16  # S of a clip
+    height: Count = 256
+    width: Count = 256
+    patch: Count = 8
+    dim: Count = 384  # D of a token
+    encoder_layers: CountOrZero = 8
+    decoder_layers: CountOrZero = 8
+    heads: Count = 8
+    head_dim: Count = 64
+    feed_forward: Count = 4  # width of the feed-forward, in units of dim
+    plane_channels: Count = 4
+    collapse: Literal["transformer", "mean"] = "transformer"  # of an axis: transformer [paper], mean [ours]
+    collapse_layers: CountOrZero = 4
+    collapse_heads: Count = 4
+    collapse_feed_forward: Count = 512
+    decoder: Literal["pixels", "warp"] = "pixels"  # [paper]; warp: of the identity frame, by planes [ours]
+
+
+@dataclass(frozen=True)
+class MToVConfig:
+    """MToV's diffusion UNet over the three planes (paper section 3, Eq. 6)."""
+
+    channels: Count = 128
+    multipliers: tuple[Count, ...] = (1, 2, 4, 4)
+    blocks: Count = 2  # residual blocks a level
+    attention: tuple[Count, ...] = (1, 2, 4)  # downsampling factors that have per-plane attention
+    heads: Count = 8
+    identity_planes: Literal["all", "hw"] = "all"  # all [paper]; hw: zeros in the other two [released]
+    overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole: one of these describes a model and travels with its weights."""
+
+    preset: str = "paper"
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    atom: AtomConfig = field(default_factory=AtomConfig)
+    atom_diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    mtov: MToVConfig = field(default_factory=MToVConfig)
+    mtov_diffusion: DiffusionConfig = field(
+        default_factory=lambda: DiffusionConfig(schedule="sqrt-linear", sampling_steps=100)
+    )
+
+
+PRESETS = ("tiny", "paper", "released")
+
+
+def load(preset: str | None = None, file: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The resolved configuration: defaults <- preset <- file <- overrides.
+
+    Args:
+        preset: one of `PRESETS`; None takes the one that the file names, else "paper".
+        file: YAML with any of the keys.
+        overrides: "section.key=value" each; values are read as YAML.
+
+    Raises:
+        UserError: unknown key or preset, wrong type, value out of range, unreadable file.
+    """
+    tree = _read_yaml(Path(file)) if file is not None else {}
+    name = preset or tree.get("preset", "paper")
+    if name not in PRESETS:
+        raise UserError(f"preset {name!r} does not exist; there are {', '.join(PRESETS)}")
+    text = (resources.files("moditalker") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    config = _merge(Config(), yaml.safe_load(text) or {})
+    config = _merge(config, tree | {"preset": name})
+    return override(config, overrides)
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """`config` with "section.key=value" strings applied, values read as YAML.
+
+    Raises:
+        UserError: as `load`, and for a string without "=".
+    """
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {assignment}: section.key=value is expected, as in --set atom.width=256")
+        try:
+            tree: Any = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {assignment}: the value is not YAML") from error
+        for part in reversed(key.strip().split(".")):
+            tree = {part: tree}
+        config = _merge(config, tree)
+    return check(config)
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """The configuration that `to_dict` wrote; keys that it lacks take the defaults.
+
+    Raises:
+        UserError: as `load`.
+    """
+    return check(_merge(Config(), tree))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain values, for JSON and YAML."""
+    tree: dict[str, Any] = _plain(dataclasses.asdict(config))
+    return tree
+
+
+def dump(config: Config) -> str:
+    """The whole configuration as YAML that `load` reads back to an equal one."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def check(config: Config) -> Config:
+    """`config` itself, if its parts fit together (single values were checked when they were read).
+
+    Raises:
+        UserError: naming both keys, their values and the rule.
+    """
+    crop, atom, auto, mtov = config.crop, config.atom, config.autoencoder, config.mtov
+    region = (crop.size - crop.region_top, crop.size)
+    extent = f"autoencoder.height x width = {auto.height} x {auto.width}"
+    rules = {
+        f"atom.width = {atom.width}: must be a multiple of 2 atom.heads": atom.width % (2 * atom.heads) == 0,
+        f"atom.overlap = {atom.overlap}: must be below atom.frames": atom.overlap < atom.frames,
+        f"mtov.overlap = {mtov.overlap}: must be below autoencoder.frames": mtov.overlap < auto.frames,
+        f"crop.pose_rows = {crop.pose_rows}: must not exceed crop.size": crop.pose_rows <= crop.size,
+        f"{extent}: must be multiples of autoencoder.patch": auto.height % auto.patch
+        == auto.width % auto.patch
+        == 0,
+        f"{extent}: must be the crop's generated part, {region[0]} x {region[1]}": (
+            (auto.height, auto.width) == region
+        ),
+    }
+    for name in ("atom_diffusion", "mtov_diffusion"):
+        diffusion: DiffusionConfig = getattr(config, name)
+        for key in ("sampling_steps", "start"):
+            steps = getattr(diffusion, key)
+            rules[f"{name}.{key} = {steps}: must not exceed {name}.timesteps"] = steps <= diffusion.timesteps
+    for rule, holds in rules.items():
+        if not holds:
+            raise UserError(f"configuration: {rule}")
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not a readable YAML file") from error
+    if not isinstance(tree, dict | None):
+        raise UserError(f"{path}: keys and values are expected, not {type(tree).__name__}")
+    return tree or {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def _merge(node: Any, tree: Any, path: str = "") -> Any:
+    """The dataclass `node` with the values of the nested mapping `tree`, each checked against its type."""
+    if not isinstance(tree, Mapping):
+        raise UserError(
+            f"configuration: {path} = {tree!r}: keys are expected, such as {_known(node, path)[0]}"
+        )
+    hints = typing.get_type_hints(type(node), include_extras=True)
+    changes = {}
+    for name, value in tree.items():
+        key = f"{path}.{name}".lstrip(".")
+        if name not in hints:
+            raise UserError(f"configuration: {key} = {value!r}: unknown key{_nearest(key)}")
+        current = getattr(node, name)
+        if dataclasses.is_dataclass(current):
+            changes[name] = _merge(current, value, key)
+        else:
+            changes[name] = _value(hints[name], value, key)
+    return dataclasses.replace(node, **changes)
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the type `hint` (int, float, bool, str, Literal, Annotated, tuple of one of them)."""
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        kind, rule = typing.get_args(hint)
+        value = _value(kind, value, key)
+        if not rule.low <= value <= rule.high:
+            raise UserError(f"configuration: {key} = {value}: must be {rule}")
+        return value
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise UserError(f"configuration: {key} = {value!r}: must be {' or '.join(map(repr, choices))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or not value:
+            raise UserError(f"configuration: {key} = {value!r}: a list is expected, as in [1, 2]")
+        return tuple(_value(typing.get_args(hint)[0], item, key) for item in value)
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            value = float(value)  # YAML 1.1 reads 1e-4 as text
+    if type(value) is not hint:
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise UserError(f"configuration: {key} = {value!r}: {names[hint]} is expected")
+    return value
+
+
+def _known(node: Any, path: str = "") -> list[str]:
+    keys = []
+    for item in dataclasses.fields(node):
+        key, value = f"{path}.{item.name}".lstrip("."), getattr(node, item.name)
+        keys += _known(value, key) if dataclasses.is_dataclass(value) else [key]
+    return keys
+
+
+def _nearest(key: str) -> str:
+    known = _known(Config())
+    # A right name in the wrong section is the likelier slip than a similar name elsewhere.
+    close = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"; the nearest known key is {close[0]}"
