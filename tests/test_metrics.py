@@ -1,0 +1,114 @@
+"""The measuring code, against closed forms and scikit-image."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from moditalker.metrics import image, lips
+
+
+def _speech(seed: int, frames: int = 300) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal(frames + 8)
+    return np.convolve(noise, np.ones(9) / 9, "valid")
+
+
+def test_correlation_is_numpys_and_leaves_out_missing_frames() -> None:
+    a, b = _speech(0), _speech(0) + 0.5 * _speech(1)
+    assert lips.correlation(a, b) == pytest.approx(np.corrcoef(a, b)[0, 1])
+    a[10:20] = np.nan
+    keep = np.isfinite(a)
+    assert lips.correlation(a, b) == pytest.approx(np.corrcoef(a[keep], b[keep])[0, 1])
+    assert lips.correlation(np.ones(50), b[:50]) == 0.0
+    with pytest.raises(ValueError, match="one length"):
+        lips.correlation(a, b[:-1])
+
+
+@pytest.mark.parametrize("lag", [-3, 0, 4])
+def test_best_lag_finds_a_shift_and_its_sign(lag: int) -> None:
+    track = _speech(2, 340)
+    generated, reference = track[20 - lag : 320 - lag], track[20:320]
+    found, score = lips.best_lag(generated, reference)
+    assert found == lag
+    assert score == pytest.approx(1)
+
+
+def test_partial_correlation_sees_leakage_and_only_leakage() -> None:
+    audio, face = _speech(3, 4000), _speech(4, 4000)
+    face = face + 0.5 * audio  # two sentences share a rhythm
+    clean = audio + 0.3 * _speech(5, 4000)
+    assert abs(lips.partial_correlation(clean, face, audio)) < 0.1 < lips.correlation(clean, face)
+    assert lips.partial_correlation(clean + 0.5 * face, face, audio) > 0.5
+    # the closed form for one given variable
+    ab, az, bz = (np.corrcoef(x, y)[0, 1] for x, y in [(clean, face), (clean, audio), (face, audio)])
+    expected = (ab - az * bz) / math.sqrt((1 - az**2) * (1 - bz**2))
+    assert lips.partial_correlation(clean, face, audio) == pytest.approx(expected)
+    assert lips.partial_correlation(2 * audio + 1, face, audio) == 0.0
+
+
+def test_amplitude_and_stillness() -> None:
+    track = _speech(6)
+    assert lips.amplitude_ratio(0.4 * track + 3, track) == pytest.approx(0.4)
+    low, high = np.percentile(track, [5, 95])
+    silent = np.linspace(0, 0.1 * (high - low), 75)
+    assert lips.stillness(silent, track) == pytest.approx(0.1)
+    assert lips.stillness(np.zeros(75), track) == 0
+
+
+def test_landmark_distance_is_the_mean_over_points() -> None:
+    points = np.random.default_rng(0).random((5, 20, 2))
+    assert lips.landmark_distance(points + np.array([3, 4]), points) == pytest.approx(5)
+    with pytest.raises(ValueError, match="one shape"):
+        lips.landmark_distance(points, points[:4])
+
+
+def test_psnr_counts_only_the_mask() -> None:
+    a = np.full((2, 8, 8, 3), 100, np.uint8)
+    b = a.copy()
+    b[:, :4] += 10
+    mask = np.zeros((8, 8))
+    mask[:4] = 0.7
+    assert image.psnr(b, a, mask) == pytest.approx(20 * math.log10(25.5))
+    assert image.psnr(b, a) == pytest.approx(20 * math.log10(25.5) + 10 * math.log10(2))
+    assert image.psnr(b, a, 1 - mask) == math.inf
+    assert math.isnan(image.psnr(b, a, np.zeros((8, 8))))
+
+
+def test_psnr_and_ssim_agree_with_scikit_image() -> None:
+    reference = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
+    rng = np.random.default_rng(1)
+    a = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    b = np.clip(a + rng.normal(0, 12, a.shape), 0, 255).astype(np.uint8)
+    assert image.psnr(a, b) == pytest.approx(reference.peak_signal_noise_ratio(a, b, data_range=255))
+    inner = np.zeros((40, 50), bool)
+    inner[5:-5, 5:-5] = True  # scikit-image leaves the window's radius out
+    expected = reference.structural_similarity(
+        a, b, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+    )
+    assert image.ssim(a, b, inner) == pytest.approx(expected, abs=1e-6)
+    assert image.ssim(a, a) == pytest.approx(1)
+    assert image.ssim(np.stack([a, a]), np.stack([b, b]), inner) == pytest.approx(expected, abs=1e-6)
+
+
+def test_seam_ratio_sees_a_step_and_not_a_ramp() -> None:
+    rng = np.random.default_rng(2)
+    source = rng.normal(120, 2, (64, 64, 3))
+    hard = np.zeros((64, 64))
+    hard[16:48, 16:48] = 1
+    assert image.seam_ratio(source, source, hard) == pytest.approx(1)
+    assert image.seam_ratio(source + 15 * hard[..., None], source, hard) > 3
+    distance = np.hypot(*np.mgrid[-32:32, -32:32])
+    soft = np.clip((28 - distance) / 20, 0, 1)
+    assert image.seam_ratio(source + 15 * soft[..., None], source, soft) < 1.3
+
+
+def test_flicker_ignores_steady_change() -> None:
+    steady = np.broadcast_to(np.arange(10.0)[:, None, None, None] * 5, (10, 4, 4, 3))
+    assert image.flicker(steady) == pytest.approx(0)
+    quiver = np.zeros((10, 4, 4, 3))
+    quiver[::2] = 2
+    assert image.flicker(quiver) == pytest.approx(4)
+    with pytest.raises(ValueError, match="at least 3 frames"):
+        image.flicker(quiver[:2])
