@@ -1,0 +1,131 @@
+"""The authors' checkpoints -> ours: their parameter names to our names.
+
+Each ``convert_*`` takes the authors' state and returns ours, and the names that were dropped because no computation
+uses them. One rule a line: a pattern for the whole of their name, and our name.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from moditalker.errors import UserError
+
+State = dict[str, Tensor]
+Rules = tuple[tuple[str, str], ...]
+
+
+class Converted(NamedTuple):
+    """A state under our names, and the authors' names that have no use."""
+
+    state: State
+    dropped: list[str]
+
+
+def read_checkpoint(path: str | Path) -> State:
+    """Tensors of an untrusted ``.pt`` file, by name: no code in it is run.
+
+    The authors nest the state under ``model_state_dict`` (AToM) and prefix names by ``diffusion_model.`` (UNet); both
+    are taken off. Raises UserError where the file cannot be read or holds no tensors.
+    """
+    path = Path(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; give the authors' checkpoint file") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is not a checkpoint of plain tensors ({reason}); nothing else is opened"
+        ) from None
+    for key in ("model_state_dict", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    state = (
+        {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    )
+    if not state:
+        raise UserError(f"{path} holds no tensors by name; give the authors' checkpoint file")
+    return strip(state, ("module.", "diffusion_model."))
+
+
+def strip(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> State:
+    """Names without the prefixes that wrappers put before them."""
+    stripped = {}
+    for name, tensor in state.items():
+        for prefix in prefixes:
+            name = name.removeprefix(prefix)
+        stripped[name] = tensor
+    return stripped
+
+
+def rename(state: Mapping[str, Tensor], rules: Rules) -> Converted:
+    """Apply the first rule whose pattern is a name's whole beginning up to a dot (or all of it); drop the others."""
+    converted = Converted({}, [])
+    for name, tensor in state.items():
+        for pattern, ours in rules:
+            match = re.match(rf"(?:{pattern})(?=\.|$)", name)
+            if match:
+                converted.state[match.expand(ours) + name[match.end() :]] = tensor
+                break
+        else:
+            converted.dropped.append(name)
+    return converted
+
+
+ATOM: Rules = (
+    (r"time_mlp\.1", r"time.0"),
+    (r"to_time_cond\.0", r"time_vector"),
+    (r"to_time_tokens\.0", r"time_tokens"),
+    (r"null_cond_hidden", r"null_speech_vector"),
+    (r"null_cond_embed", r"speech_encoder.null"),
+    (r"face_null_cond_embed", r"landmark_encoder.null"),
+    (r"cond_projection", r"speech_encoder.project"),
+    (r"face_projection", r"landmark_encoder.project"),
+    (r"non_attn_cond_projection", r"speech_encoder.pool"),
+    (r"non_attn_face_projection", r"landmark_encoder.pool"),
+    (r"cond_encoder\.(\d+)\.norm1", r"speech_encoder.layers.\1.norm"),
+    (r"cond_encoder\.(\d+)\.norm2", r"speech_encoder.layers.\1.feed_forward.norm"),
+    (r"cond_encoder\.(\d+)\.linear1", r"speech_encoder.layers.\1.feed_forward.expand"),
+    (r"cond_encoder\.(\d+)\.linear2", r"speech_encoder.layers.\1.feed_forward.contract"),
+    (r"cond_encoder\.(\d+)\.self_attn", r"speech_encoder.layers.\1.self_attention.attention"),
+    (r"face_encoder\.(\d+)\.norm1", r"landmark_encoder.layers.\1.norm"),
+    (r"face_encoder\.(\d+)\.norm2", r"landmark_encoder.layers.\1.feed_forward.norm"),
+    (r"face_encoder\.(\d+)\.linear1", r"landmark_encoder.layers.\1.feed_forward.expand"),
+    (r"face_encoder\.(\d+)\.linear2", r"landmark_encoder.layers.\1.feed_forward.contract"),
+    (r"face_encoder\.(\d+)\.self_attn", r"landmark_encoder.layers.\1.self_attention.attention"),
+    (r"norm_cond", r"memory_norm"),
+    (r"input_projection_lip", r"inputs.0"),
+    (r"input_projection_wo_lip", r"inputs.1"),
+    (r"seqTransDecoder\.stack\.(\d+)\.(film\d)\.block", r"blocks.\1.\2.scale_and_shift"),
+    (r"seqTransDecoder\.stack\.(\d+)\.(norm\d)", r"blocks.\1.\2"),
+    (r"seqTransDecoder\.stack\.(\d+)\.self_attn", r"blocks.\1.self_attention.attention"),
+    (r"seqTransDecoder\.stack\.(\d+)\.multihead_attn", r"blocks.\1.cross_attention"),
+    (r"seqTransDecoder\.stack\.(\d+)\.linear3", r"blocks.\1.out"),
+    (r"final_layer", r"out"),
+)
+
+
+def split_attention(state: Mapping[str, Tensor]) -> State:
+    """Torch's packed ``in_proj`` into query, key and value."""
+    result = {}
+    for name, tensor in state.items():
+        if ".in_proj_" in name:
+            stem, kind = name.split("in_proj_")
+            for part, piece in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                result[f"{stem}{part}.{kind}"] = piece.clone()
+        else:
+            result[name.replace(".out_proj.", ".out.")] = tensor
+    return result
+
+
+def convert_atom(state: Mapping[str, Tensor]) -> Converted:
+    """The authors' motion decoder -> :class:`moditalker.motion.atom.Atom` under preset ``released``."""
+    converted = rename(strip(state, ("module.",)), ATOM)
+    return Converted(split_attention(converted.state), converted.dropped)

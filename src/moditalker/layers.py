@@ -1,0 +1,111 @@
+"""What the networks share: embeddings of time and position, attention, feed-forward, FiLM. Knows no diffusion."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Rotary = tuple[Tensor, Tensor]
+"""Cosines and sines, (..., L, D) each."""
+
+
+def timestep_embedding(t: Tensor, dim: int, *, cosine_first: bool = False) -> Tensor:
+    """Timesteps (B,) -> sinusoids (B, dim), wavelengths from 2 pi to 2 pi 10000.
+
+    The two released networks differ: AToM has [sin, cos] with the last frequency at exactly 1 / 10000, MToV
+    (``cosine_first``) has [cos, sin] with the last one just before it [released code].
+    """
+    half = dim // 2
+    steps = torch.arange(half, device=t.device, dtype=torch.float32)
+    frequencies = torch.exp(-math.log(10000.0) * steps / (half if cosine_first else half - 1))
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()] if cosine_first else [angles.sin(), angles.cos()], dim=-1)
+
+
+def rotary_table(positions: Tensor, dim: int, base: float = 10000.0) -> Rotary:
+    """Positions (L,) -> rotary table (L, dim) for :func:`rotate`, one frequency for each adjacent pair."""
+    frequencies = base ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
+    angles = (positions.float()[:, None] * frequencies).repeat_interleave(2, dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, table: Rotary) -> Tensor:
+    """Rotary embedding of x (..., L, D): each adjacent pair of numbers is turned by the table's angles."""
+    cos, sin = table
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return x * cos + torch.stack((-odd, even), dim=-1).flatten(-2) * sin
+
+
+class Attention(nn.Module):
+    """Pre-norm self-attention whose queries and keys may be turned by a rotary table; no bias but the output's."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * heads * head_dim, bias=False)
+        self.out = nn.Linear(heads * head_dim, dim)
+
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """(..., L, D) -> (..., L, D), without the residual."""
+        qkv = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1))  # ... L 3 heads head_dim
+        q, k, v = (part.transpose(-2, -3) for part in qkv.unbind(-3))  # ... heads L head_dim
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        attended = F.scaled_dot_product_attention(q, k, v)  # ... heads L head_dim
+        return self.out(attended.transpose(-2, -3).flatten(-2))
+
+
+class FeedForward(nn.Module):
+    """Pre-norm feed-forward with GELU, or GEGLU: value * gelu(gate)."""
+
+    def __init__(self, dim: int, hidden: int, *, gated: bool = False) -> None:
+        super().__init__()
+        self.gated = gated
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, 2 * hidden if gated else hidden)
+        self.contract = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D), without the residual."""
+        x = self.expand(self.norm(x))
+        if self.gated:
+            value, gate = x.chunk(2, dim=-1)
+            return self.contract(value * F.gelu(gate))
+        return self.contract(F.gelu(x))
+
+
+class CrossAttention(nn.Module):
+    """Attention with its queries, keys and values given apart; biased projections."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, L, D), (B, M, D), (B, M, D) -> (B, L, D); where ``mask`` (L, M) is False a key is not seen."""
+        q = self.query(query).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B heads L head_dim
+        k = self.key(key).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B heads M head_dim
+        v = self.value(value).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B heads M head_dim
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # B heads L head_dim
+        return self.out(attended.transpose(1, 2).flatten(-2))
+
+
+class FiLM(nn.Module):
+    """Feature-wise linear modulation, (scale + 1) x + shift, steered by a vector [paper, Fig. 2]."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale_and_shift = nn.Sequential(nn.Mish(), nn.Linear(dim, 2 * dim))
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        """(B, L, D), (B, D) -> (B, L, D)."""
+        scale, shift = self.scale_and_shift(vector)[:, None].chunk(2, dim=-1)  # B 1 D each
+        return (scale + 1) * x + shift

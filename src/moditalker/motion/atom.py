@@ -1,0 +1,270 @@
+"""AToM, the audio-to-motion transformer (paper section 3, Fig. 2, Eq. 4): a denoiser of residual landmarks.
+
+Landmarks are (B, S, 204): 68 points (x, y, z) flattened, frontal, canonical units, 25 frames a second.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from moditalker.config import AtomConfig
+from moditalker.layers import (
+    CrossAttention,
+    FeedForward,
+    FiLM,
+    Rotary,
+    rotary_table,
+    rotate,
+    timestep_embedding,
+)
+
+POINTS = 68
+NUMBERS = 3 * POINTS
+SPEECH_PER_FRAME = 2  # speech features at 50 Hz, landmarks at 25 Hz
+TIME_TOKENS = 2
+ENCODER_LAYERS = 2
+LIP_RELATED = (*range(0, 17), *range(48, 68))  # jaw, mouth
+LIP_UNRELATED = tuple(range(17, 48))  # brows, nose, eyes
+
+
+def numbers_of(points: tuple[int, ...]) -> list[int]:
+    """Where the points' coordinates stand among the 204 numbers."""
+    return [3 * point + axis for point in points for axis in range(3)]
+
+
+def to_x0(landmarks: Tensor, l_id: Tensor, config: AtomConfig) -> Tensor:
+    """Landmarks L (..., S, 204) and l_id (..., 204) -> x0, what AToM learns: scale (L - l_id) [paper: scale 1]."""
+    return config.scale * (landmarks - l_id[..., None, :] if config.residual else landmarks)
+
+
+def from_x0(x0: Tensor, l_id: Tensor, config: AtomConfig) -> Tensor:
+    """Inverse of :func:`to_x0`: landmarks L = l_id + x0 / scale; a zero residual is l_id exactly."""
+    return x0 / config.scale + l_id[..., None, :] if config.residual else x0 / config.scale
+
+
+class RotarySelfAttention(nn.Module):
+    """Rotary positions over the full width turn the input of queries and keys, before the projections [released]."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attention = CrossAttention(dim, heads)
+
+    def forward(self, x: Tensor, positions: Rotary) -> Tensor:
+        turned = rotate(x, positions)
+        return self.attention(turned, turned, x)
+
+
+class EncoderLayer(nn.Module):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, config: AtomConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width)
+        self.self_attention = RotarySelfAttention(config.width, config.heads)
+        self.feed_forward = FeedForward(config.width, config.feed_forward)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, positions: Rotary) -> Tensor:
+        x = x + self.dropout(self.self_attention(self.norm(x), positions))
+        return x + self.dropout(self.feed_forward(x))
+
+
+class ConditionEncoder(nn.Module):
+    """A sequence -> tokens, and tokens -> one vector. Audio and landmark encoder share this architecture [paper]."""
+
+    def __init__(self, config: AtomConfig, width: int, length: int) -> None:
+        super().__init__()
+        d = config.width
+        self.project = nn.Linear(width, d)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(ENCODER_LAYERS))
+        self.null = nn.Parameter(torch.randn(1, length, d))  # stands in where the condition is dropped
+        self.pool = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
+
+    def forward(self, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, width), keep (B,) -> tokens (B, L, D), vector (B, D)."""
+        x = self.project(x)  # B L D
+        positions = rotary_table(torch.arange(x.shape[1], device=x.device), x.shape[2])
+        for layer in self.layers:
+            x = layer(x, positions)
+        tokens = torch.where(keep[:, None, None], x, self.null[:, : x.shape[1]])  # B L D
+        return tokens, self.pool(tokens.mean(dim=1))
+
+
+class Conditions(NamedTuple):
+    """What the audio and the landmark encoder say; it does not depend on the timestep."""
+
+    speech: Tensor  # (B, 2S, D) F_A
+    speech_vector: Tensor  # (B, D)
+    landmark: Tensor | None  # (B, S, D) F_L; None without landmark embedding
+    landmark_vector: Tensor | None  # (B, D)
+
+
+class Memory(NamedTuple):
+    """Tokens to attend to, (B, M, D): as values, and turned by their positions as keys."""
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None = None  # (S, M): False where a frame may not look
+
+
+class AtomBlock(nn.Module):
+    """Fig. 2 (b). The branches share their attention, norms and FiLM; only the lips' sees the audio."""
+
+    def __init__(self, config: AtomConfig) -> None:
+        super().__init__()
+        d = config.width
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(d), nn.LayerNorm(d), nn.LayerNorm(d)
+        self.film1, self.film2, self.film3 = FiLM(d), FiLM(d), FiLM(d)
+        self.self_attention = RotarySelfAttention(d, config.heads)
+        self.cross_attention = CrossAttention(d, config.heads)
+        self.out = nn.Linear(d, 2 * d if config.disentangled else d)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def attend(self, x: Tensor, positions: Rotary, memory: Memory | None) -> Tensor:
+        """To a memory, or to itself where there is none."""
+        if memory is None:
+            return self.dropout(self.self_attention(x, positions))
+        return self.dropout(self.cross_attention(rotate(x, positions), *memory))
+
+    def branch(self, x: Tensor, vector: Tensor, positions: Rotary, memory: Memory | None) -> Tensor:
+        """(B, S, D) -> (B, S, D): self-attention, then cross-attention where there is a memory."""
+        x = x + self.film1(self.attend(self.norm1(x), positions, None), vector)
+        return x + self.film2(self.attend(self.norm2(x), positions, memory), vector)
+
+    def forward(
+        self,
+        state: Tensor,
+        lip_vector: Tensor,
+        upper_vector: Tensor,
+        positions: Rotary,
+        lip: Memory,
+        face: Memory,
+    ) -> Tensor:
+        """State (B, S, 2D), lips beside the upper face (or (B, S, D) where they are not disentangled), to the next."""
+        if self.out.out_features == self.out.in_features:  # Table 2 (III): one branch for all points
+            merged = self.branch(state, lip_vector, positions, lip)  # B S D
+            vector = lip_vector  # B D
+        else:
+            lips, upper = state.chunk(2, dim=-1)  # B S D each
+            lips = self.branch(lips, lip_vector, positions, lip)  # B S D
+            upper = self.branch(upper, upper_vector, positions, None)  # B S D
+            merged = lips + upper  # B S D
+            vector = (lip_vector + upper_vector) / 2  # B D
+        merged = self.attend(self.norm3(merged), positions, face)  # B S D
+        merged = merged + self.film3(merged, vector)  # B S D
+        return self.out(merged)  # B S 2D
+
+
+class Atom(nn.Module):
+    """Denoiser of residual landmarks under speech and l_id (Eq. 4).
+
+    config: sizes, and the paper's ablations: ``landmark_embedding`` (Table 2, III) and ``disentangled`` (IV);
+        ``residual`` (II) is :func:`to_x0`'s.
+    speech_width: of the speech features.
+    """
+
+    def __init__(self, config: AtomConfig, speech_width: int) -> None:
+        super().__init__()
+        self.config = config
+        d = config.width
+        self.time = nn.Sequential(nn.Linear(d, 4 * d), nn.Mish())
+        self.time_vector = nn.Linear(4 * d, d)
+        self.time_tokens = nn.Linear(4 * d, TIME_TOKENS * d)
+        self.speech_encoder = ConditionEncoder(config, speech_width, SPEECH_PER_FRAME * config.frames)
+        self.null_speech_vector = nn.Parameter(torch.randn(1, d))
+        self.landmark_encoder = (
+            ConditionEncoder(config, NUMBERS, config.frames) if config.landmark_embedding else None
+        )
+        self.memory_norm = nn.LayerNorm(d)
+        self.branches = (LIP_RELATED, LIP_UNRELATED) if config.disentangled else (tuple(range(POINTS)),)
+        self.inputs = nn.ModuleList(nn.Linear(3 * len(points), d) for points in self.branches)
+        self.blocks = nn.ModuleList(AtomBlock(config) for _ in range(config.layers))
+        self.out = nn.Linear(len(self.branches) * d, NUMBERS)
+        for i, points in enumerate(self.branches):
+            self.register_buffer(f"numbers{i}", torch.tensor(numbers_of(points)), persistent=False)
+
+    def positions(self, frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Positions of the lips' memory and of the merged face's, and which audio a frame may look at.
+
+        [paper, released]: places in the concatenation, and all of it. [ours], where ``audio_window`` is set: places
+        in time, in frames, and only the audio so near.
+        """
+        frame = torch.arange(frames, device=device)
+        landmarks = frame if self.config.landmark_embedding else frame[:0]
+        if not self.config.audio_window:
+            face = len(landmarks) + TIME_TOKENS
+            audio = SPEECH_PER_FRAME * frames
+            return torch.arange(audio + face, device=device), torch.arange(face, device=device), None
+        audio_time = (torch.arange(SPEECH_PER_FRAME * frames, device=device) + 0.5) / SPEECH_PER_FRAME - 0.5
+        face_time = torch.cat([landmarks.new_zeros(TIME_TOKENS), landmarks])
+        near = (audio_time - frame[:, None]).abs() <= self.config.audio_window  # S 2S
+        mask = torch.cat([near, near.new_ones(frames, len(face_time))], dim=1)  # S M
+        return torch.cat([audio_time, face_time]), face_time, mask
+
+    def encode(self, speech: Tensor, l_id: Tensor, drop_condition: Tensor | None = None) -> Conditions:
+        """Conditions of a window, the same at each timestep: compute once, denoise many times.
+
+        speech (B, 2S, speech_width), l_id (B, 204) or (B, S, 204); S up to ``config.frames``. Where
+        ``drop_condition`` (B,) is True both conditions are replaced by learned ones. Raises ValueError on other sizes.
+        """
+        frames = speech.shape[1] // SPEECH_PER_FRAME
+        if speech.shape[1] != SPEECH_PER_FRAME * frames or frames > self.config.frames:
+            raise ValueError(
+                f"{speech.shape[1]} speech features; {SPEECH_PER_FRAME} a frame for at most "
+                f"{self.config.frames} frames are needed"
+            )
+        l_id = l_id[:, None].expand(-1, frames, -1) if l_id.ndim == 2 else l_id
+        keep = speech.new_ones(len(speech), dtype=torch.bool) if drop_condition is None else ~drop_condition
+        tokens, vector = self.speech_encoder(speech, keep)
+        vector = torch.where(keep[:, None], vector, self.null_speech_vector)
+        if self.landmark_encoder is None:
+            return Conditions(tokens, vector, None, None)
+        return Conditions(tokens, vector, *self.landmark_encoder(l_id, keep))
+
+    def memories(self, conditions: Conditions, time_tokens: Tensor) -> tuple[Memory, Memory]:
+        """What the lips attend to, [audio, time, landmark], and what the merged face does, [time, landmark]."""
+        frames = conditions.speech.shape[1] // SPEECH_PER_FRAME
+        lip_positions, face_positions, mask = self.positions(frames, time_tokens.device)
+        face_tokens = [time_tokens] if conditions.landmark is None else [time_tokens, conditions.landmark]
+        face = self.memory_norm(torch.cat(face_tokens, dim=1))  # B 2+S D
+        lip = torch.cat([self.memory_norm(conditions.speech), face], dim=1)  # B 3S+2 D
+        d = self.config.width
+        return (
+            Memory(rotate(lip, rotary_table(lip_positions, d)), lip, mask),
+            Memory(rotate(face, rotary_table(face_positions, d)), face),
+        )
+
+    def denoise(self, xt: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """xt (B, S, 204) at timesteps t (B,) -> x0 (B, S, 204)."""
+        time = self.time(timestep_embedding(t, self.config.width))  # B 4D
+        time_tokens = self.time_tokens(time).unflatten(-1, (TIME_TOKENS, -1))  # B 2 D
+        lip_memory, face_memory = self.memories(conditions, time_tokens)
+
+        upper_vector = self.time_vector(time)  # B D
+        if conditions.landmark_vector is not None:
+            upper_vector = upper_vector + conditions.landmark_vector
+        lip_vector = upper_vector + conditions.speech_vector
+        if (
+            self.config.audio_to_upper
+        ):  # the released code adds in place: both branches end with the sum of both
+            if conditions.landmark_vector is not None:
+                lip_vector = lip_vector + conditions.landmark_vector
+            upper_vector = lip_vector
+
+        positions = rotary_table(torch.arange(xt.shape[1], device=xt.device), self.config.width)
+        parts = [xt[..., getattr(self, f"numbers{i}")] for i in range(len(self.branches))]
+        state = torch.cat(
+            [into(part) for into, part in zip(self.inputs, parts, strict=True)], dim=-1
+        )  # B S 2D
+        for block in self.blocks:
+            state = block(state, lip_vector, upper_vector, positions, lip_memory, face_memory)  # B S 2D
+        return self.out(state)  # B S 204
+
+    def forward(
+        self, xt: Tensor, t: Tensor, speech: Tensor, l_id: Tensor, drop_condition: Tensor | None = None
+    ) -> Tensor:
+        """x0 (B, S, 204) predicted from xt (B, S, 204) at timesteps t (B,); the rest as in :meth:`encode`."""
+        return self.denoise(xt, t, self.encode(speech, l_id, drop_condition))
