@@ -39,7 +39,7 @@ def test_later_sources_win(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("preset: tiny\natom:\n  layers: 3\n  heads: 2\n")
     resolved = config.load(
-        file=file, overrides=["atom.heads=8", "mtov_diffusion.eta=5e-1", "speech.layers=[1, 2]"]
+        file=file, overrides=["atom.heads=8", "mtov_diffusion.eta=5e-1", "speech.layers=[1]"]
     )
     assert resolved.preset == "tiny"
     assert resolved.crop.size == 128  # the preset that the file names

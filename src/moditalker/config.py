@@ -61,9 +61,7 @@ class CropConfig:
     pose_rows: CountOrZero = 128  # rows from the top that pose frames show [paper: the upper half]
     eye_distance: NotNegative = 0.0  # pixels between the eye centres; 0: the whole frame is the crop [paper]
     eye_row: NotNegative = 0.0  # row of the eye centres, pixels
-    smoothing: NotNegative = (
-        1.5  # Gaussian over time of the alignment, standard deviation in frames at 25 Hz [ours]
-    )
+    smoothing: NotNegative = 1.5  # of the alignment over time: Gaussian's deviation, frames at 25 Hz [ours]
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,7 @@ class AtomConfig:
     residual: bool = True  # predict L - l_id rather than L (Table 2, II)
     audio_to_upper: bool = False  # released code: audio also reaches the lip-unrelated branch, through FiLM
     scale: Positive = 1.0  # residual landmarks are multiplied by this before noising
+    audio_window: CountOrZero = 0  # frames to each side whose audio the lips may see; 0: the whole window [paper]
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
 
 
@@ -137,6 +136,23 @@ class MToVConfig:
 
 
 @dataclass(frozen=True)
+class TrainingConfig:
+    """How a task is trained."""
+
+    steps: int = 600_000  # [paper: 300k AToM, 600k MToV]
+    batch: int = 4
+    learning_rate: float = 1e-4  # [paper]
+    weight_decay: float = 0.01
+    schedule: str = "constant"  # "constant" [paper] or "cosine"
+    warmup: int = 100  # steps
+    clip_norm: float = 1.0
+    ema: float = 0.9999  # decay of the averaged weights [released AToM]
+    validate_every: int = 1000  # steps
+    save_minutes: float = 3.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole: one of these describes a model and travels with its weights."""
 
@@ -150,6 +166,9 @@ class Config:
     mtov_diffusion: DiffusionConfig = field(
         default_factory=lambda: DiffusionConfig(schedule="sqrt-linear", sampling_steps=100)
     )
+    atom_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=300_000, batch=64))
+    autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
+    mtov_training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 PRESETS = ("tiny", "paper", "released")
