@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from moditalker.config import AtomConfig
-from moditalker.convert import convert_atom
+from moditalker.config import AtomConfig, AutoencoderConfig, MToVConfig
+from moditalker.convert import convert_atom, convert_autoencoder, convert_unet
 from moditalker.motion.atom import Atom
+from moditalker.video.autoencoder import Autoencoder
+from moditalker.video.mtov import MToV
+from moditalker.video.triplane import PlaneShape
 
 SHARED = Path(os.environ.get("MODITALKER_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -52,3 +55,39 @@ def test_atom() -> None:
         or ".linear" in name
         for name in dropped
     )
+
+
+@torch.no_grad()
+def test_unet() -> None:
+    state, numbers = golden("mtov_unet")
+    config = MToVConfig(
+        channels=32, multipliers=(1, 2), blocks=1, attention=(1, 2), heads=4, identity_planes="hw"
+    )
+    shape = PlaneShape(frames=16, height=32, width=32)
+    mtov = MToV(config, shape, plane_channels=4).eval()
+    converted, dropped = convert_unet(state)
+    mtov.load_state_dict(converted)
+    landmark, pose = numbers["in.cond_landmark_pose"].chunk(2, dim=1)
+    identity = torch.randn(2, 4, shape.cells)
+    identity[..., : 32 * 32] = numbers["in.identity_xy"]
+    prediction = mtov(numbers["in.z_t"], numbers["in.t"], landmark, pose, identity)
+    assert error(prediction, numbers["out.prediction"]) <= 1e-4
+    assert all(name.startswith("output_bg_") for name in dropped)
+
+
+@torch.no_grad()
+def test_autoencoder() -> None:
+    state, numbers = golden("mtov_triplane_autoencoder")
+    autoencoder = Autoencoder(AutoencoderConfig(dim=32)).eval()
+    converted, dropped = convert_autoencoder(state)
+    autoencoder.load_state_dict(converted)
+    video = numbers["in.video_u8"].float() / 127.5 - 1
+    planes = autoencoder.encode(video)
+    assert error(planes, numbers["out.planes"]) <= 1e-4
+    decoded = autoencoder.decode(planes)[0].transpose(0, 1)  # S 3 H W
+    assert error(decoded[..., ::4, ::4], numbers["out.video_every4"]) <= 1e-4
+    assert set(dropped) == {"coords"} | {
+        f"{part}.{table}"
+        for part in ("encoder", "decoder")
+        for table in ("frame_rot_emb.inv_freqs", "image_rot_emb.scales")
+    }

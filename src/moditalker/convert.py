@@ -92,13 +92,13 @@ ATOM: Rules = (
     (r"non_attn_face_projection", r"landmark_encoder.pool"),
     (r"cond_encoder\.(\d+)\.norm1", r"speech_encoder.layers.\1.norm"),
     (r"cond_encoder\.(\d+)\.norm2", r"speech_encoder.layers.\1.feed_forward.norm"),
-    (r"cond_encoder\.(\d+)\.linear1", r"speech_encoder.layers.\1.feed_forward.expand"),
-    (r"cond_encoder\.(\d+)\.linear2", r"speech_encoder.layers.\1.feed_forward.contract"),
+    (r"cond_encoder\.(\d+)\.linear1", r"speech_encoder.layers.\1.feed_forward.inner"),
+    (r"cond_encoder\.(\d+)\.linear2", r"speech_encoder.layers.\1.feed_forward.outer"),
     (r"cond_encoder\.(\d+)\.self_attn", r"speech_encoder.layers.\1.self_attention.attention"),
     (r"face_encoder\.(\d+)\.norm1", r"landmark_encoder.layers.\1.norm"),
     (r"face_encoder\.(\d+)\.norm2", r"landmark_encoder.layers.\1.feed_forward.norm"),
-    (r"face_encoder\.(\d+)\.linear1", r"landmark_encoder.layers.\1.feed_forward.expand"),
-    (r"face_encoder\.(\d+)\.linear2", r"landmark_encoder.layers.\1.feed_forward.contract"),
+    (r"face_encoder\.(\d+)\.linear1", r"landmark_encoder.layers.\1.feed_forward.inner"),
+    (r"face_encoder\.(\d+)\.linear2", r"landmark_encoder.layers.\1.feed_forward.outer"),
     (r"face_encoder\.(\d+)\.self_attn", r"landmark_encoder.layers.\1.self_attention.attention"),
     (r"norm_cond", r"memory_norm"),
     (r"input_projection_lip", r"inputs.0"),
@@ -129,3 +129,89 @@ def convert_atom(state: Mapping[str, Tensor]) -> Converted:
     """The authors' motion decoder -> :class:`moditalker.motion.atom.Atom` under preset ``released``."""
     converted = rename(strip(state, ("module.",)), ATOM)
     return Converted(split_attention(converted.state), converted.dropped)
+
+
+UNET: Rules = (
+    (r"time_embed", r"time"),
+    (r"input_blocks\.-1\.0", r"input"),
+    (r"input_blocks\.(\d+)\.0", r"encoder.\1.block"),
+    (r"input_blocks\.(\d+)\.1", r"encoder.\1.within"),
+    (r"input_attns\.(\d+)", r"encoder.\1.across"),
+    (r"middle_block\.0", r"middle.block"),
+    (r"middle_block\.1", r"middle.within"),
+    (r"middle_block\.2", r"middle.then"),
+    (r"mid_attn", r"middle.across"),
+    (r"output_blocks\.(\d+)\.0", r"decoder.\1.block"),
+    (r"output_blocks\.(\d+)\.[12](?=\.(?:in|emb|out)_layers)", r"decoder.\1.then"),
+    (r"output_blocks\.(\d+)\.1", r"decoder.\1.within"),
+    (r"output_attns\.(\d+)", r"decoder.\1.across"),
+    (r"out", r"out"),
+)
+
+UNET_PARTS: Rules = (
+    (r"(.*)\.in_layers\.0", r"\1.norm1"),
+    (r"(.*)\.in_layers\.2", r"\1.conv1"),
+    (r"(.*)\.emb_layers\.1", r"\1.scale_and_shift.1"),
+    (r"(.*)\.out_layers\.0", r"\1.norm2"),
+    (r"(.*)\.out_layers\.3", r"\1.conv2"),
+    (r"(.*)\.skip_connection", r"\1.skip"),
+    (r"(.*)\.proj_out", r"\1.out"),
+    (r".*", r"\g<0>"),
+)
+
+
+def convert_unet(state: Mapping[str, Tensor]) -> Converted:
+    """The authors' UNet -> :class:`moditalker.video.mtov.MToV` under preset ``released``."""
+    numbered = {}  # their input convolution is number 0 of the blocks; ours stands apart
+    for name, tensor in strip(state, ("module.", "diffusion_model.")).items():
+        name = re.sub(r"^(input_blocks|input_attns)\.(\d+)", lambda m: f"{m[1]}.{int(m[2]) - 1}", name)
+        numbered[name] = tensor.squeeze(-1) if tensor.ndim == 3 else tensor  # 1x1 convolution of a sequence
+    converted = rename(numbered, UNET)
+    return Converted(rename(converted.state, UNET_PARTS).state, converted.dropped)
+
+
+def _collapse(theirs: str, ours: str) -> Rules:
+    """One plane of the autoencoder."""
+    layer = rf"{theirs}_quant_attn\.layers\.(\d+)"
+    to_planes, from_planes = "encoder.to_planes", "decoder.from_planes"
+    return (
+        (rf"{theirs}_token", rf"{to_planes}.collapse.{ours}.token"),
+        (rf"{theirs}_pos_embedding", rf"{to_planes}.collapse.{ours}.position"),
+        (rf"{layer}\.([01])\.norm", rf"{to_planes}.collapse.{ours}.layers.\1.\2.norm"),
+        (rf"{layer}\.0\.fn\.to_qkv", rf"{to_planes}.collapse.{ours}.layers.\1.0.qkv"),
+        (rf"{layer}\.0\.fn\.to_out\.0", rf"{to_planes}.collapse.{ours}.layers.\1.0.out"),
+        (rf"{layer}\.1\.fn\.net\.0", rf"{to_planes}.collapse.{ours}.layers.\1.1.inner"),
+        (rf"{layer}\.1\.fn\.net\.3", rf"{to_planes}.collapse.{ours}.layers.\1.1.outer"),
+        (rf"pre_{theirs}", rf"{to_planes}.project.{ours}"),
+        (rf"post_{theirs}", rf"{from_planes}.project.{ours}"),
+    )
+
+
+_LAYER = r"(encoder|decoder)\.layers\.(\d+)"
+_OUR_LAYER = r"\1.transformer.layers.\2"
+
+AUTOENCODER: Rules = (
+    (r"encoder\.to_patch_embedding", r"encoder.embed"),
+    (r"to_pixel\.1", r"decoder.to_pixels"),
+    (rf"{_LAYER}\.0\.norm", rf"{_OUR_LAYER}.time.norm"),
+    (rf"{_LAYER}\.0\.fn\.to_qkv", rf"{_OUR_LAYER}.time.qkv"),
+    (rf"{_LAYER}\.0\.fn\.to_out\.0", rf"{_OUR_LAYER}.time.out"),
+    (rf"{_LAYER}\.1\.norm", rf"{_OUR_LAYER}.space.norm"),
+    (rf"{_LAYER}\.1\.fn\.to_qkv", rf"{_OUR_LAYER}.space.qkv"),
+    (rf"{_LAYER}\.1\.fn\.to_out\.0", rf"{_OUR_LAYER}.space.out"),
+    (rf"{_LAYER}\.2\.norm", rf"{_OUR_LAYER}.feed_forward.norm"),
+    (rf"{_LAYER}\.2\.fn\.net\.0", rf"{_OUR_LAYER}.feed_forward.inner"),
+    (rf"{_LAYER}\.2\.fn\.net\.3", rf"{_OUR_LAYER}.feed_forward.outer"),
+    *_collapse("xy", "0"),
+    *_collapse("yt", "1"),
+    *_collapse("xt", "2"),
+)
+
+
+def convert_autoencoder(state: Mapping[str, Tensor]) -> Converted:
+    """The authors' tri-plane autoencoder -> :class:`moditalker.video.autoencoder.Autoencoder`, ``released``."""
+    converted = rename(strip(state, ("module.",)), AUTOENCODER)
+    for name, tensor in converted.state.items():
+        if ".project." in name and tensor.ndim == 4:  # 1x1 convolution of a plane
+            converted.state[name] = tensor.flatten(1)
+    return converted

@@ -66,16 +66,16 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gated = gated
         self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, 2 * hidden if gated else hidden)
-        self.contract = nn.Linear(hidden, dim)
+        self.inner = nn.Linear(dim, 2 * hidden if gated else hidden)
+        self.outer = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D), without the residual."""
-        x = self.expand(self.norm(x))
+        x = self.inner(self.norm(x))
         if self.gated:
             value, gate = x.chunk(2, dim=-1)
-            return self.contract(value * F.gelu(gate))
-        return self.contract(F.gelu(x))
+            return self.outer(value * F.gelu(gate))
+        return self.outer(F.gelu(x))
 
 
 class CrossAttention(nn.Module):
