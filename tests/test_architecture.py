@@ -15,7 +15,7 @@ ROOT = Path(moditalker.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
     {"config"},
-    {"media", "landmarks", "layers", "diffusion", "weights", "checkpoint"},
+    {"media", "landmarks", "layers", "diffusion", "weights", "checkpoint", "streams"},
     {"features", "motion", "video", "metrics"},
     {"data", "prepare", "pipeline", "convert"},
     {"training", "evaluate"},

@@ -139,17 +139,17 @@ class MToVConfig:
 class TrainingConfig:
     """How a task is trained."""
 
-    steps: int = 600_000  # [paper: 300k AToM, 600k MToV]
-    batch: int = 4
-    learning_rate: float = 1e-4  # [paper]
-    weight_decay: float = 0.01
-    schedule: str = "constant"  # "constant" [paper] or "cosine"
-    warmup: int = 100  # steps
-    clip_norm: float = 1.0
-    ema: float = 0.9999  # decay of the averaged weights [released AToM]
-    validate_every: int = 1000  # steps
-    save_minutes: float = 3.0
-    seed: int = 0
+    steps: Count = 600_000  # [paper: 300k AToM, 600k MToV]
+    batch: Count = 4
+    learning_rate: Positive = 1e-4  # [paper]
+    weight_decay: NotNegative = 0.01
+    schedule: Literal["constant", "cosine"] = "constant"  # constant [paper]
+    warmup: CountOrZero = 100  # steps
+    clip_norm: Positive = 1.0
+    ema: Share = 0.9999  # decay of the averaged weights [released AToM]
+    validate_every: Count = 1000  # steps
+    save_minutes: Positive = 3.0
+    seed: CountOrZero = 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""Small tools for work that flows: nothing here holds more than a few items, however long the stream is."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, repeat
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def beside(items: Iterable[A], function: Callable[[Iterator[A]], Iterable[B]]) -> Iterator[tuple[A, B]]:
+    """Each item with its result of a function from stream to stream that may look ahead.
+
+    `function` gives one result an item, in order; items wait here for as long as it looks ahead.
+    """
+    waiting: deque[A] = deque()
+
+    def passing() -> Iterator[A]:
+        for item in items:
+            waiting.append(item)
+            yield item
+
+    for result in function(passing()):
+        yield waiting.popleft(), result
+
+
+def fade(usable: Iterable[bool], frames: int) -> Iterator[float]:
+    """0 for unusable frames, rising to 1 within `frames` of them; the stream's own ends are no reason to fade.
+
+    Looks `frames` ahead.
+    """
+    window = deque([True] * (2 * frames + 1), maxlen=2 * frames + 1)
+    for taken, ok in enumerate(chain(usable, repeat(True, frames))):
+        window.append(ok)
+        if taken >= frames:
+            distances = [abs(i - frames) for i, fine in enumerate(window) if not fine]
+            yield min(distances, default=frames + 1) / (frames + 1)
+
+
+class Timeline:
+    """Evenly spaced arrays that arrive in blocks, read at rising times (Catmull-Rom between samples)."""
+
+    def __init__(self, blocks: Iterable[NDArray[np.float32]], rate: float) -> None:
+        self.blocks, self.rate = iter(blocks), rate
+        self.held: deque[NDArray[np.float32]] = deque()
+        self.first = 0  # index of held[0]
+
+    def at(self, seconds: float) -> NDArray[np.float32]:
+        """The track at a time; before the start its first, after the end its last sample.
+
+        Raises:
+            ValueError: an empty track, or a time before one that was asked for earlier by more than a sample.
+        """
+        place = max(0.0, seconds * self.rate)
+        index = int(place + 1e-6)
+        weight = max(0.0, place - index)
+        while self.first + len(self.held) <= index + 2:
+            block = next(self.blocks, None)
+            if block is None:
+                break
+            self.held.extend(block)
+        while self.first < index - 1 and len(self.held) > 3:
+            self.held.popleft()
+            self.first += 1
+        if not self.held or index < self.first:
+            raise ValueError(f"the track does not reach back to {seconds:.3f} s")
+        p0, p1, p2, p3 = (
+            self.held[min(max(index + k - self.first, 0), len(self.held) - 1)] for k in (-1, 0, 1, 2)
+        )
+        if weight < 1e-6:
+            return p1
+        slope = (p2 - p0) + weight * (2 * p0 - 5 * p1 + 4 * p2 - p3 + weight * (3 * (p1 - p2) + p3 - p0))
+        return (p1 + 0.5 * weight * slope).astype(p1.dtype)
+
+
+class Clock:
+    """Seconds by stage, where stages run inside each other: each second counts once, for the innermost."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._open: list[str] = []
+        self._mark = time.perf_counter()
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._mark
+        self._mark = now
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Counts what runs inside for `name`."""
+        self._count()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._count()
+            self._open.pop()
+
+    def each(self, name: str, items: Iterable[A]) -> Iterator[A]:
+        """`items`, whose making counts for `name`."""
+        source = iter(items)
+        while True:
+            with self.stage(name):
+                try:
+                    item = next(source)
+                except StopIteration:
+                    return
+            yield item
