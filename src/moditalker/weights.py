@@ -30,7 +30,7 @@ MEDIAPIPE = "MediaPipe 0.10.21 (Google), converted by tools/convert_face_network
 NAMED: dict[str, Weights] = {
     "whisper-tiny.en": Weights(
         "whisper_tiny_en.safetensors",
-        "55ebc07b8730de263e7a579e5ff569298019e182dcf438f3df9d662c107f05fa",
+        "b344d6a1899348e1d2b8ff97b7e2f9a10b88f3aa331ea563c020a883910f121c",
         "Whisper tiny.en (OpenAI), the encoder's first layers, converted by tools/convert_whisper.py",
         "MIT",
     ),
