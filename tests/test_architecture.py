@@ -14,8 +14,8 @@ import moditalker
 ROOT = Path(moditalker.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
-    {"config"},
-    {"media", "landmarks", "layers", "diffusion", "weights", "checkpoint", "streams"},
+    {"config", "weights"},
+    {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams"},
     {"features", "motion", "video", "metrics"},
     {"data", "prepare", "pipeline", "convert"},
     {"training", "evaluate"},

@@ -33,7 +33,7 @@ def beside(items: Iterable[A], function: Callable[[Iterator[A]], Iterable[B]]) -
 
 
 def fade(usable: Iterable[bool], frames: int) -> Iterator[float]:
-    """0 for unusable frames, rising to 1 within `frames` of them; the stream's own ends are no reason to fade.
+    """0 for unusable frames, rising to 1 within `frames` of them; the stream's ends are no reason to fade.
 
     Looks `frames` ahead.
     """
