@@ -1,7 +1,7 @@
 """The authors' checkpoints -> ours: their parameter names to our names.
 
-Each ``convert_*`` takes the authors' state and returns ours, and the names that were dropped because no computation
-uses them. One rule a line: a pattern for the whole of their name, and our name.
+Each ``convert_*`` takes the authors' state and returns ours, and the names that were dropped because no
+computation uses them. One rule a line: a pattern for the beginning of their name, and ours.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Converted(NamedTuple):
 def read_checkpoint(path: str | Path) -> State:
     """Tensors of an untrusted ``.pt`` file, by name: no code in it is run.
 
-    The authors nest the state under ``model_state_dict`` (AToM) and prefix names by ``diffusion_model.`` (UNet); both
-    are taken off. Raises UserError where the file cannot be read or holds no tensors.
+    The authors nest the state under ``model_state_dict`` (AToM) and prefix names by ``diffusion_model.``
+    (UNet); both are taken off. Raises UserError where the file cannot be read or holds no tensors.
     """
     path = Path(path)
     try:
@@ -66,7 +66,7 @@ def strip(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> State:
 
 
 def rename(state: Mapping[str, Tensor], rules: Rules) -> Converted:
-    """Apply the first rule whose pattern is a name's whole beginning up to a dot (or all of it); drop the others."""
+    """Apply the first rule whose pattern matches a name up to a dot or its end; drop what no rule knows."""
     converted = Converted({}, [])
     for name, tensor in state.items():
         for pattern, ours in rules:
@@ -209,7 +209,7 @@ AUTOENCODER: Rules = (
 
 
 def convert_autoencoder(state: Mapping[str, Tensor]) -> Converted:
-    """The authors' tri-plane autoencoder -> :class:`moditalker.video.autoencoder.Autoencoder`, ``released``."""
+    """The authors' autoencoder -> :class:`moditalker.video.autoencoder.Autoencoder` under ``released``."""
     converted = rename(strip(state, ("module.",)), AUTOENCODER)
     for name, tensor in converted.state.items():
         if ".project." in name and tensor.ndim == 4:  # 1x1 convolution of a plane

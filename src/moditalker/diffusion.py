@@ -1,7 +1,8 @@
 """Diffusion over any array: schedule, noising, loss, DDIM (paper, Eqs. 1-3). Knows no network.
 
-A network comes in as ``denoise(xt, t) -> prediction`` with xt (B, ...), t (B,) integers in [0, T), and a prediction
-of xt's shape: x0 or the noise, as the config says. ``alphas_cumprod[t]`` is what the paper writes as alpha_t.
+A network comes in as ``denoise(xt, t) -> prediction`` with xt (B, ...), t (B,) integers in [0, T), and a
+prediction of xt's shape: x0 or the noise, as the config says. ``alphas_cumprod[t]`` is what the paper writes
+as alpha_t.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ def sqrt_linear_betas(timesteps: int, start: float, end: float) -> Tensor:
 
 
 def generators(seed: int, count: int = 1) -> list[torch.Generator]:
-    """One stream of chance per sample: ``seed``, ``seed + 1``, ... so that a batch equals its samples one by one."""
+    """One stream of chance per sample, of seeds ``seed``, ``seed + 1``, ...: a batch equals its samples."""
     return [torch.Generator().manual_seed(seed + i) for i in range(count)]
 
 
 def draw_noise(shape: Sequence[int], generator: Generators, device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal numbers, float32, drawn on the CPU (so that every device gets the same ones), then moved.
+    """Standard normal numbers, float32, drawn on the CPU so that every device gets the same ones, then moved.
 
-    With a list of generators, sample i of the batch comes from generator i. With one generator, samples are drawn
-    from it one after the other.
+    With a list of generators, sample i of the batch comes from generator i. With one generator, samples are
+    drawn from it one after the other. Raises ValueError where the list has another length than the batch.
     """
     streams = [generator] * shape[0] if isinstance(generator, torch.Generator) else list(generator)
     if len(streams) != shape[0]:
@@ -50,7 +51,7 @@ def draw_noise(shape: Sequence[int], generator: Generators, device: torch.device
 
 
 def guide(conditional: Denoise, unconditional: Denoise, weight: float) -> Denoise:
-    """Classifier-free guidance: uncond + weight (cond - uncond). With weight 1 only ``conditional`` is called."""
+    """Classifier-free guidance, uncond + weight (cond - uncond); weight 1 calls ``conditional`` alone."""
     if weight == 1:
         return conditional
 
@@ -62,7 +63,7 @@ def guide(conditional: Denoise, unconditional: Denoise, weight: float) -> Denois
 
 
 class Diffusion:
-    """The process of Eqs. 1-3. Coefficients are float64 on the CPU; arrays keep their own dtype and device."""
+    """The process of Eqs. 1-3. Coefficients are float64 on the CPU; arrays keep their dtype and device."""
 
     def __init__(self, config: DiffusionConfig) -> None:
         self.config = config
@@ -93,7 +94,7 @@ class Diffusion:
         return (target - denoise(xt, t)).square().mean()  # Eq. 2
 
     def predicted_x0(self, prediction: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """What the network says x0 is, clamped to the config's range; a predicted noise is converted by Eq. 1."""
+        """The x0 that the prediction means (a predicted noise by Eq. 1), clamped as the config says."""
         if self.config.predict == "noise":
             signal, sigma = self._signal_and_noise(t, xt)
             prediction = (xt - sigma * prediction) / signal
@@ -125,8 +126,8 @@ class Diffusion:
         shape: (B, ...) of the result, or the starting noise itself, whose device and dtype are then used.
         steps, eta: network calls, and chance in each (0 none, 1 as much as in DDPM); by default the config's.
         generator: one generator per sample (see :func:`draw_noise`); without one, seed 0 upwards.
-        start_from: (B, ...) first estimate of x0. It is noised to timestep ``start_t`` - 1 (by default the config's
-            ``start``; 0 means T), and all ``steps`` are taken below it [released MToV].
+        start_from: (B, ...) first estimate of x0. It is noised by ``start_t`` of the T timesteps (by default
+            the config's ``start``; 0 means all), and the ``steps`` are spread over these [released MToV].
         Returns (B, ...), clamped as the config says. Raises ValueError where steps do not fit.
         """
         steps = self.config.sampling_steps if steps is None else steps

@@ -1,4 +1,4 @@
-"""What the networks share: embeddings of time and position, attention, feed-forward, FiLM. Knows no diffusion."""
+"""What the networks share: embeddings of time and position, attention, feed-forward, FiLM."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rotate(x: Tensor, table: Rotary) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Pre-norm self-attention whose queries and keys may be turned by a rotary table; no bias but the output's."""
+    """Pre-norm self-attention; a rotary table may turn queries and keys. No bias but the output's."""
 
     def __init__(self, dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -56,7 +56,8 @@ class Attention(nn.Module):
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         attended = F.scaled_dot_product_attention(q, k, v)  # ... heads L head_dim
-        return self.out(attended.transpose(-2, -3).flatten(-2))
+        out: Tensor = self.out(attended.transpose(-2, -3).flatten(-2))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -74,8 +75,11 @@ class FeedForward(nn.Module):
         x = self.inner(self.norm(x))
         if self.gated:
             value, gate = x.chunk(2, dim=-1)
-            return self.outer(value * F.gelu(gate))
-        return self.outer(F.gelu(x))
+            x = value * F.gelu(gate)
+        else:
+            x = F.gelu(x)
+        out: Tensor = self.outer(x)
+        return out
 
 
 class CrossAttention(nn.Module):
@@ -95,7 +99,8 @@ class CrossAttention(nn.Module):
         k = self.key(key).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B heads M head_dim
         v = self.value(value).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B heads M head_dim
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # B heads L head_dim
-        return self.out(attended.transpose(1, 2).flatten(-2))
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(-2))
+        return out
 
 
 class FiLM(nn.Module):
@@ -108,4 +113,5 @@ class FiLM(nn.Module):
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
         """(B, L, D), (B, D) -> (B, L, D)."""
         scale, shift = self.scale_and_shift(vector)[:, None].chunk(2, dim=-1)  # B 1 D each
-        return (scale + 1) * x + shift
+        modulated: Tensor = (scale + 1) * x + shift
+        return modulated

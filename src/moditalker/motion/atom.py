@@ -5,12 +5,14 @@ Landmarks are (B, S, 204): 68 points (x, y, z) flattened, frontal, canonical uni
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from moditalker.config import AtomConfig
+from moditalker.landmarks import LIP_RELATED, LIP_UNRELATED
 from moditalker.layers import (
     CrossAttention,
     FeedForward,
@@ -21,22 +23,20 @@ from moditalker.layers import (
     timestep_embedding,
 )
 
-POINTS = 68
+POINTS = len(LIP_RELATED) + len(LIP_UNRELATED)  # 68
 NUMBERS = 3 * POINTS
 SPEECH_PER_FRAME = 2  # speech features at 50 Hz, landmarks at 25 Hz
 TIME_TOKENS = 2
 ENCODER_LAYERS = 2
-LIP_RELATED = (*range(0, 17), *range(48, 68))  # jaw, mouth
-LIP_UNRELATED = tuple(range(17, 48))  # brows, nose, eyes
 
 
-def numbers_of(points: tuple[int, ...]) -> list[int]:
+def numbers_of(points: Iterable[int]) -> Tensor:
     """Where the points' coordinates stand among the 204 numbers."""
-    return [3 * point + axis for point in points for axis in range(3)]
+    return torch.tensor([3 * int(point) + axis for point in points for axis in range(3)])
 
 
 def to_x0(landmarks: Tensor, l_id: Tensor, config: AtomConfig) -> Tensor:
-    """Landmarks L (..., S, 204) and l_id (..., 204) -> x0, what AToM learns: scale (L - l_id) [paper: scale 1]."""
+    """Landmarks L (..., S, 204), l_id (..., 204) -> what AToM learns, x0 = scale (L - l_id) [paper]."""
     return config.scale * (landmarks - l_id[..., None, :] if config.residual else landmarks)
 
 
@@ -46,7 +46,7 @@ def from_x0(x0: Tensor, l_id: Tensor, config: AtomConfig) -> Tensor:
 
 
 class RotarySelfAttention(nn.Module):
-    """Rotary positions over the full width turn the input of queries and keys, before the projections [released]."""
+    """Rotary positions, over the full width, turn what queries and keys are projected from [released]."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class EncoderLayer(nn.Module):
 
 
 class ConditionEncoder(nn.Module):
-    """A sequence -> tokens, and tokens -> one vector. Audio and landmark encoder share this architecture [paper]."""
+    """A sequence -> tokens -> one vector. Audio and landmark encoder share this architecture [paper]."""
 
     def __init__(self, config: AtomConfig, width: int, length: int) -> None:
         super().__init__()
@@ -120,6 +120,7 @@ class AtomBlock(nn.Module):
         self.film1, self.film2, self.film3 = FiLM(d), FiLM(d), FiLM(d)
         self.self_attention = RotarySelfAttention(d, config.heads)
         self.cross_attention = CrossAttention(d, config.heads)
+        self.disentangled = config.disentangled
         self.out = nn.Linear(d, 2 * d if config.disentangled else d)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -143,8 +144,11 @@ class AtomBlock(nn.Module):
         lip: Memory,
         face: Memory,
     ) -> Tensor:
-        """State (B, S, 2D), lips beside the upper face (or (B, S, D) where they are not disentangled), to the next."""
-        if self.out.out_features == self.out.in_features:  # Table 2 (III): one branch for all points
+        """State (B, S, 2D) to the next: lips, then the upper face; (B, S, D) where they are not disentangled.
+
+        The vectors (B, D) steer the FiLMs; the memories are what the lips and the merged face attend to.
+        """
+        if not self.disentangled:  # Table 2 (III): one branch for all points
             merged = self.branch(state, lip_vector, positions, lip)  # B S D
             vector = lip_vector  # B D
         else:
@@ -166,6 +170,8 @@ class Atom(nn.Module):
     speech_width: of the speech features.
     """
 
+    order: Tensor  # of the 204 numbers, branch after branch
+
     def __init__(self, config: AtomConfig, speech_width: int) -> None:
         super().__init__()
         self.config = config
@@ -179,18 +185,18 @@ class Atom(nn.Module):
             ConditionEncoder(config, NUMBERS, config.frames) if config.landmark_embedding else None
         )
         self.memory_norm = nn.LayerNorm(d)
-        self.branches = (LIP_RELATED, LIP_UNRELATED) if config.disentangled else (tuple(range(POINTS)),)
-        self.inputs = nn.ModuleList(nn.Linear(3 * len(points), d) for points in self.branches)
+        branches = (LIP_RELATED, LIP_UNRELATED) if config.disentangled else (range(POINTS),)
+        self.inputs = nn.ModuleList(nn.Linear(3 * len(points), d) for points in branches)
         self.blocks = nn.ModuleList(AtomBlock(config) for _ in range(config.layers))
-        self.out = nn.Linear(len(self.branches) * d, NUMBERS)
-        for i, points in enumerate(self.branches):
-            self.register_buffer(f"numbers{i}", torch.tensor(numbers_of(points)), persistent=False)
+        self.out = nn.Linear(len(branches) * d, NUMBERS)
+        order = torch.cat([numbers_of(points) for points in branches])
+        self.register_buffer("order", order, persistent=False)
 
     def positions(self, frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
         """Positions of the lips' memory and of the merged face's, and which audio a frame may look at.
 
-        [paper, released]: places in the concatenation, and all of it. [ours], where ``audio_window`` is set: places
-        in time, in frames, and only the audio so near.
+        [paper, released]: places in the concatenation, and all of it. [ours], where ``audio_window`` is set:
+        places in time, in frames, and only the audio so near.
         """
         frame = torch.arange(frames, device=device)
         landmarks = frame if self.config.landmark_embedding else frame[:0]
@@ -208,7 +214,7 @@ class Atom(nn.Module):
         """Conditions of a window, the same at each timestep: compute once, denoise many times.
 
         speech (B, 2S, speech_width), l_id (B, 204) or (B, S, 204); S up to ``config.frames``. Where
-        ``drop_condition`` (B,) is True both conditions are replaced by learned ones. Raises ValueError on other sizes.
+        ``drop_condition`` (B,) is True both are replaced by learned ones. Raises ValueError on other sizes.
         """
         frames = speech.shape[1] // SPEECH_PER_FRAME
         if speech.shape[1] != SPEECH_PER_FRAME * frames or frames > self.config.frames:
@@ -225,7 +231,7 @@ class Atom(nn.Module):
         return Conditions(tokens, vector, *self.landmark_encoder(l_id, keep))
 
     def memories(self, conditions: Conditions, time_tokens: Tensor) -> tuple[Memory, Memory]:
-        """What the lips attend to, [audio, time, landmark], and what the merged face does, [time, landmark]."""
+        """What the lips attend to, [audio, time, landmark], and the merged face, [time, landmark]."""
         frames = conditions.speech.shape[1] // SPEECH_PER_FRAME
         lip_positions, face_positions, mask = self.positions(frames, time_tokens.device)
         face_tokens = [time_tokens] if conditions.landmark is None else [time_tokens, conditions.landmark]
@@ -247,18 +253,15 @@ class Atom(nn.Module):
         if conditions.landmark_vector is not None:
             upper_vector = upper_vector + conditions.landmark_vector
         lip_vector = upper_vector + conditions.speech_vector
-        if (
-            self.config.audio_to_upper
-        ):  # the released code adds in place: both branches end with the sum of both
+        if self.config.audio_to_upper:  # released: their in-place sum gives both branches everything
             if conditions.landmark_vector is not None:
                 lip_vector = lip_vector + conditions.landmark_vector
             upper_vector = lip_vector
 
         positions = rotary_table(torch.arange(xt.shape[1], device=xt.device), self.config.width)
-        parts = [xt[..., getattr(self, f"numbers{i}")] for i in range(len(self.branches))]
-        state = torch.cat(
-            [into(part) for into, part in zip(self.inputs, parts, strict=True)], dim=-1
-        )  # B S 2D
+        parts = xt[..., self.order].split([into.in_features for into in self.inputs], dim=-1)
+        parts = [into(part) for into, part in zip(self.inputs, parts, strict=True)]  # B S D each
+        state = torch.cat(parts, dim=-1)  # B S 2D
         for block in self.blocks:
             state = block(state, lip_vector, upper_vector, positions, lip_memory, face_memory)  # B S 2D
         return self.out(state)  # B S 204

@@ -1,7 +1,7 @@
-"""MToV, the motion-to-video diffusion network (paper section 3, Fig. 1, Eq. 6): a UNet over three planes at once.
+"""MToV, the motion-to-video diffusion network (paper section 3, Fig. 1, Eq. 6): a UNet over three planes.
 
-The same 2D blocks serve the planes hw, ws and hs; attention over the cells of all three lets them speak. Planes
-need not be square, nor their sides even.
+The same 2D blocks serve the planes hw, ws and hs; attention over the cells of all three lets them speak.
+Planes need not be square, nor their sides even.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ Size = tuple[int, int]
 
 def each(function: Callable[[Tensor], Tensor], planes: Iterable[Tensor]) -> Planes:
     return [function(plane) for plane in planes]
+
+
+def each_size(planes: Planes) -> list[Size]:
+    return [(plane.shape[2], plane.shape[3]) for plane in planes]
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -56,13 +60,12 @@ class ResidualBlock(nn.Module):
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 
-    def forward(self, x: Tensor, vector: Tensor, size: Size | None = None) -> Tensor:
+    def forward(self, x: Tensor, vector: Tensor, size: Size = (0, 0)) -> Tensor:
         """(B, C, rows, columns) -> (B, C', rows', columns'); ``size`` is what "up" leads to."""
         h = F.silu(self.norm1(x))
         if self.resample == "down":
             h, x = downsample(h), downsample(x)
         elif self.resample == "up":
-            assert size is not None
             h, x = upsample(h, size), upsample(x, size)
         h = self.conv1(h)
         scale, shift = self.scale_and_shift(vector)[..., None, None].chunk(2, dim=1)  # B C' 1 1 each
@@ -77,12 +80,16 @@ class CellAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.GroupNorm(GROUPS, channels)
-        self.qkv = nn.Linear(channels, 3 * channels)  # channels ordered (head, [q, k, v], dimension) [released]
+        self.qkv = nn.Linear(
+            channels, 3 * channels
+        )  # channels ordered (head, [q, k, v], dimension) [released]
         self.out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         cells = self.norm(x).flatten(2).transpose(1, 2)  # B N C
-        q, k, v = self.qkv(cells).unflatten(-1, (self.heads, 3, -1)).transpose(1, 2).unbind(3)  # B heads N dim
+        q, k, v = (
+            self.qkv(cells).unflatten(-1, (self.heads, 3, -1)).transpose(1, 2).unbind(3)
+        )  # B heads N dim
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # B N C
         return x + self.out(attended).transpose(1, 2).unflatten(2, x.shape[2:])
 
@@ -103,8 +110,8 @@ class Stage(nn.Module):
         if self.within is not None:
             planes = each(self.within, planes)
         if self.then is not None:
-            targets = sizes or [None] * len(planes)
-            planes = [self.then(plane, vector, size) for plane, size in zip(planes, targets, strict=True)]
+            sizes = each_size(planes) if sizes is None else sizes
+            planes = [self.then(plane, vector, size) for plane, size in zip(planes, sizes, strict=True)]
         return self.together(planes)
 
     def together(self, planes: Planes) -> Planes:
@@ -165,7 +172,7 @@ class MToV(nn.Module):
             nn.SiLU(),
             zeroed(nn.Conv2d(channels, plane_channels, 3, padding=1)),
         )
-        self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
 
     def identity_condition(self, identity: Tensor) -> Tensor:
         """(B, C, L) -> (B, C, L): all planes [paper], or zeros in ws and hs [released]."""
@@ -178,7 +185,9 @@ class MToV(nn.Module):
         """zt (B, C, L) at timesteps t (B,), Z_L, Z_P, Z_I (B, C, L) -> z0, or the noise, (B, C, L)."""
         vector = self.time(timestep_embedding(t, self.config.channels, cosine_first=True))  # B 4C
         stacked = torch.cat([zt, landmark, pose, self.identity_condition(identity)], dim=1)  # B 4C L
-        planes = each(lambda plane: plane.contiguous(memory_format=torch.channels_last), self.shape.split(stacked))
+        planes = each(
+            lambda plane: plane.contiguous(memory_format=torch.channels_last), self.shape.split(stacked)
+        )
 
         planes = each(self.input, planes)
         skips = [planes]
@@ -192,7 +201,3 @@ class MToV(nn.Module):
             sizes = each_size(skips[-1]) if skips else None
             planes = stage(planes, vector, sizes)
         return self.shape.join(each(self.out, planes))  # B C L
-
-
-def each_size(planes: Planes) -> list[Size]:
-    return [(plane.shape[2], plane.shape[3]) for plane in planes]

@@ -1,0 +1,109 @@
+"""Weights on disk that introduce themselves: safetensors, with config and checksum in the metadata.
+
+Nothing here runs code from a file. A file is either the old one or the whole new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from moditalker.errors import UserError
+from moditalker.weights import sha256 as file_sha256
+
+KEY = "moditalker"  # of the metadata; holds JSON
+
+
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hexadecimal SHA-256 of names, dtypes, shapes and values, whatever the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def save_weights(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> str:
+    """Write tensors, config and what else describes them (plain JSON); the same input gives the same bytes.
+
+    Returns the SHA-256 of the file. Raises UserError where the folder cannot be written.
+    """
+    path = Path(path)
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+    description = {**(extra or {}), "config": config, "sha256": tensors_sha256(plain)}
+    content = save(plain, metadata={KEY: json.dumps(description, sort_keys=True)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another folder") from None
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside ``path``, then move over it: readers and power cuts never see half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def load_weights(
+    path: str | Path, *, sha256: str | None = None, device: torch.device | str = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_weights` wrote: tensors, and a dict with "config", "sha256" and the extras.
+
+    The tensors must have the checksum that the metadata says, the file the one in ``sha256`` if it is given.
+    Raises UserError where the file is missing, is not safetensors, is not ours, or is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give a weights file (.safetensors)")
+    if sha256 is not None and (found := file_sha256(path)) != sha256:
+        raise UserError(f"{path} has SHA-256 {found}, not {sha256}; fetch or copy the file again")
+    try:
+        with safe_open(path, "pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            # Cloned: tensors of an open file are views of it, and a file that is replaced or shortened pulls
+            # them away from under the network.
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); copy it again") from None
+    if KEY not in metadata:
+        raise UserError(f"{path} says nothing of its config; for the authors' files see `moditalker convert`")
+    try:
+        description = json.loads(metadata[KEY])
+        expected = description["sha256"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path} has a description that cannot be read; copy the file again") from None
+    if tensors_sha256(state) != expected:
+        raise UserError(f"{path} is damaged: its weights differ from their checksum; copy the file again")
+    return {name: tensor.to(device) for name, tensor in state.items()}, description
