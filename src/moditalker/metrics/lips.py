@@ -69,7 +69,7 @@ def partial_correlation(a: ArrayLike, b: ArrayLike, given: ArrayLike) -> float:
 
 
 def amplitude_ratio(generated: ArrayLike, reference: ArrayLike) -> float:
-    """Range of motion (5th to 95th percentile) of one track over another's; where that is still: inf or nan."""
+    """Range of motion (5th to 95th percentile) of one track over the other; inf or nan where it is still."""
     x, y = _together(generated, reference)
     if not len(x):
         return float("nan")
@@ -79,7 +79,7 @@ def amplitude_ratio(generated: ArrayLike, reference: ArrayLike) -> float:
 
 
 def stillness(opening: ArrayLike, speaking: ArrayLike) -> float:
-    """How far a mouth strays in silence: max - min of `opening` over the 5th-95th percentile of `speaking`."""
+    """How far a mouth strays in silence: range of `opening` over the 5th-95th percentile of `speaking`."""
     silent, spoken = _together(opening)[0], _together(speaking)[0]
     if not len(silent) or not len(spoken):
         return float("nan")

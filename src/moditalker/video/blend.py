@@ -1,0 +1,255 @@
+"""Paste-back: the generated region into the source frame, at native size, without a visible border.
+
+A mask follows the jaw; the generated colours are matched to the source's where both show the same skin; the
+mask, softened by a Gaussian blur [paper], blends the two. Beyond it every pixel stays the source's, exactly.
+Lengths below are in pixels of a crop whose eyes are 42 pixels apart, and grow with the crop's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moditalker.config import CropConfig
+from moditalker.landmarks import EYE_LEFT, EYE_RIGHT, JAW, MOUTH, inverse, warp
+
+EYE_SHARE = 42 / 128  # eye distance over crop width, where the configuration leaves it open
+FEATHER = 2.0  # standard deviation of the Gaussian that softens the mask [paper: Gaussian blur]
+CHIN = 4.0  # mask's edge beyond the chin line: two FEATHERs, so that no chin of the source shines through
+# By the ears the outline hardly moves: there the edge stays on the cheek, and the source draws the outline.
+EDGE = {2: -6.0, 3: -5.0, 4: -2.0, 12: -2.0, 13: -5.0, 14: -6.0} | dict.fromkeys(range(5, 12), CHIN)
+TOP_RAMP = 12.0  # rows over which the mask fades in below the region's first row
+BORDER_RAMP = 4.0  # and at its other borders
+LIPS = 7.0  # around the lips, colours may differ rightly
+COLOUR_REACH = 14.0  # standard deviation of the Gaussian over which a colour match is local
+COLOUR_SECONDS = 0.15  # memory of the colour match
+COLOUR_STEP = 0.15  # a change of brightness beyond this within one frame is a cut: the match starts anew
+DARK = 0.06  # of white: darker than this, the match adds rather than multiplies
+
+_ANGLES = torch.arange(64) * (2 * math.pi / 64)
+_DIRECTIONS = torch.stack([_ANGLES.cos(), _ANGLES.sin()], dim=1)  # (64, 2)
+
+
+@dataclass(frozen=True)
+class Pasted:
+    """frame: (H, W, 3) uint8; mask: (H, W) float32 in [0, 1]; generated is where it exceeds 0.5."""
+
+    frame: NDArray[np.uint8]
+    mask: NDArray[np.float32]
+
+
+def outside(points: Tensor, margins: Tensor, grid: Tensor) -> Tensor:
+    """Signed distance to the convex hull of discs: negative inside, (N, 2), (N,), (h, w, 2) -> (h, w).
+
+    The hull is described by its support in 64 directions, so that it moves as smoothly as the points do.
+    """
+    support = (_DIRECTIONS @ points.T + margins).amax(dim=1)  # 64
+    return (grid @ _DIRECTIONS.T - support).amax(dim=-1)
+
+
+class Blender:
+    """Pastes generated regions into the frames of one clip, in order: the colour match has a short memory.
+
+    Args:
+        crop: the aligned crop; the generated region is its rows from crop.region_top to the bottom.
+        fps: of the frames that will come.
+        colours: match the generated colours to the source's.
+        grain: give matching skin the detail back that the crop is too coarse for.
+    """
+
+    def __init__(self, crop: CropConfig, fps: float = 25.0, colours: bool = True, grain: bool = True) -> None:
+        self.crop, self.colours, self.grain = crop, colours, grain
+        self.unit = (crop.eye_distance or EYE_SHARE * crop.size) / 42
+        self.height, self.width = crop.size - crop.region_top, crop.size
+        self.keep = math.exp(-1 / (COLOUR_SECONDS * fps))
+        rows = torch.arange(self.height, dtype=torch.float32)
+        columns = torch.arange(self.width, dtype=torch.float32)
+        y, x = torch.meshgrid(rows + crop.region_top, columns, indexing="ij")
+        self.grid = torch.stack([x, y], dim=-1)  # h w 2, crop pixels
+        side = _ramp(torch.minimum(columns, columns.flip(0)) / (BORDER_RAMP * self.unit))
+        ends = _ramp(rows / (TOP_RAMP * self.unit)) * _ramp(rows.flip(0) / (BORDER_RAMP * self.unit))
+        self.window = ends[:, None] * side  # h w: zero at the region's borders
+        self.gain: Tensor | None = None
+
+    def reset(self) -> None:
+        """Forget the colour match (another clip, a cut)."""
+        self.gain = None
+
+    def mask(self, source_landmarks: Tensor, generated_landmarks: Tensor) -> Tensor:
+        """Soft mask (h, w) in [0, 1] over both faces below the nose: the source's and the generated one's.
+
+        Wherever the source's chin shows, the generated picture covers it, so no chin doubles.
+        landmarks: (68, 2), crop pixels.
+        """
+        jaw = torch.tensor(list(EDGE))
+        margins = torch.tensor(list(EDGE.values())) * self.unit
+        mouth = torch.from_numpy(MOUTH)
+        both = (source_landmarks, generated_landmarks)
+        points = torch.cat([part for face in both for part in (face[jaw], face[mouth])])  # profile: lips lead
+        edges = torch.cat([margins, torch.full((len(mouth),), CHIN * self.unit)]).repeat(2)
+        above = torch.stack([self._above_nose(face) for face in both]).amin(dim=0)
+        hard = (0.5 - torch.maximum(outside(points, edges, self.grid), above)).clamp(0, 1)
+        return _blur(hard[None], FEATHER * self.unit)[0] * self.window
+
+    def paste(
+        self,
+        frame: NDArray[np.uint8],
+        generated: NDArray[np.floating],
+        matrix: NDArray[np.floating],
+        source_landmarks: NDArray[np.floating],
+        generated_landmarks: NDArray[np.floating],
+    ) -> Pasted:
+        """One frame.
+
+        Args:
+            frame: (H, W, 3) uint8, the source at native size. Not changed.
+            generated: (h, w, 3) in [-1, 1], the region of the aligned crop.
+            matrix: (2, 3) source pixel -> crop pixel, as `landmarks.align` gives it.
+            source_landmarks: (68, 2 or 3) of the source frame, crop pixels.
+            generated_landmarks: (68, 2 or 3) that the region was generated for, crop pixels.
+
+        Returns:
+            The frame with the region in it and the mask; where it is 0, the frame is the source, exactly.
+
+        Raises:
+            ValueError: the region's shape is not the crop's.
+        """
+        if generated.shape != (self.height, self.width, 3):
+            raise ValueError(f"generated must be {(self.height, self.width, 3)}, not {generated.shape}")
+        mask = np.zeros(frame.shape[:2], np.float32)
+        to_region = np.asarray(matrix, np.float64) - [[0, 0, 0], [0, 0, self.crop.region_top]]
+        if not np.isfinite(to_region).all():
+            return Pasted(frame.copy(), mask)
+        source_points, generated_points = (
+            torch.from_numpy(np.ascontiguousarray(points[:, :2], dtype=np.float32))
+            for points in (source_landmarks, generated_landmarks)
+        )
+        soft = self.mask(source_points, generated_points)
+        box = _box(soft.numpy() > 0, to_region, frame.shape)
+        if box is None:
+            return Pasted(frame.copy(), mask)
+        rows, columns = box
+        source = torch.from_numpy(frame[rows, columns].astype(np.float32)).permute(2, 0, 1) / 255  # 3 H' W'
+        to_region[:, 2] += to_region[:, :2] @ [columns.start, rows.start]  # from now on: box -> region
+        region_size = (self.height, self.width)
+        aligned = warp(source.permute(1, 2, 0).numpy()[None], to_region[None], region_size)[0]
+        aligned = torch.from_numpy(aligned).permute(2, 0, 1)  # 3 h w
+        region = torch.from_numpy(np.ascontiguousarray(generated, dtype=np.float32)).permute(2, 0, 1)
+        region = ((region + 1) / 2).clamp(0, 1)
+        skin = self._skin(source_points, generated_points)
+        if self.colours:
+            region = self._match(region, aligned, skin)
+        grid = _grid(to_region, source.shape[1:], region_size)
+        alpha = _sample(soft[None], grid, "bilinear")
+        native = _sample(region, grid, "bicubic")
+        if self.grain:
+            native = native + self._grain(source, aligned, region, skin, grid)
+        mixed = (source + alpha * (native - source)).clamp(0, 1)
+        mask[rows, columns] = alpha[0].numpy()
+        result = frame.copy()
+        pasted = (mixed * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        result[rows, columns] = np.where(mask[rows, columns, None] > 0, pasted, frame[rows, columns])
+        return Pasted(result, mask)
+
+    def _above_nose(self, points: Tensor) -> Tensor:
+        """(h, w) how far above the nose base; "up" is square to the eyes, which are steadier than the jaw."""
+        across = points[EYE_LEFT].mean(0) - points[EYE_RIGHT].mean(0)
+        up = torch.stack([across[1], -across[0]]) / across.norm().clamp_min(1e-6)
+        return (self.grid - points[33]) @ up
+
+    def _skin(self, source_points: Tensor, generated_points: Tensor) -> Tensor:
+        """(h, w) in [0, 1]: inside both jaws and away from both mouths, where both show the same skin."""
+        weight = torch.ones_like(self.window)
+        for points in (source_points, generated_points):
+            jaw = outside(points[JAW], torch.full((len(JAW),), -2 * self.unit), self.grid)
+            lips = outside(points[MOUTH], torch.full((len(MOUTH),), LIPS * self.unit), self.grid)
+            weight = weight * (0.5 - jaw / (2 * self.unit)).clamp(0, 1)
+            weight = weight * (0.5 + lips / (4 * self.unit)).clamp(0, 1)
+        return weight
+
+    def _match(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
+        """The region (3, h, w) in [0, 1], its colours at low frequencies as the aligned source's."""
+        difference = aligned - region
+        inside = skin > 0.5
+        if int(inside.sum()) < 50:
+            return region
+        middle = difference[:, inside].median(dim=1).values
+        # Where one of them shows something else (a hand, a moved jaw), it has no say.
+        odd = (difference - middle[:, None, None]).square().sum(0)
+        weight = skin * torch.exp(-odd / (2 * 0.08**2)) + 1e-8
+        total = weight.sum()
+        both = torch.stack([aligned, region]) + DARK  # 2 3 h w
+        mean = (both * weight).sum((-2, -1), keepdim=True) / total
+        step = 4
+        small = F.avg_pool2d(torch.cat([both.flatten(0, 1) * weight, weight[None]]), step, ceil_mode=True)
+        small = _blur(small, COLOUR_REACH * self.unit / step, zeros=True)
+        trust = 0.05  # weight of the overall match against the local one
+        local = (small[:-1].unflatten(0, (2, 3)) + trust * mean) / (small[-1] + trust)
+        gain = (local[0] / local[1]).clamp(0.6, 1.6)
+        gain = F.interpolate(gain[None], size=region.shape[1:], mode="bilinear", align_corners=False)[0]
+        if self.gain is not None and float((gain - self.gain).mean().abs()) < COLOUR_STEP:
+            gain = self.keep * self.gain + (1 - self.keep) * gain
+        self.gain = gain
+        return ((region + DARK) * gain - DARK).clamp(0, 1)
+
+    def _grain(self, source: Tensor, aligned: Tensor, region: Tensor, skin: Tensor, grid: Tensor) -> Tensor:
+        """What the crop is too coarse for, (3, H', W'), where generated and source show the same skin."""
+        odd = (aligned - region).square().sum(0)
+        same = _blur((skin * torch.exp(-odd / (2 * 0.06**2)))[None], self.unit)
+        detail = source - _sample(aligned, grid, "bicubic")
+        return _sample(same, grid, "bilinear") * detail
+
+
+def _ramp(x: Tensor) -> Tensor:
+    """Smooth step from 0 at 0 to 1 at 1."""
+    x = x.clamp(0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _blur(image: Tensor, sigma: float, zeros: bool = False) -> Tensor:
+    """Gaussian blur of (C, h, w); beyond the border its pixels are repeated, or are zeros."""
+    radius = math.ceil(3 * sigma)
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    taps = taps / taps.sum()
+    mode = "constant" if zeros else "replicate"
+    image = F.pad(image[:, None], (radius, radius, radius, radius), mode=mode)
+    return F.conv2d(F.conv2d(image, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))[:, 0]
+
+
+def _box(
+    touched: NDArray[np.bool_], to_region: NDArray[np.float64], shape: tuple[int, ...]
+) -> tuple[slice, slice] | None:
+    """Rows and columns of the frame that hold every pixel which the touched part of the region lands on."""
+    if not touched.any():
+        return None
+    down, across = np.flatnonzero(touched.any(1)), np.flatnonzero(touched.any(0))
+    corners = np.array(
+        [[x, y, 1.0] for x in (across[0] - 1, across[-1] + 1) for y in (down[0] - 1, down[-1] + 1)]
+    )
+    corners = corners @ inverse(to_region).T
+    limits = np.array([shape[1], shape[0]])
+    low = np.clip(np.floor(corners.min(0)).astype(int), 0, limits)
+    high = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, limits)
+    if (high - low < 2).any():
+        return None
+    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+
+
+def _grid(to_region: NDArray[np.float64], size: tuple[int, ...], region_size: tuple[int, int]) -> Tensor:
+    """Where each pixel of the box (H', W') lies in the region, (1, H', W', 2) as `grid_sample` wants it."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    at = np.stack([x, y, np.ones_like(x)], axis=-1) @ to_region.T
+    at = (at + 0.5) * (2 / np.array([region_size[1], region_size[0]])) - 1
+    return torch.from_numpy(at.astype(np.float32))[None]
+
+
+def _sample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """(C, h, w) at the grid's places -> (C, H', W')."""
+    padding = "zeros" if mode == "bilinear" else "border"
+    return F.grid_sample(image[None], grid, mode=mode, padding_mode=padding, align_corners=False)[0]
