@@ -1,10 +1,7 @@
-"""The one error that is meant for users."""
+"""The one exception that front ends show to a user without a traceback."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: one sentence with the value, the rule and the way out.
-
-    Front ends print it and stop (exit code 2); everything else that is raised is a bug.
-    """
+    """A mistake in what the user gave us: one sentence with the value, the rule and the way out."""
