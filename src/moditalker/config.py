@@ -96,7 +96,7 @@ class AtomConfig:
     residual: bool = True  # predict L - l_id rather than L (Table 2, II)
     audio_to_upper: bool = False  # released code: audio also reaches the lip-unrelated branch, through FiLM
     scale: Positive = 1.0  # residual landmarks are multiplied by this before noising
-    audio_window: CountOrZero = 0  # frames to each side whose audio the lips may see; 0: the whole window [paper]
+    audio_window: CountOrZero = 0  # frames to each side whose audio the lips see [ours]; 0: all [paper]
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
 
 
@@ -132,6 +132,9 @@ class MToVConfig:
     attention: tuple[Count, ...] = (1, 2, 4)  # downsampling factors that have per-plane attention
     heads: Count = 8
     identity_planes: Literal["all", "hw"] = "all"  # all [paper]; hw: zeros in the other two [released]
+    condition_layers: CountOrZero = 0  # of the landmark and pose encoders; 0: as many as the autoencoder's
+    landmark_frames: Literal["discs", "gaussians"] = "discs"  # white discs [paper]; soft, by part [ours]
+    residual: bool = False  # planes as their difference to the identity's, at unit variance [ours]
     overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
 
 

@@ -44,15 +44,6 @@ class Pasted:
     mask: NDArray[np.float32]
 
 
-def outside(points: Tensor, margins: Tensor, grid: Tensor) -> Tensor:
-    """Signed distance to the convex hull of discs: negative inside, (N, 2), (N,), (h, w, 2) -> (h, w).
-
-    The hull is described by its support in 64 directions, so that it moves as smoothly as the points do.
-    """
-    support = (_DIRECTIONS @ points.T + margins).amax(dim=1)  # 64
-    return (grid @ _DIRECTIONS.T - support).amax(dim=-1)
-
-
 class Blender:
     """Pastes generated regions into the frames of one clip, in order: the colour match has a short memory.
 
@@ -74,6 +65,7 @@ class Blender:
         self.grid = torch.stack([x, y], dim=-1)  # h w 2, crop pixels
         side = _ramp(torch.minimum(columns, columns.flip(0)) / (BORDER_RAMP * self.unit))
         ends = _ramp(rows / (TOP_RAMP * self.unit)) * _ramp(rows.flip(0) / (BORDER_RAMP * self.unit))
+        self.extent = torch.einsum("kc,hwc->khw", _DIRECTIONS, self.grid)  # of each pixel, in each direction
         self.window = ends[:, None] * side  # h w: zero at the region's borders
         self.gain: Tensor | None = None
 
@@ -94,8 +86,36 @@ class Blender:
         points = torch.cat([part for face in both for part in (face[jaw], face[mouth])])  # profile: lips lead
         edges = torch.cat([margins, torch.full((len(mouth),), CHIN * self.unit)]).repeat(2)
         above = torch.stack([self._above_nose(face) for face in both]).amin(dim=0)
-        hard = (0.5 - torch.maximum(outside(points, edges, self.grid), above)).clamp(0, 1)
+        hard = (0.5 - torch.maximum(self._outside(points, edges), above)).clamp(0, 1)
         return _blur(hard[None], FEATHER * self.unit)[0] * self.window
+
+    def native_mask(
+        self,
+        size: tuple[int, int],
+        matrix: NDArray[np.floating],
+        source_landmarks: NDArray[np.floating],
+        generated_landmarks: NDArray[np.floating],
+    ) -> NDArray[np.float32]:
+        """The mask (H, W) that `paste` would use on a frame of `size` (H, W)."""
+        result = np.zeros(size, np.float32)
+        soft = self.mask(_points(source_landmarks), _points(generated_landmarks))
+        placed = self._place(soft, matrix, size)
+        if placed is not None:
+            rows, columns, to_region = placed
+            grid = _grid(to_region, (rows.stop - rows.start, columns.stop - columns.start), soft.shape)
+            result[rows, columns] = _sample(soft[None], grid, "bilinear")[0].numpy()
+        return result
+
+    def _place(
+        self, soft: Tensor, matrix: NDArray[np.floating], size: tuple[int, ...]
+    ) -> tuple[slice, slice, NDArray[np.float64]] | None:
+        """The box of the frame that a mask reaches: its rows, its columns, and the matrix from box to region."""
+        to_region = np.asarray(matrix, np.float64) - [[0, 0, 0], [0, 0, self.crop.region_top]]
+        box = _box(soft.numpy() > 0, to_region, size) if np.isfinite(to_region).all() else None
+        if box is None:
+            return None
+        to_region[:, 2] += to_region[:, :2] @ [box[1].start, box[0].start]
+        return *box, to_region
 
     def paste(
         self,
@@ -123,21 +143,14 @@ class Blender:
         if generated.shape != (self.height, self.width, 3):
             raise ValueError(f"generated must be {(self.height, self.width, 3)}, not {generated.shape}")
         mask = np.zeros(frame.shape[:2], np.float32)
-        to_region = np.asarray(matrix, np.float64) - [[0, 0, 0], [0, 0, self.crop.region_top]]
-        if not np.isfinite(to_region).all():
-            return Pasted(frame.copy(), mask)
-        source_points, generated_points = (
-            torch.from_numpy(np.ascontiguousarray(points[:, :2], dtype=np.float32))
-            for points in (source_landmarks, generated_landmarks)
-        )
+        source_points, generated_points = _points(source_landmarks), _points(generated_landmarks)
         soft = self.mask(source_points, generated_points)
-        box = _box(soft.numpy() > 0, to_region, frame.shape)
-        if box is None:
+        placed = self._place(soft, matrix, frame.shape)
+        if placed is None:
             return Pasted(frame.copy(), mask)
-        rows, columns = box
-        source = torch.from_numpy(frame[rows, columns].astype(np.float32)).permute(2, 0, 1) / 255  # 3 H' W'
-        to_region[:, 2] += to_region[:, :2] @ [columns.start, rows.start]  # from now on: box -> region
+        rows, columns, to_region = placed
         region_size = (self.height, self.width)
+        source = torch.from_numpy(frame[rows, columns].astype(np.float32)).permute(2, 0, 1) / 255  # 3 H' W'
         aligned = warp(source.permute(1, 2, 0).numpy()[None], to_region[None], region_size)[0]
         aligned = torch.from_numpy(aligned).permute(2, 0, 1)  # 3 h w
         region = torch.from_numpy(np.ascontiguousarray(generated, dtype=np.float32)).permute(2, 0, 1)
@@ -157,6 +170,14 @@ class Blender:
         result[rows, columns] = np.where(mask[rows, columns, None] > 0, pasted, frame[rows, columns])
         return Pasted(result, mask)
 
+    def _outside(self, points: Tensor, margins: Tensor | float) -> Tensor:
+        """Signed distance (h, w) to the convex hull of discs around points (N, 2), negative inside.
+
+        The hull is described by its support in 64 directions, so that it moves as smoothly as the points do.
+        """
+        support = (_DIRECTIONS @ points.T + margins).amax(dim=1)  # 64
+        return (self.extent - support[:, None, None]).amax(dim=0)
+
     def _above_nose(self, points: Tensor) -> Tensor:
         """(h, w) how far above the nose base; "up" is square to the eyes, which are steadier than the jaw."""
         across = points[EYE_LEFT].mean(0) - points[EYE_RIGHT].mean(0)
@@ -167,8 +188,8 @@ class Blender:
         """(h, w) in [0, 1]: inside both jaws and away from both mouths, where both show the same skin."""
         weight = torch.ones_like(self.window)
         for points in (source_points, generated_points):
-            jaw = outside(points[JAW], torch.full((len(JAW),), -2 * self.unit), self.grid)
-            lips = outside(points[MOUTH], torch.full((len(MOUTH),), LIPS * self.unit), self.grid)
+            jaw = self._outside(points[JAW], -2 * self.unit)
+            lips = self._outside(points[MOUTH], LIPS * self.unit)
             weight = weight * (0.5 - jaw / (2 * self.unit)).clamp(0, 1)
             weight = weight * (0.5 + lips / (4 * self.unit)).clamp(0, 1)
         return weight
@@ -204,6 +225,11 @@ class Blender:
         same = _blur((skin * torch.exp(-odd / (2 * 0.06**2)))[None], self.unit)
         detail = source - _sample(aligned, grid, "bicubic")
         return _sample(same, grid, "bilinear") * detail
+
+
+def _points(landmarks: NDArray[np.floating]) -> Tensor:
+    """(68, 2 or 3) -> (68, 2) float32."""
+    return torch.from_numpy(np.ascontiguousarray(landmarks[:, :2], dtype=np.float32))
 
 
 def _ramp(x: Tensor) -> Tensor:

@@ -1,0 +1,141 @@
+"""Prepared clips -> batches. Reads, never computes features: what it reads is made by ``prepare``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from moditalker.config import AutoencoderConfig, CropConfig
+from moditalker.errors import UserError
+from moditalker.landmarks import MIRROR
+from moditalker.video.model import pose_frames
+
+
+@dataclass(frozen=True)
+class VideoClip:
+    """One prepared clip: crops (S, size, size, 3) uint8, landmarks (S, 68, 2) float32 in crop pixels."""
+
+    name: str
+    speaker: str
+    crops: np.ndarray
+    landmarks: np.ndarray
+
+
+@dataclass(frozen=True)
+class VideoBatch:
+    """What the video stage trains on; videos (B, 3, S, H, W) in [-1, 1], landmarks in pixels of the region."""
+
+    video: Tensor  # the generated region
+    pose: Tensor  # pose frames X_P: rows from the top of the crop, as high as the region
+    identity: Tensor  # (B, 3, H, W) x_id, the region of another frame of the same clip
+    landmarks: Tensor  # (B, S, 68, 2)
+    identity_landmarks: Tensor  # (B, 68, 2)
+
+    @property
+    def conditions(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the ``warp`` decoder takes beside the planes."""
+        return self.identity, self.landmarks, self.identity_landmarks
+
+
+def read_clip(path: Path) -> VideoClip:
+    """Read one prepared clip.
+
+    Raises:
+        UserError: the file is not a prepared clip.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            crops, landmarks = file.get_tensor("crops"), file.get_tensor("landmarks")
+    except Exception as error:
+        raise UserError(f"{path}: not a prepared clip ({error}); make it with `moditalker prepare`") from error
+    return VideoClip(path.stem, path.stem.rsplit("_", 1)[0], crops, landmarks[..., :2])
+
+
+class VideoClips:
+    """Clips in memory, sampled evenly over speakers and augmented clip by clip.
+
+    Args:
+        clips: what to sample from; clips shorter than ``frames`` are left out.
+        crop, autoencoder: the geometry of crop, region and clip.
+        speaker_weight: exponent on the number of a speaker's clips; 0 samples all speakers alike.
+    """
+
+    def __init__(
+        self, clips: list[VideoClip], crop: CropConfig, autoencoder: AutoencoderConfig, speaker_weight: float = 0.35
+    ) -> None:
+        self.crop, self.frames = crop, autoencoder.frames
+        self.height = autoencoder.height
+        self.clips = [clip for clip in clips if len(clip.crops) >= self.frames]
+        if not self.clips:
+            raise UserError(f"no clip has {self.frames} frames or more; prepare longer videos")
+        counts: dict[str, int] = {}
+        for clip in self.clips:
+            counts[clip.speaker] = counts.get(clip.speaker, 0) + 1
+        weight = np.array([counts[clip.speaker] ** (speaker_weight - 1) for clip in self.clips])
+        self.probability = weight / weight.sum()
+
+    def batch(self, size: int, rng: np.random.Generator, augment: bool = True) -> VideoBatch:
+        """A random batch; the same ``rng`` state gives the same batch."""
+        items = []
+        for index in rng.choice(len(self.clips), size=size, p=self.probability):
+            clip = self.clips[index]
+            start = int(rng.integers(0, len(clip.crops) - self.frames + 1))
+            other = int(rng.integers(0, len(clip.crops)))
+            items.append(self.item(clip, start, other, rng if augment else None))
+        return collate(items)
+
+    def item(self, clip: VideoClip, start: int, identity: int, rng: np.random.Generator | None = None) -> VideoBatch:
+        """Frames ``start .. start + S`` of a clip with frame ``identity`` as x_id: a batch of one."""
+        index = [*range(start, start + self.frames), identity]
+        crops = torch.from_numpy(clip.crops[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        points = torch.from_numpy(clip.landmarks[index]).float()
+        if rng is not None:
+            crops, points = augment_clip(crops, points, rng)
+        region = crops[:, :, self.crop.region_top :]
+        points = points - torch.tensor([0.0, self.crop.region_top])
+        return VideoBatch(
+            video=region[None, :-1].transpose(1, 2),
+            pose=pose_frames(crops[None, :-1].transpose(1, 2), self.height, self.crop.pose_rows),
+            identity=region[None, -1],
+            landmarks=points[None, :-1],
+            identity_landmarks=points[None, -1],
+        )
+
+
+def collate(items: list[VideoBatch]) -> VideoBatch:
+    """Batches of one -> one batch."""
+    return VideoBatch(
+        *(torch.cat([getattr(item, name) for item in items]).contiguous() for name in VideoBatch.__dataclass_fields__)
+    )
+
+
+def augment_clip(crops: Tensor, points: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Colour, contrast, flip and a small similarity with shear, the same for the whole clip and its landmarks.
+
+    crops (S, 3, H, W) in [-1, 1]; points (S, 68, 2) crop pixels.
+    """
+    size = crops.shape[-1]
+    if rng.random() < 0.5:
+        crops = crops.flip(-1)
+        points = points[:, torch.from_numpy(np.asarray(MIRROR))]
+        points = torch.stack([size - 1 - points[..., 0], points[..., 1]], dim=-1)
+    angle, scale = rng.normal(0, 0.05), np.exp(rng.normal(0, 0.05, size=2))
+    shear, shift = rng.normal(0, 0.03), rng.normal(0, 2.5, size=2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn @ np.array([[1, shear], [0, 1]]) @ np.diag(scale)  # output -> input, about the centre
+    theta = torch.tensor(np.concatenate([linear, shift[:, None] * 2 / size], axis=1), dtype=torch.float32)
+    grid = F.affine_grid(theta.expand(len(crops), -1, -1), list(crops.shape), align_corners=False)
+    crops = F.grid_sample(crops, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    centre = (size - 1) / 2
+    inverse = torch.tensor(np.linalg.inv(linear), dtype=torch.float32)
+    points = (points - centre - torch.tensor(shift, dtype=torch.float32)) @ inverse.T + centre
+    colour = torch.tensor(rng.normal(0, 0.08, size=(3, 1, 1)) + rng.normal(0, 0.08), dtype=torch.float32)
+    contrast = float(np.exp(rng.normal(0, 0.15)))
+    gain = torch.tensor(np.exp(rng.normal(0, 0.08, size=(3, 1, 1))), dtype=torch.float32)
+    return (crops * contrast * gain + colour).clamp(-1, 1), points

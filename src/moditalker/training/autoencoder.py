@@ -1,0 +1,82 @@
+"""Task ``autoencoder``: the tri-plane autoencoder (Eq. 5)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moditalker.config import Config
+from moditalker.data import VideoBatch, VideoClips, collate
+from moditalker.landmarks import LIP_RELATED, MOUTH
+from moditalker.video.autoencoder import Autoencoder, psnr, reconstruction_loss, still_clip
+from moditalker.video.warp import affinity, cell_grid
+
+MOUTH_WEIGHT = 3.0  # of the pixels around the mouth, over those of the face [ours]
+OUTSIDE_WEIGHT = 0.15  # of what lies beyond the face: paste-back does not show it
+WEIGHT_STEP = 4  # pixels between the nodes where weights are computed
+
+
+def face_weight(landmarks: Tensor, height: int, width: int) -> Tensor:
+    """Loss weights of the pixels of clips: (B, S, 68, 2) -> (B, 1, S, height, width)."""
+    rows, columns = height // WEIGHT_STEP, width // WEIGHT_STEP
+    grid = cell_grid(rows, columns, WEIGHT_STEP, landmarks)
+    scale = width / 128  # reaches below are pixels of a crop of 128
+    face = affinity(grid, landmarks[..., list(LIP_RELATED), :], 9.0 * scale).amax(-1)
+    mouth = affinity(grid, landmarks[..., list(MOUTH), :], 5.0 * scale).amax(-1)
+    weight = OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * face + (MOUTH_WEIGHT - 1) * mouth
+    b, s = landmarks.shape[:2]
+    weight = weight.reshape(b * s, 1, rows, columns)
+    weight = F.interpolate(weight, size=(height, width), mode="bilinear", align_corners=False)
+    return weight.reshape(b, 1, s, height, width)
+
+
+def validation_items(clips: VideoClips, per_speaker: int, offset: int = 24) -> dict[str, list[VideoBatch]]:
+    """The same few clips each time, by speaker; x_id is the first frame, far from the clip's start."""
+    items: dict[str, list[VideoBatch]] = {}
+    for clip in clips.clips:
+        group = items.setdefault(clip.speaker, [])
+        if len(group) < per_speaker:
+            group.append(clips.item(clip, min(offset, len(clip.crops) - clips.frames), 0))
+    return items
+
+
+def face_psnr(output: Tensor, batch: VideoBatch) -> Tensor:
+    """PSNR over the pixels that count as face."""
+    weight = face_weight(batch.landmarks, *output.shape[-2:])
+    return psnr(output, batch.video, (weight > 0.5).float())
+
+
+class AutoencoderTask:
+    """Reconstruct clips through their planes; noise on the planes keeps the decoder from reading too much in them."""
+
+    name = "autoencoder"
+
+    def __init__(self, config: Config, train: VideoClips, held_out: VideoClips, plane_noise: float = 0.1) -> None:
+        self.config, self.train, self.plane_noise = config, train, plane_noise
+        self.model = Autoencoder(config.autoencoder)
+        self.held_out = {name: collate(items) for name, items in validation_items(held_out, 4).items()}
+
+    def batch(self, rng: np.random.Generator) -> VideoBatch:
+        return self.train.batch(self.config.autoencoder_training.batch, rng)
+
+    def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        z = self.model.encode(batch.video)
+        z = z + self.plane_noise * torch.randn(z.shape, generator=generator).to(z)
+        output = self.model.decode(z, *self._conditions(batch))
+        weight = face_weight(batch.landmarks, *output.shape[-2:])
+        return reconstruction_loss(output, batch.video, weight), {}
+
+    def validate(self) -> dict[str, float]:
+        figures = {}
+        for name, batch in self.held_out.items():
+            still = still_clip(batch.identity, batch.video.shape[2])
+            z, z_still = self.model.encode(batch.video), self.model.encode(still)
+            figures[f"{name}"] = float(face_psnr(self.model.decode(z, *self._conditions(batch)), batch))
+            figures[f"{name}_still"] = float(face_psnr(self.model.decode(z_still, *self._conditions(batch)), batch))
+            figures[f"{name}_copy"] = float(face_psnr(still, batch))
+        return figures
+
+    def _conditions(self, batch: VideoBatch) -> tuple[Tensor, ...]:
+        return batch.conditions if self.config.autoencoder.decoder == "warp" else ()

@@ -1,0 +1,95 @@
+"""Task ``mtov``: diffusion over the planes (Eq. 6), with the condition encoders and, for ``warp``, the decoder.
+
+Beside Eq. 6 the predicted planes are decoded and compared in pixels [ours]: planes made only to reconstruct have
+directions that cannot be predicted and others that decide the picture, and pixels tell which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moditalker.config import Config
+from moditalker.data import VideoBatch, VideoClips, collate
+from moditalker.diffusion import Diffusion, draw_noise, generators
+from moditalker.training.autoencoder import face_psnr, face_weight, validation_items
+from moditalker.video.autoencoder import reconstruction_loss, still_clip
+from moditalker.video.model import VideoModel
+
+PIXELS = 1.0  # weight of the pixel loss
+PLANES = 0.05  # weight of Eq. 6 beside it
+FIRST_STEP = 0.5  # share of samples trained at t = T - 1, where sampling starts
+LANDMARK_NOISE = 0.35  # pixels: detected and generated landmarks are not exact
+
+
+class MToVTask:
+    """Predict the planes of clips from landmarks, pose frames and the identity frame.
+
+    Args:
+        autoencoder: run/last.pt of task ``autoencoder`` (its averaged weights are taken).
+    """
+
+    name = "mtov"
+
+    def __init__(self, config: Config, train: VideoClips, held_out: VideoClips, autoencoder: Path) -> None:
+        self.config, self.train = config, train
+        self.diffusion = Diffusion(config.mtov_diffusion)
+        self.model = VideoModel(config)
+        self.model.autoencoder.load_state_dict(torch.load(autoencoder, weights_only=True)["average"])
+        self.model.autoencoder.encoder.requires_grad_(False)
+        if config.autoencoder.decoder == "pixels":
+            self.model.autoencoder.requires_grad_(False)
+        self.held_out = {name: collate(items) for name, items in validation_items(held_out, 4).items()}
+        if config.mtov.residual:
+            self.model.plane_scale.copy_(self._plane_scale())
+
+    @torch.no_grad()
+    def _plane_scale(self, batches: int = 12) -> Tensor:
+        """Deviation of the planes from the identity's, a number per channel and plane, spread over the cells."""
+        encode, squares = self.model.autoencoder.encode, []
+        for i in range(batches):
+            batch = self.train.batch(4, np.random.default_rng((self.config.mtov_training.seed, i)))
+            still = still_clip(batch.identity, batch.video.shape[2])
+            squares.append((encode(batch.video) - encode(still)).square().mean(0))
+        shape = self.model.unet.shape
+        planes = [plane.mean(dim=(-1, -2), keepdim=True).expand_as(plane) for plane in shape.split(torch.stack(squares).mean(0)[None])]
+        return shape.join(planes)[0].sqrt()
+
+    def batch(self, rng: np.random.Generator) -> VideoBatch:
+        batch = self.train.batch(self.config.mtov_training.batch, rng)
+        shape = batch.landmarks.shape
+        steady, free = rng.normal(size=(shape[0], 1, *shape[2:])), rng.normal(size=shape)
+        noise = torch.from_numpy(LANDMARK_NOISE * (0.8 * steady + 0.6 * free)).float()
+        return replace(batch, landmarks=batch.landmarks + noise)
+
+    def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        with torch.no_grad():
+            z = self.model.autoencoder.encode(batch.video)
+        conditions = self.model.conditions(batch.pose, *batch.conditions)
+        z0 = self.model.normalise(z, conditions)
+        last = self.diffusion.config.timesteps - 1
+        t = torch.randint(0, last + 1, (len(z),), generator=generator)
+        t = torch.where(torch.rand(len(z), generator=generator) < FIRST_STEP, last, t)
+        noise = torch.randn(z.shape, generator=generator)
+        zt = self.diffusion.add_noise(z0, noise, t)
+        predicted = self.model.predict(zt, t, conditions)
+        planes = (predicted - z0).square().mean()  # Eq. 6
+        output = self.model.decode(self.model.restore(predicted, conditions), conditions)
+        pixels = reconstruction_loss(output, batch.video, face_weight(batch.landmarks, *output.shape[-2:]))
+        return PIXELS * pixels + PLANES * planes, {"planes": planes.item(), "pixels": pixels.item()}
+
+    def validate(self) -> dict[str, float]:
+        figures = {}
+        for name, batch in self.held_out.items():
+            conditions = self.model.conditions(batch.pose, *batch.conditions)
+            z = self.model.autoencoder.encode(batch.video)
+            noise = draw_noise(z.shape, generators(0, len(z)))
+            sampled = self.diffusion.sample(lambda zt, t, c=conditions: self.model.predict(zt, t, c), noise)
+            planes = {"": self.model.restore(sampled, conditions), "_still": conditions.identity, "_true": z}
+            for kind, value in planes.items():
+                figures[name + kind] = float(face_psnr(self.model.decode(value, conditions), batch))
+        return figures

@@ -1,0 +1,93 @@
+"""The video stage as one module: autoencoder, condition encoders and diffusion UNet (paper section 3, Fig. 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from moditalker.config import Config
+from moditalker.video.autoencoder import Autoencoder, Encoder, plane_shape, still_clip
+from moditalker.video.mtov import MToV
+from moditalker.video.warp import landmark_frames
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a clip is made from: planes Z_L, Z_P, Z_I (B, C, L), and what the ``warp`` decoder sees beside planes."""
+
+    landmark: Tensor
+    pose: Tensor
+    identity: Tensor
+    decoder: tuple[Tensor, ...]
+
+
+class VideoModel(nn.Module):
+    """E_I, E_L, E_P, the UNet and the decoder of Fig. 1.
+
+    Diffusion runs on normalised planes: with ``mtov.residual`` on their difference to the identity's planes, scaled to
+    unit variance by ``plane_scale`` (C, L); else on the planes as they are [paper].
+    """
+
+    plane_scale: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        shape = plane_shape(config.autoencoder)
+        layers = config.mtov.condition_layers or config.autoencoder.encoder_layers
+        conditions = replace(config.autoencoder, encoder_layers=layers)
+        self.autoencoder = Autoencoder(config.autoencoder)
+        self.landmark_encoder = Encoder(conditions)
+        self.pose_encoder = Encoder(conditions)
+        self.unet = MToV(config.mtov, shape, config.autoencoder.plane_channels)
+        self.register_buffer("plane_scale", torch.ones(config.autoencoder.plane_channels, shape.cells))
+
+    def conditions(
+        self, pose: Tensor, identity: Tensor, landmarks: Tensor, identity_landmarks: Tensor, z_identity: Tensor | None = None
+    ) -> Conditions:  # fmt: skip
+        """Encode what a clip is made from.
+
+        Args:
+            pose: (B, 3, S, H, W) pose frames X_P in [-1, 1].
+            identity: (B, 3, H, W) x_id.
+            landmarks: (B, S, 68, 2) in pixels of the region.
+            identity_landmarks: (B, 68, 2).
+            z_identity: (B, C, L) the identity's planes, where they are known already.
+        """
+        frames, (height, width) = pose.shape[2], pose.shape[-2:]
+        if z_identity is None:
+            with torch.no_grad():
+                z_identity = self.autoencoder.encode(still_clip(identity, frames))
+        drawn = landmark_frames(landmarks, height, width, self.config.mtov.landmark_frames)
+        warp = self.config.autoencoder.decoder == "warp"
+        return Conditions(
+            landmark=self.landmark_encoder(drawn),
+            pose=self.pose_encoder(pose),
+            identity=z_identity,
+            decoder=(identity, landmarks, identity_landmarks) if warp else (),
+        )
+
+    def predict(self, zt: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """F_MToV of Eq. 6: normalised planes, noised (B, C, L) -> clean (or the noise, as the config says)."""
+        return self.unet(zt, t, conditions.landmark, conditions.pose, conditions.identity)
+
+    def normalise(self, z: Tensor, conditions: Conditions) -> Tensor:
+        """Planes -> what diffusion runs on."""
+        return (z - conditions.identity) / self.plane_scale if self.config.mtov.residual else z
+
+    def restore(self, z0: Tensor, conditions: Conditions) -> Tensor:
+        """Inverse of :meth:`normalise`."""
+        return conditions.identity + z0 * self.plane_scale if self.config.mtov.residual else z0
+
+    def decode(self, z: Tensor, conditions: Conditions) -> Tensor:
+        """Planes (B, C, L) -> (B, 3, S, H, W)."""
+        return self.autoencoder.decode(z, *conditions.decoder)
+
+
+def pose_frames(crops: Tensor, height: int, rows: int) -> Tensor:
+    """X_P: the top of the crops, black from row ``rows`` on; (B, 3, S, size, W) -> (B, 3, S, height, W)."""
+    frames = crops[..., :height, :].clone()
+    frames[..., rows:, :] = -1
+    return frames

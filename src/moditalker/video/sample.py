@@ -1,0 +1,120 @@
+"""Video clip by clip: any number of frames through a model of S frames, in constant memory (paper section 3).
+
+Every clip is anchored to the same identity frame and starts from the same noise, so that nothing drifts; neighbouring
+clips share ``mtov.overlap`` frames, across which one fades into the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moditalker.checkpoint import load_weights
+from moditalker.config import from_dict
+from moditalker.diffusion import Diffusion, draw_noise, generators
+from moditalker.video.autoencoder import still_clip
+from moditalker.video.model import VideoModel, pose_frames
+
+Frame = tuple[NDArray[np.uint8], NDArray[np.float32]]  # crop (size, size, 3), landmarks (68, 2) in crop pixels
+
+
+class VideoSampler:
+    """Aligned crops and the landmarks wanted in them -> generated regions.
+
+    Args:
+        model: in eval mode, on the device that is to be used.
+    """
+
+    def __init__(self, model: VideoModel) -> None:
+        self.model = model.eval()
+        self.config = model.config
+        self.diffusion = Diffusion(model.config.mtov_diffusion)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        frames: Iterable[Frame],
+        identity: Frame,
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> Iterator[Tensor]:
+        """Generate the region of each frame.
+
+        Args:
+            frames: (crop, landmarks): of the crop only the pose rows are looked at; landmarks say what to make.
+            identity: crop and landmarks of x_id.
+            seed: of the noise.
+            steps: DDIM steps, by default the config's.
+
+        Yields:
+            (3, H, W) float32 on the CPU in [-1, 1], one for each frame, in order; memory does not grow.
+        """
+        crop, config = self.config.crop, self.config.autoencoder
+        device = self.model.plane_scale.device
+        top = torch.tensor([0.0, crop.region_top], device=device)
+        x_id = _pixels(identity[0][None]).to(device)[:, :, crop.region_top :]
+        l_id = torch.from_numpy(np.ascontiguousarray(identity[1])).float().to(device)[None] - top
+        z_id = self.model.autoencoder.encode(still_clip(x_id, config.frames))
+        noise = draw_noise(z_id.shape, generators(seed), device)
+
+        def clip(part: list[Frame]) -> Tensor:
+            part = part + [part[-1]] * (config.frames - len(part))
+            crops = _pixels(np.stack([frame for frame, _ in part])).to(device)
+            points = torch.from_numpy(np.stack([points for _, points in part])).float().to(device) - top
+            pose = pose_frames(crops.transpose(0, 1)[None], config.height, crop.pose_rows)
+            conditions = self.model.conditions(pose, x_id, points[None], l_id, z_id)
+            z0 = self.diffusion.sample(lambda zt, t: self.model.predict(zt, t, conditions), noise, steps)
+            video = self.model.decode(self.model.restore(z0, conditions), conditions)
+            return video[0].transpose(0, 1).clamp(-1, 1).cpu()  # S 3 H W
+
+        yield from overlapped(frames, clip, config.frames, self.config.mtov.overlap)
+
+
+def load_sampler(folder: Path, device: torch.device | str = "cpu") -> VideoSampler:
+    """The sampler of the weights ``folder/mtov.safetensors``.
+
+    Raises:
+        UserError: no such file, or a damaged one.
+    """
+    state, description = load_weights(folder / "mtov.safetensors")
+    model = VideoModel(from_dict(description["config"]))
+    model.load_state_dict(state)
+    return VideoSampler(model.to(device).requires_grad_(False))
+
+
+def overlapped(frames: Iterable[Frame], clip, length: int, overlap: int) -> Iterator[Tensor]:  # type: ignore[no-untyped-def]
+    """Windows of ``length`` frames through ``clip``, each fading into the next over ``overlap`` frames."""
+    fade = (torch.arange(overlap) + 1.0) / (overlap + 1)
+    waiting: list[Frame] = []
+    tail: Tensor | None = None  # the previous window's last frames, to be faded out
+
+    def emit(window: list[Frame], keep: int) -> Iterator[Tensor]:
+        nonlocal tail
+        video = clip(window)
+        for i in range(keep):
+            if tail is not None and i < len(tail):
+                yield torch.lerp(tail[i], video[i], fade[i])
+            else:
+                yield video[i]
+        tail = video[keep:length]
+
+    for frame in frames:
+        waiting.append(frame)
+        if len(waiting) == length:
+            yield from emit(waiting, length - overlap)
+            waiting = waiting[length - overlap :]
+    fresh = len(waiting) if tail is None else len(waiting) - overlap
+    if fresh > 0:
+        yield from emit(waiting, len(waiting))
+    elif tail is not None:
+        yield from tail[:overlap]
+
+
+def _pixels(images: NDArray[np.uint8]) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1

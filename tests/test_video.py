@@ -1,0 +1,186 @@
+"""The tri-planes, both decoders, the video stage as one module, and clip-by-clip sampling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from moditalker.config import AutoencoderConfig, Config, load
+from moditalker.video.autoencoder import Autoencoder, plane_shape, psnr, reconstruction_loss, still_clip, to_patches
+from moditalker.video.model import VideoModel, pose_frames
+from moditalker.video.sample import VideoSampler, overlapped
+from moditalker.video.triplane import PlaneShape
+from moditalker.video.warp import coarse_flow, landmark_frames, warp_by_flow
+
+TINY = load("tiny")
+
+
+def small(config: Config = TINY, **autoencoder: object) -> Config:
+    """Tiny made tinier: fast, every part real."""
+    settings = {"dim": 32, "head_dim": 8, "encoder_layers": 1, "decoder_layers": 1} | autoencoder
+    return replace(
+        config,
+        autoencoder=replace(config.autoencoder, **settings),  # type: ignore[arg-type]
+        mtov=replace(config.mtov, channels=32, blocks=1, multipliers=(1, 2)),
+    )
+
+
+def points(seed: int, *shape: int) -> torch.Tensor:
+    """Landmarks somewhere in a region of 72 x 128."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(*shape, 68, 2, generator=generator) * torch.tensor([127.0, 71.0])
+
+
+def video_inputs(config: Config, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    a = config.autoencoder
+    generator = torch.Generator().manual_seed(1)
+    pose = torch.rand(batch, 3, a.frames, a.height, a.width, generator=generator) * 2 - 1
+    return pose, pose[:, :, 0], points(2, batch, a.frames), points(3, batch)
+
+
+@pytest.mark.parametrize("shape", [(16, 9, 16), (5, 3, 7), (1, 1, 1), (8, 32, 32)])
+def test_planes_split_and_join_are_inverse(shape: tuple[int, int, int]) -> None:
+    planes = PlaneShape(*shape)
+    z = torch.randn(2, 3, planes.cells)
+    hw, ws, hs = planes.split(z)
+    s, h, w = shape
+    assert (hw.shape[2:], ws.shape[2:], hs.shape[2:]) == ((h, w), (s, w), (s, h))
+    assert torch.equal(planes.join((hw, ws, hs)), z)
+
+
+def test_patches_are_rows_columns_channels() -> None:
+    video = torch.arange(3 * 16 * 16).float().reshape(1, 3, 1, 16, 16)
+    patch = to_patches(video, 8)[0, 0, 1, 0].reshape(8, 8, 3)
+    assert torch.equal(patch, video[0, :, 0, 8:, :8].permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("decoder", ["pixels", "warp"])
+@pytest.mark.parametrize("collapse", ["mean", "transformer"])
+def test_autoencoder_shapes_and_gradients(decoder: str, collapse: str) -> None:
+    config = small(decoder=decoder, collapse=collapse)
+    model = Autoencoder(config.autoencoder)
+    pose, identity, landmarks, identity_landmarks = video_inputs(config)
+    conditions = (identity, landmarks, identity_landmarks) if decoder == "warp" else ()
+    z = model.encode(pose)
+    assert z.shape == (1, 8, plane_shape(config.autoencoder).cells)
+    assert z.abs().max() < 1
+    output = model(pose, *conditions)
+    assert output.shape == pose.shape
+    reconstruction_loss(output, pose).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_planes_see_their_own_axes_only_after_collapse() -> None:
+    """A still clip has side planes that do not change over time but for positions: hw is all that varies."""
+    config = small()
+    model = Autoencoder(config.autoencoder).eval()
+    frame = torch.rand(1, 3, 72, 128) * 2 - 1
+    with torch.no_grad():
+        z = model.encode(still_clip(frame, config.autoencoder.frames))
+        moving = model.encode(torch.rand(1, 3, 16, 72, 128) * 2 - 1)
+    _, ws, _ = plane_shape(config.autoencoder).split(z)
+    _, ws_moving, _ = plane_shape(config.autoencoder).split(moving)
+    assert ws.std(dim=2).mean() < 0.1 * ws_moving.std(dim=2).mean() + 1e-4
+
+
+def test_same_landmarks_warp_nothing() -> None:
+    target = points(4, 2)
+    assert coarse_flow(target, target, 72, 128).abs().max() == 0
+    image = torch.rand(2, 3, 72, 128)
+    assert torch.allclose(warp_by_flow(image, torch.zeros(2, 2, 72, 128)), image, atol=1e-5)
+
+
+def test_flow_looks_where_the_landmark_was() -> None:
+    """One landmark moved from (40, 30) to (44, 30): the pixel at its new place looks 4 pixels to the left."""
+    before = torch.full((1, 68, 2), -500.0)
+    before[0, 50] = torch.tensor([40.0, 30.0])
+    after = before.clone()
+    after[0, 50, 0] = 44.0
+    flow = coarse_flow(after, before, 72, 128)[0, :, 30, 44]
+    assert flow[0] == pytest.approx(-4, abs=0.3)
+    assert flow[1] == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("style", ["discs", "gaussians"])
+def test_landmark_frames_move_with_the_landmarks(style: str) -> None:
+    target = torch.full((1, 1, 68, 2), 40.0)
+    frames = landmark_frames(target, 72, 128, style)
+    moved = landmark_frames(target + 0.25, 72, 128, style)
+    assert frames.shape == (1, 3, 1, 72, 128)
+    assert frames.min() >= -1
+    assert frames.max() <= 1
+    assert frames[0, :, 0, 40, 40].min() > 0.9
+    assert (frames - moved).abs().max() > 0.02
+
+
+def test_pose_frames_hide_the_mouth() -> None:
+    crops = torch.rand(1, 3, 2, 128, 128)
+    pose = pose_frames(crops, 72, 56)
+    assert pose.shape == (1, 3, 2, 72, 128)
+    assert torch.equal(pose[..., :56, :], crops[..., :56, :])
+    assert (pose[..., 56:, :] == -1).all()
+    assert crops.min() >= 0
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_normalised_planes_come_back(residual: bool) -> None:
+    config = small()
+    config = replace(config, mtov=replace(config.mtov, residual=residual))
+    model = VideoModel(config)
+    model.plane_scale.uniform_(0.05, 0.2)
+    conditions = model.conditions(*video_inputs(config))
+    z = model.autoencoder.encode(video_inputs(config)[0])
+    assert torch.allclose(model.restore(model.normalise(z, conditions), conditions), z, atol=1e-6)
+
+
+def test_all_presets_build_from_the_same_classes() -> None:
+    for preset in ("tiny", "paper", "released"):
+        with torch.device("meta"):
+            model = VideoModel(load(preset))
+        assert isinstance(model.autoencoder, Autoencoder)
+
+
+@pytest.mark.parametrize("count", [1, 3, 12, 16, 17, 28, 40, 41])
+def test_windows_give_every_frame_once_in_order(count: int) -> None:
+    frames = [(np.zeros(0, np.uint8), np.full((68, 2), i, np.float32)) for i in range(count)]
+
+    def clip(part: list) -> torch.Tensor:  # type: ignore[type-arg]
+        part = part + [part[-1]] * (16 - len(part))
+        return torch.tensor([float(p[1][0, 0]) for p in part])[:, None, None, None]
+
+    out = [float(x) for x in overlapped(frames, clip, 16, 4)]
+    assert out == pytest.approx(list(range(count)))
+
+
+def test_sampling_is_repeatable_and_follows_landmarks() -> None:
+    config = small()
+    torch.manual_seed(0)
+    sampler = VideoSampler(VideoModel(config))
+    rng = np.random.default_rng(0)
+    crop = rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    face = rng.uniform(60, 120, (68, 2)).astype(np.float32)
+    other = face + np.float32(2)
+    first = list(sampler([(crop, face)] * 20, (crop, face), seed=3))
+    again = list(sampler([(crop, face)] * 20, (crop, face), seed=3))
+    moved = list(sampler([(crop, other)] * 20, (crop, face), seed=3))
+    assert len(first) == 20
+    assert first[0].shape == (3, 72, 128)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert max(float(frame.abs().max()) for frame in first) <= 1
+    assert any(not torch.equal(a, b) for a, b in zip(first, moved, strict=True))
+
+
+def test_psnr_against_its_definition() -> None:
+    a, b = torch.zeros(1, 3, 2, 4, 4), torch.full((1, 3, 2, 4, 4), 0.2)
+    assert float(psnr(a, b)) == pytest.approx(10 * np.log10(4 / 0.04), abs=1e-4)
+    weight = torch.zeros(1, 1, 2, 4, 4)
+    weight[..., 0, 0] = 1
+    b[..., 1:, :] = 1
+    assert float(psnr(a, b, weight)) == pytest.approx(10 * np.log10(4 / 0.04), abs=1e-4)
+
+
+def test_default_autoencoder_is_the_papers() -> None:
+    assert AutoencoderConfig() == load("paper").autoencoder
