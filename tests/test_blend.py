@@ -86,6 +86,8 @@ def test_own_region_comes_back(scale: float) -> None:
     assert pasted.mask.shape == frame.shape[:2]
     assert pasted.mask.dtype == np.float32
     assert psnr(pasted.frame, frame, pasted.mask) > 38
+    mask = Blender(CROP).native_mask(frame.shape[:2], matrix, points, points)
+    np.testing.assert_array_equal(mask, pasted.mask)
 
 
 def test_pixels_outside_the_mask_are_the_sources() -> None:

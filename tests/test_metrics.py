@@ -112,3 +112,43 @@ def test_flicker_ignores_steady_change() -> None:
     assert image.flicker(quiver) == pytest.approx(4)
     with pytest.raises(ValueError, match="at least 3 frames"):
         image.flicker(quiver[:2])
+
+
+def test_compare_and_leakage_on_a_moving_mouth() -> None:
+    """A drawn face whose mouth follows one track or another; landmarks are given, nothing is detected."""
+    from moditalker.evaluate import Observed, compare, leakage, summary
+    from moditalker.landmarks import lip_opening
+
+    def clip(track: np.ndarray) -> Observed:
+        landmarks = np.zeros((len(track), 68, 3), np.float32)
+        angle = np.linspace(np.pi, 0, 17)
+        landmarks[:, :17, 0], landmarks[:, :17, 1] = 60 + 40 * np.cos(angle), 50 + 50 * np.sin(angle)
+        landmarks[:, 27:36, 0], landmarks[:, 27:36, 1] = 60, np.linspace(42, 65, 9)
+        landmarks[:, 36:42, :2], landmarks[:, 42:48, :2] = (42, 40), (78, 40)
+        landmarks[:, 36, 0] -= 6
+        landmarks[:, 45, 0] += 6
+        for start, count in ((48, 12), (60, 8)):
+            turn = np.linspace(np.pi, 3 * np.pi, count, endpoint=False)
+            landmarks[:, start : start + count, 0] = 60 + 12 * np.cos(turn)
+            landmarks[:, start : start + count, 1] = 77 + np.sin(turn) * (2 + track[:, None])
+        frames = np.full((len(track), 120, 120, 3), 150, np.uint8)
+        frames += np.random.default_rng(0).integers(0, 4, (120, 120, 3)).astype(np.uint8)
+        y, x = np.mgrid[:120, :120]
+        for frame, size in zip(frames, track, strict=True):
+            frame[((x - 60) / 12) ** 2 + ((y - 77) / (2 + size)) ** 2 < 1] = (60, 20, 20)
+        return Observed(frames, 25.0, landmarks)
+
+    face, audio = (clip(2 + np.clip(2 * _speech(seed, 24), -2, 4)) for seed in (7, 8))
+    same = compare(face, face)
+    assert same["lip_correlation"] == pytest.approx(1)
+    assert same["lip_lag"] == same["mouth_distance"] == 0
+    assert same["psnr"] == math.inf
+    assert same["seam"] == same["flicker"] == same["ssim"] == pytest.approx(1)
+    assert 10 < same["first_psnr"] < 40
+    other = compare(face, audio)
+    assert other["lip_correlation"] < 0.6
+    assert other["psnr"] < 40
+    assert leakage(audio, face, audio)["audio_correlation"] == pytest.approx(1)
+    assert leakage(face, face, audio)["leak"] == pytest.approx(1)
+    assert summary([same, other])["frames"] == 24
+    assert np.ptp(lip_opening(face.landmarks)) > 0.05

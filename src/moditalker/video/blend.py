@@ -109,7 +109,7 @@ class Blender:
     def _place(
         self, soft: Tensor, matrix: NDArray[np.floating], size: tuple[int, ...]
     ) -> tuple[slice, slice, NDArray[np.float64]] | None:
-        """The box of the frame that a mask reaches: its rows, its columns, and the matrix from box to region."""
+        """The box of the frame that a mask reaches: rows, columns, and the matrix from box to region."""
         to_region = np.asarray(matrix, np.float64) - [[0, 0, 0], [0, 0, self.crop.region_top]]
         box = _box(soft.numpy() > 0, to_region, size) if np.isfinite(to_region).all() else None
         if box is None:
