@@ -75,6 +75,7 @@ def test_unet() -> None:
     assert all(name.startswith("output_bg_") for name in dropped)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_autoencoder() -> None:
     state, numbers = golden("mtov_triplane_autoencoder")

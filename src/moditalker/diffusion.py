@@ -105,7 +105,8 @@ class Diffusion:
         end = start or self.config.timesteps
         if not 1 <= steps <= end <= self.config.timesteps:
             raise ValueError(
-                f"{steps} steps over {end} of {self.config.timesteps} timesteps: 1 <= steps <= start <= T"
+                f"{steps} steps over {end} timesteps: steps from 1 to {end} of at most "
+                f"{self.config.timesteps} are needed"
             )
         return torch.linspace(-1, end - 1, steps + 1).int().tolist()[:0:-1]
 
