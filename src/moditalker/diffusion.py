@@ -16,6 +16,7 @@ from torch import Tensor
 from moditalker.config import DiffusionConfig
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+OTHER_SEEDS = 2**40
 Generators = torch.Generator | Sequence[torch.Generator]
 
 
@@ -126,7 +127,7 @@ class Diffusion:
 
         shape: (B, ...) of the result, or the starting noise itself, whose device and dtype are then used.
         steps, eta: network calls, and chance in each (0 none, 1 as much as in DDPM); by default the config's.
-        generator: one generator per sample (see :func:`draw_noise`); without one, seed 0 upwards.
+        generator: one generator per sample (see :func:`draw_noise`); without one, always the same ones.
         start_from: (B, ...) first estimate of x0. It is noised by ``start_t`` of the T timesteps (by default
             the config's ``start``; 0 means all), and the ``steps`` are spread over these [released MToV].
         Returns (B, ...), clamped as the config says. Raises ValueError where steps do not fit.
@@ -134,7 +135,8 @@ class Diffusion:
         steps = self.config.sampling_steps if steps is None else steps
         eta = self.config.eta if eta is None else eta
         batch = len(shape) if isinstance(shape, Tensor) else shape[0]
-        generator = generators(0, batch) if generator is None else generator
+        if generator is None:  # other seeds than a caller has drawn the starting noise with
+            generator = generators(OTHER_SEEDS, batch)
         noise = shape if isinstance(shape, Tensor) else draw_noise(shape, generator, device)
         start = 0 if start_from is None else self.config.start if start_t is None else start_t
         times = self.timesteps(steps, start)

@@ -61,9 +61,9 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Pre-norm feed-forward with GELU, or GEGLU: value * gelu(gate)."""
+    """Pre-norm feed-forward: GEGLU, value * gelu(gate), or plain GELU where not gated."""
 
-    def __init__(self, dim: int, hidden: int, *, gated: bool = False) -> None:
+    def __init__(self, dim: int, hidden: int, gated: bool = True) -> None:
         super().__init__()
         self.gated = gated
         self.norm = nn.LayerNorm(dim)

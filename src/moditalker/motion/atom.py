@@ -64,7 +64,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(config.width)
         self.self_attention = RotarySelfAttention(config.width, config.heads)
-        self.feed_forward = FeedForward(config.width, config.feed_forward)
+        self.feed_forward = FeedForward(config.width, config.feed_forward, gated=False)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, positions: Rotary) -> Tensor:
