@@ -119,6 +119,7 @@ class AutoencoderConfig:
     collapse_layers: CountOrZero = 4
     collapse_heads: Count = 4
     collapse_feed_forward: Count = 512
+    residual: bool = False  # planes carry what differs from the identity frame [ours]
     decoder: Literal["pixels", "warp"] = "pixels"  # [paper]; warp: of the identity frame, by planes [ours]
 
 
@@ -134,7 +135,7 @@ class MToVConfig:
     identity_planes: Literal["all", "hw"] = "all"  # all [paper]; hw: zeros in the other two [released]
     condition_layers: CountOrZero = 0  # of the landmark and pose encoders; 0: as many as the autoencoder's
     landmark_frames: Literal["discs", "gaussians"] = "discs"  # white discs [paper]; soft, by part [ours]
-    residual: bool = False  # planes as their difference to the identity's, at unit variance [ours]
+    normalise: bool = False  # diffuse planes scaled to unit variance [ours]
     overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
 
 

@@ -126,7 +126,7 @@ def augment_clip(crops: Tensor, points: Tensor, rng: np.random.Generator) -> tup
         points = points[:, torch.from_numpy(np.asarray(MIRROR))]
         points = torch.stack([size - 1 - points[..., 0], points[..., 1]], dim=-1)
     angle, scale = rng.normal(0, 0.05), np.exp(rng.normal(0, 0.05, size=2))
-    shear, shift = rng.normal(0, 0.03), rng.normal(0, 2.5, size=2)
+    shear, shift = rng.normal(0, 0.03), rng.normal(0, 2.0, size=2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = turn @ np.array([[1, shear], [0, 1]]) @ np.diag(scale)  # output -> input, about the centre
     theta = torch.tensor(np.concatenate([linear, shift[:, None] * 2 / size], axis=1), dtype=torch.float32)
@@ -135,7 +135,7 @@ def augment_clip(crops: Tensor, points: Tensor, rng: np.random.Generator) -> tup
     centre = (size - 1) / 2
     inverse = torch.tensor(np.linalg.inv(linear), dtype=torch.float32)
     points = (points - centre - torch.tensor(shift, dtype=torch.float32)) @ inverse.T + centre
-    colour = torch.tensor(rng.normal(0, 0.08, size=(3, 1, 1)) + rng.normal(0, 0.08), dtype=torch.float32)
+    colour = torch.tensor(rng.normal(0, 0.05, size=(3, 1, 1)) + rng.normal(0, 0.05), dtype=torch.float32)
     contrast = float(np.exp(rng.normal(0, 0.15)))
-    gain = torch.tensor(np.exp(rng.normal(0, 0.08, size=(3, 1, 1))), dtype=torch.float32)
+    gain = torch.tensor(np.exp(rng.normal(0, 0.05, size=(3, 1, 1))), dtype=torch.float32)
     return (crops * contrast * gain + colour).clamp(-1, 1), points

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from moditalker.video.warp import affinity, cell_grid
 
 MOUTH_WEIGHT = 3.0  # of the pixels around the mouth, over those of the face [ours]
 OUTSIDE_WEIGHT = 0.15  # of what lies beyond the face: paste-back does not show it
+HIDDEN_LANDMARKS = 0.25  # share of clips whose landmarks the decoder does not see [ours]
 WEIGHT_STEP = 4  # pixels between the nodes where weights are computed
 
 
@@ -53,7 +56,7 @@ class AutoencoderTask:
 
     name = "autoencoder"
 
-    def __init__(self, config: Config, train: VideoClips, held_out: VideoClips, plane_noise: float = 0.1) -> None:
+    def __init__(self, config: Config, train: VideoClips, held_out: VideoClips, plane_noise: float = 0.05) -> None:
         self.config, self.train, self.plane_noise = config, train, plane_noise
         self.model = Autoencoder(config.autoencoder)
         self.held_out = {name: collate(items) for name, items in validation_items(held_out, 4).items()}
@@ -62,17 +65,23 @@ class AutoencoderTask:
         return self.train.batch(self.config.autoencoder_training.batch, rng)
 
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        z = self.model.encode(batch.video)
+        z = self.model.encode(batch.video, batch.identity)
         z = z + self.plane_noise * torch.randn(z.shape, generator=generator).to(z)
-        output = self.model.decode(z, *self._conditions(batch))
+        output = self.model.decode(z, *self._conditions(self._hide_landmarks(batch, generator)))
         weight = face_weight(batch.landmarks, *output.shape[-2:])
         return reconstruction_loss(output, batch.video, weight), {}
+
+    @staticmethod
+    def _hide_landmarks(batch: VideoBatch, generator: torch.Generator) -> VideoBatch:
+        """Some clips get the identity's landmarks on every frame, so that their planes have to tell what moves."""
+        hidden = torch.rand(len(batch.video), 1, 1, 1, generator=generator) < HIDDEN_LANDMARKS
+        return replace(batch, landmarks=torch.where(hidden, batch.identity_landmarks[:, None], batch.landmarks))
 
     def validate(self) -> dict[str, float]:
         figures = {}
         for name, batch in self.held_out.items():
             still = still_clip(batch.identity, batch.video.shape[2])
-            z, z_still = self.model.encode(batch.video), self.model.encode(still)
+            z, z_still = (self.model.encode(video, batch.identity) for video in (batch.video, still))
             figures[f"{name}"] = float(face_psnr(self.model.decode(z, *self._conditions(batch)), batch))
             figures[f"{name}_still"] = float(face_psnr(self.model.decode(z_still, *self._conditions(batch)), batch))
             figures[f"{name}_copy"] = float(face_psnr(still, batch))

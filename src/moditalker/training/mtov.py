@@ -44,20 +44,19 @@ class MToVTask:
         if config.autoencoder.decoder == "pixels":
             self.model.autoencoder.requires_grad_(False)
         self.held_out = {name: collate(items) for name, items in validation_items(held_out, 4).items()}
-        if config.mtov.residual:
+        if config.mtov.normalise:
             self.model.plane_scale.copy_(self._plane_scale())
 
     @torch.no_grad()
     def _plane_scale(self, batches: int = 12) -> Tensor:
-        """Deviation of the planes from the identity's, a number per channel and plane, spread over the cells."""
-        encode, squares = self.model.autoencoder.encode, []
+        """Root mean square of the planes, a number per channel and plane, spread over the cells: (C, L)."""
+        squares = []
         for i in range(batches):
             batch = self.train.batch(4, np.random.default_rng((self.config.mtov_training.seed, i)))
-            still = still_clip(batch.identity, batch.video.shape[2])
-            squares.append((encode(batch.video) - encode(still)).square().mean(0))
+            squares.append(self.model.autoencoder.encode(batch.video, batch.identity).square().mean(0, keepdim=True))
         shape = self.model.unet.shape
-        planes = [plane.mean(dim=(-1, -2), keepdim=True).expand_as(plane) for plane in shape.split(torch.stack(squares).mean(0)[None])]
-        return shape.join(planes)[0].sqrt()
+        planes = shape.split(torch.stack(squares).mean(0))
+        return shape.join(plane.mean(dim=(-1, -2), keepdim=True).expand_as(plane) for plane in planes)[0].sqrt()
 
     def batch(self, rng: np.random.Generator) -> VideoBatch:
         batch = self.train.batch(self.config.mtov_training.batch, rng)
@@ -68,9 +67,9 @@ class MToVTask:
 
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
-            z = self.model.autoencoder.encode(batch.video)
+            z = self.model.autoencoder.encode(batch.video, batch.identity)
         conditions = self.model.conditions(batch.pose, *batch.conditions)
-        z0 = self.model.normalise(z, conditions)
+        z0 = self.model.normalise(z)
         last = self.diffusion.config.timesteps - 1
         t = torch.randint(0, last + 1, (len(z),), generator=generator)
         t = torch.where(torch.rand(len(z), generator=generator) < FIRST_STEP, last, t)
@@ -78,7 +77,7 @@ class MToVTask:
         zt = self.diffusion.add_noise(z0, noise, t)
         predicted = self.model.predict(zt, t, conditions)
         planes = (predicted - z0).square().mean()  # Eq. 6
-        output = self.model.decode(self.model.restore(predicted, conditions), conditions)
+        output = self.model.decode(self.model.restore(predicted), conditions)
         pixels = reconstruction_loss(output, batch.video, face_weight(batch.landmarks, *output.shape[-2:]))
         return PIXELS * pixels + PLANES * planes, {"planes": planes.item(), "pixels": pixels.item()}
 
@@ -86,10 +85,11 @@ class MToVTask:
         figures = {}
         for name, batch in self.held_out.items():
             conditions = self.model.conditions(batch.pose, *batch.conditions)
-            z = self.model.autoencoder.encode(batch.video)
+            z = self.model.autoencoder.encode(batch.video, batch.identity)
             noise = draw_noise(z.shape, generators(0, len(z)))
             sampled = self.diffusion.sample(lambda zt, t, c=conditions: self.model.predict(zt, t, c), noise)
-            planes = {"": self.model.restore(sampled, conditions), "_still": conditions.identity, "_true": z}
+            still = self.model.autoencoder.encode(still_clip(batch.identity, batch.video.shape[2]), batch.identity)
+            planes = {"": self.model.restore(sampled), "_still": still, "_true": z}
             for kind, value in planes.items():
                 figures[name + kind] = float(face_psnr(self.model.decode(value, conditions), batch))
         return figures

@@ -36,8 +36,16 @@ def to_patches(video: Tensor, patch: int) -> Tensor:
     return x.permute(0, 2, 3, 5, 4, 6, 1).flatten(4)
 
 
+RESIDUAL_GAIN = 10.0  # where it starts: differences to the identity are about a tenth of what planes hold
+
+
 class Encoder(nn.Module):
-    """E of the paper: a clip -> its planes."""
+    """E of the paper: a clip -> its planes.
+
+    With ``residual`` on [ours], planes can also be taken against an identity frame: they then carry the difference
+    alone, at full scale. Planes of the picture itself differ from the identity's by a few hundredths, and a decoder
+    that sees the identity anyway learns to ignore them.
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -53,11 +61,24 @@ class Encoder(nn.Module):
             config.collapse_heads,
             config.collapse_feed_forward,
         )
+        self.gain = nn.Parameter(torch.full((config.plane_channels, 1), RESIDUAL_GAIN)) if config.residual else None
 
-    def forward(self, video: Tensor) -> Tensor:
-        """(B, 3, S, H, W) in [-1, 1] -> (B, C, L)."""
+    def raw(self, video: Tensor) -> Tensor:
+        """(B, 3, S, H, W) in [-1, 1] -> (B, C, L), unbounded."""
         x = self.embed(to_patches(video, self.patch))  # B S H' W' D
         return self.to_planes(self.transformer(x))
+
+    def raw_still(self, frame: Tensor, frames: int) -> Tensor:
+        """``raw(still_clip(frame, frames))`` at the price of one frame: equal frames attend to equal values."""
+        x = self.transformer(self.embed(to_patches(frame[:, :, None], self.patch)))  # B 1 H' W' D
+        return self.to_planes(x.expand(-1, frames, -1, -1, -1))
+
+    def forward(self, video: Tensor, raw_identity: Tensor | None = None) -> Tensor:
+        """(B, 3, S, H, W) in [-1, 1] -> (B, C, L) in (-1, 1); against ``raw`` planes of the identity, if given."""
+        planes = self.raw(video)
+        if raw_identity is not None and self.gain is not None:
+            planes = self.gain * (planes - raw_identity)
+        return planes.tanh()
 
 
 class PixelDecoder(nn.Module):
@@ -116,16 +137,22 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(config)
         self.decoder: nn.Module = (WarpDecoder if config.decoder == "warp" else PixelDecoder)(config)
 
-    def encode(self, video: Tensor) -> Tensor:
-        """(B, 3, S, H, W) in [-1, 1] -> (B, C, L)."""
-        return self.encoder(video)
+    def encode(self, video: Tensor, identity: Tensor | None = None) -> Tensor:
+        """(B, 3, S, H, W) in [-1, 1], and for ``residual`` x_id (B, 3, H, W) -> (B, C, L)."""
+        if not self.config.residual or identity is None:
+            return self.encoder(video)
+        return self.encoder(video, self.encoder.raw_still(identity, video.shape[2]))
+
+    def encode_still(self, frame: Tensor) -> Tensor:
+        """Z_I: planes (B, C, L) of one frame (B, 3, H, W) repeated (paper: the stacked x_id)."""
+        return self.encoder.raw_still(frame, self.config.frames).tanh()
 
     def decode(self, z: Tensor, *conditions: Tensor) -> Tensor:
         """(B, C, L), and for ``warp`` what :class:`WarpDecoder` takes -> (B, 3, S, H, W)."""
         return self.decoder(z, *conditions)
 
     def forward(self, video: Tensor, *conditions: Tensor) -> Tensor:
-        return self.decode(self.encode(video), *conditions)
+        return self.decode(self.encode(video, *conditions[:1]), *conditions)
 
 
 def still_clip(frame: Tensor, frames: int) -> Tensor:

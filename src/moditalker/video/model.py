@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from moditalker.config import Config
-from moditalker.video.autoencoder import Autoencoder, Encoder, plane_shape, still_clip
+from moditalker.video.autoencoder import Autoencoder, Encoder, plane_shape
 from moditalker.video.mtov import MToV
 from moditalker.video.warp import landmark_frames
 
@@ -26,8 +26,8 @@ class Conditions:
 class VideoModel(nn.Module):
     """E_I, E_L, E_P, the UNet and the decoder of Fig. 1.
 
-    Diffusion runs on normalised planes: with ``mtov.residual`` on their difference to the identity's planes, scaled to
-    unit variance by ``plane_scale`` (C, L); else on the planes as they are [paper].
+    Diffusion runs on the planes as they are [paper], or with ``mtov.normalise`` on planes scaled to unit variance by
+    ``plane_scale`` (C, L).
     """
 
     plane_scale: Tensor
@@ -56,10 +56,10 @@ class VideoModel(nn.Module):
             identity_landmarks: (B, 68, 2).
             z_identity: (B, C, L) the identity's planes, where they are known already.
         """
-        frames, (height, width) = pose.shape[2], pose.shape[-2:]
+        height, width = pose.shape[-2:]
         if z_identity is None:
             with torch.no_grad():
-                z_identity = self.autoencoder.encode(still_clip(identity, frames))
+                z_identity = self.autoencoder.encode_still(identity)
         drawn = landmark_frames(landmarks, height, width, self.config.mtov.landmark_frames)
         warp = self.config.autoencoder.decoder == "warp"
         return Conditions(
@@ -73,13 +73,13 @@ class VideoModel(nn.Module):
         """F_MToV of Eq. 6: normalised planes, noised (B, C, L) -> clean (or the noise, as the config says)."""
         return self.unet(zt, t, conditions.landmark, conditions.pose, conditions.identity)
 
-    def normalise(self, z: Tensor, conditions: Conditions) -> Tensor:
+    def normalise(self, z: Tensor) -> Tensor:
         """Planes -> what diffusion runs on."""
-        return (z - conditions.identity) / self.plane_scale if self.config.mtov.residual else z
+        return z / self.plane_scale
 
-    def restore(self, z0: Tensor, conditions: Conditions) -> Tensor:
+    def restore(self, z0: Tensor) -> Tensor:
         """Inverse of :meth:`normalise`."""
-        return conditions.identity + z0 * self.plane_scale if self.config.mtov.residual else z0
+        return z0 * self.plane_scale
 
     def decode(self, z: Tensor, conditions: Conditions) -> Tensor:
         """Planes (B, C, L) -> (B, 3, S, H, W)."""

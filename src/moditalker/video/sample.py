@@ -17,7 +17,6 @@ from torch import Tensor
 from moditalker.checkpoint import load_weights
 from moditalker.config import from_dict
 from moditalker.diffusion import Diffusion, draw_noise, generators
-from moditalker.video.autoencoder import still_clip
 from moditalker.video.model import VideoModel, pose_frames
 
 Frame = tuple[NDArray[np.uint8], NDArray[np.float32]]  # crop (size, size, 3), landmarks (68, 2) in crop pixels
@@ -59,7 +58,7 @@ class VideoSampler:
         top = torch.tensor([0.0, crop.region_top], device=device)
         x_id = _pixels(identity[0][None]).to(device)[:, :, crop.region_top :]
         l_id = torch.from_numpy(np.ascontiguousarray(identity[1])).float().to(device)[None] - top
-        z_id = self.model.autoencoder.encode(still_clip(x_id, config.frames))
+        z_id = self.model.autoencoder.encode_still(x_id)
         noise = draw_noise(z_id.shape, generators(seed), device)
 
         def clip(part: list[Frame]) -> Tensor:
@@ -69,7 +68,7 @@ class VideoSampler:
             pose = pose_frames(crops.transpose(0, 1)[None], config.height, crop.pose_rows)
             conditions = self.model.conditions(pose, x_id, points[None], l_id, z_id)
             z0 = self.diffusion.sample(lambda zt, t: self.model.predict(zt, t, conditions), noise, steps)
-            video = self.model.decode(self.model.restore(z0, conditions), conditions)
+            video = self.model.decode(self.model.restore(z0), conditions)
             return video[0].transpose(0, 1).clamp(-1, 1).cpu()  # S 3 H W
 
         yield from overlapped(frames, clip, config.frames, self.config.mtov.overlap)

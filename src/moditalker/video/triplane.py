@@ -78,7 +78,7 @@ class CollapseMean(nn.Module):
 
 
 class ToPlanes(nn.Module):
-    """Tokens (B, S, H, W, D) -> planes (B, C, L) in (-1, 1)."""
+    """Tokens (B, S, H, W, D) -> planes (B, C, L), before they are squashed into (-1, 1)."""
 
     def __init__(self, shape: PlaneShape, dim: int, channels: int, collapse: str, layers: int, heads: int, feed_forward: int) -> None:  # noqa: E501
         super().__init__()
@@ -103,7 +103,7 @@ class ToPlanes(nn.Module):
             project(collapse(column)).reshape(b, -1, project.out_features)
             for collapse, project, column in zip(self.collapse, self.project, columns, strict=True)
         ]
-        return torch.cat(cells, dim=1).transpose(1, 2).tanh()  # B C L
+        return torch.cat(cells, dim=1).transpose(1, 2)  # B C L
 
 
 class FromPlanes(nn.Module):
