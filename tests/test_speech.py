@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -142,13 +142,6 @@ def test_hubert_missing_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     pytest.importorskip("transformers", reason="the optional extra `hubert` is not installed")
     with pytest.raises(UserError, match="no HuBERT model"):
         load_speech_encoder(SpeechConfig(source=str(tmp_path / "nowhere")))
-    real = builtins.__import__
-
-    def without(name: str, *args, **kwargs):
-        if name.startswith("transformers"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "transformers", None)  # as if it were not installed
     with pytest.raises(UserError, match=r"moditalker\[hubert\]"):
         load_speech_encoder(SpeechConfig(source=str(tmp_path)))

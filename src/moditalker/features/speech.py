@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -160,14 +161,14 @@ class HubertEncoder(SpeechEncoder):
 
     def __init__(self, config: SpeechConfig, device: str | torch.device = "cpu") -> None:
         try:
-            from transformers import HubertModel
+            transformers: Any = import_module("transformers")  # by name: type checkers need not read it
         except ImportError as error:
             raise UserError(
                 "speech.encoder=hubert needs the transformers package: pip install 'moditalker[hubert]',"
                 " or choose speech.encoder=whisper"
             ) from error
         try:
-            network: Any = HubertModel.from_pretrained(config.source)
+            network = transformers.HubertModel.from_pretrained(config.source)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"speech.source={config.source}: no HuBERT model could be read there; give a folder with"
