@@ -38,6 +38,7 @@ class Extend(str, Enum):
     pingpong = "pingpong"
     loop = "loop"
     hold = "hold"
+    none = "none"
 
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The video to write; the container follows the name.")]
@@ -77,7 +78,7 @@ def generate(
     choose: Annotated[
         str,
         typer.Option(
-            help="Among several faces: largest, left, right, a number from the left, or x,y in pixels."
+            help="Among several faces: largest, a number from the left (0, 1, ...), or x,y in pixels."
         ),
     ] = "largest",
 ) -> None:
@@ -193,8 +194,8 @@ def _generate(
 
 
 def _choice(text: str) -> str | int | tuple[float, float]:
-    """largest, left, right; a number from the left; x,y in pixels."""
-    if text in ("largest", "left", "right"):
+    """largest; a number from the left; x,y in pixels."""
+    if text == "largest":
         return text
     try:
         numbers = [float(part) for part in text.split(",")]
@@ -204,7 +205,7 @@ def _choice(text: str) -> str | int | tuple[float, float]:
         return numbers[0], numbers[1]
     if len(numbers) == 1 and text.isdigit():
         return int(text)
-    raise UserError(f"--choose {text}: largest, left, right, a number from the left, or x,y is expected")
+    raise UserError(f"--choose {text}: largest, a number from the left (0, 1, ...), or x,y is expected")
 
 
 def _portrait() -> Path:

@@ -1,0 +1,501 @@
+"""MoDiTalker: the only place where the stages meet. Media -> features -> motion -> video -> media.
+
+Everything is lazy and streams: a step returns an object that makes its items when it is iterated, so memory
+does not grow with length, and what one step made can be looked at or changed on its way to the next.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moditalker import __version__
+from moditalker import config as configuration
+from moditalker.checkpoint import load_weights
+from moditalker.config import Config
+from moditalker.diffusion import Diffusion
+from moditalker.errors import UserError
+from moditalker.features.face import FaceTracker
+from moditalker.features.face_model import default_model, frontalize
+from moditalker.features.speech import SpeechEncoder, load_speech_encoder
+from moditalker.landmarks import affine_to_pose, align_stream, lip_opening, transform, warp
+from moditalker.media import AudioReader, Frame, Source, VideoWriter, open_source, plan_frames
+from moditalker.motion.atom import Atom
+from moditalker.motion.sample import sample_motion
+from moditalker.streams import Clock, Timeline, beside, fade
+from moditalker.video.blend import Blender
+from moditalker.video.sample import load_sampler
+from moditalker.weights import ASSETS, sha256
+
+Array = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+Choice = str | int | tuple[float, float]
+Progress = Callable[[str, int, int], None]
+
+MOTION_RATE = 25.0  # Hz, of landmarks
+LOOK = 25  # frames with a face that the anchor is chosen from
+FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The identity that a shot is made from: one aligned frame of the source, and the person's resting shape.
+
+    crop: (size, size, 3) uint8; landmarks: (68, 2) crop pixels; frontal: (68, 3) canonical, the paper's l_id;
+    neutral: (68, 3) canonical, against which every frame of this person is frontalised.
+    """
+
+    crop: Pixels
+    landmarks: Array
+    frontal: Array
+    neutral: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FaceFrame:
+    """A frame of the source and the face in it.
+
+    landmarks: (68, 3) pixels of the frame, None where there is no face; matrix: (2, 3) frame -> crop pixels;
+    cut: the first face of a new shot; strength: of the generated mouth, less than 1 near faceless frames.
+    """
+
+    frame: Frame
+    landmarks: Array | None
+    matrix: NDArray[np.float64]
+    cut: bool = False
+    strength: float = 1.0
+
+    @property
+    def usable(self) -> bool:
+        return self.landmarks is not None and bool(np.isfinite(self.matrix).all())
+
+
+class Sampler(Protocol):
+    """The video stage: crops (size, size, 3) uint8 and landmarks (68, 2) in them -> regions (3, h, w)."""
+
+    def __call__(
+        self,
+        frames: Iterable[tuple[Pixels, Array]],
+        identity: tuple[Pixels, Array],
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> Iterator[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Speech features of a recording: iterating reads it and yields (n, width) at 50 Hz."""
+
+    path: Path
+    seconds: Fraction
+    encoder: SpeechEncoder
+    clock: Clock = field(default_factory=Clock)
+
+    def __iter__(self) -> Iterator[Array]:
+        return self.clock.each("speech", self.encoder.stream(AudioReader(self.path)))
+
+    def array(self) -> Array:
+        """All features, (2S, width)."""
+        return np.concatenate([np.zeros((0, self.encoder.width), np.float32), *self])
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """The source's frames for as long as the speech lasts, with their faces: iterating yields `FaceFrame`."""
+
+    source: Source
+    anchor: Anchor  # of the first shot
+    seconds: Fraction  # of speech
+    frames: Callable[[], Iterator[FaceFrame]]
+
+    def __iter__(self) -> Iterator[FaceFrame]:
+        return self.frames()
+
+    @property
+    def expected(self) -> int:
+        """About how many frames there are."""
+        return max(1, round(self.seconds * self.source.info.fps))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Frontal landmarks that say the speech: iterating yields (n, 68, 3), canonical units, 25 Hz."""
+
+    identity: Array  # (68, 3), the l_id that they were made for
+    blocks: Callable[[], Iterable[Array]]
+
+    def __iter__(self) -> Iterator[Array]:
+        return iter(self.blocks())
+
+    def array(self) -> Array:
+        """The whole track, (S, 68, 3)."""
+        return np.concatenate([np.zeros((0, 68, 3), np.float32), *self])
+
+    def edited(self, track: Array) -> Motion:
+        """The same identity with another track (S, 68, 3)."""
+        return replace(self, blocks=lambda: [track])
+
+
+@dataclass(frozen=True)
+class Target:
+    """A frame and what its mouth shall be; landmarks are (68, 3) with x, y in crop pixels."""
+
+    face: FaceFrame
+    run: int  # frames of one run are consecutive and share the anchor
+    anchor: Anchor
+    crop: Pixels | None = None  # (size, size, 3) uint8, None where there is no usable face
+    landmarks: Array | None = None  # that the source has
+    wanted: Array | None = None  # that the speech wants
+
+
+class MoDiTalker:
+    """Both stages with their weights.
+
+    Args:
+        config: that the weights were trained with.
+        speech_encoder, tracker, atom, sampler: the parts.
+        name: of the preset, and digests: file name -> SHA-256 of the weights, both for reports.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        speech_encoder: SpeechEncoder,
+        tracker: FaceTracker,
+        atom: Atom,
+        sampler: Sampler,
+        name: str = "",
+        digests: dict[str, str] | None = None,
+    ) -> None:
+        self.config, self.name, self.digests = config, name or config.preset, digests or {}
+        self.speech_encoder, self.tracker, self.atom, self.sampler = speech_encoder, tracker, atom, sampler
+        self.loading_seconds = 0.0
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path = "tiny", device: str = "cpu") -> MoDiTalker:
+        """Load weights that ship with the package by their name, or a folder of them. Nothing is fetched.
+
+        Raises:
+            UserError: no such weights, a damaged file, a device that is not there.
+        """
+        begun = time.perf_counter()
+        check_device(device)
+        folder = ASSETS / str(name)
+        if not (folder / "atom.safetensors").is_file():
+            folder = Path(name)
+        if not (folder / "atom.safetensors").is_file():
+            shipped = sorted(path.parent.name for path in ASSETS.glob("*/atom.safetensors"))
+            raise UserError(
+                f"weights {str(name)!r} do not exist; give a folder that holds atom.safetensors, "
+                f"or one of: {', '.join(shipped) or '(none is shipped)'}"
+            )
+        state, description = load_weights(folder / "atom.safetensors")
+        config = configuration.from_dict(description["config"])
+        atom = Atom(config.atom, config.speech.width)
+        atom.load_state_dict(state)
+        talker = cls(
+            config,
+            load_speech_encoder(config.speech, device),
+            FaceTracker(device),
+            atom.to(device).eval().requires_grad_(False),
+            load_sampler(folder, device),
+            str(name),
+            {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))},
+        )
+        talker.loading_seconds = time.perf_counter() - begun
+        return talker
+
+    def generate(
+        self,
+        face: str | Path,
+        audio: str | Path,
+        seed: int = 0,
+        steps: int | None = None,
+        extend: str = "pingpong",
+        choose: Choice = "largest",
+        progress: Progress | None = None,
+    ) -> Video:
+        """Make the face say the audio. Frames are made while the result is saved or iterated.
+
+        Args:
+            face: a video or a picture.
+            audio: any file with sound.
+            seed: the same seed gives the same frames.
+            steps: sampling steps of both diffusion models; None: the preset's.
+            extend: what follows the end of a face video that is shorter than the audio: "pingpong" (back and
+                forth), "loop", "hold" (its last frame) or "none".
+            choose: among several faces; see `FaceTracker.track`.
+            progress: called with a stage's name, frames done and frames expected.
+
+        Raises:
+            UserError: a file that cannot be used, no face, too little sound.
+        """
+        clock = Clock()
+        if progress is not None:
+            progress("looking for a face", 0, 1)
+        with clock.stage("preparing"):
+            speech = replace(self.speech(audio), clock=clock)
+            track = self.face(face, speech.seconds, extend, choose)
+        motion = self.motion(speech, track, seed, steps)
+        video = self.video(track, motion, seed, steps)
+        return replace(video, audio=speech.path, clock=clock, progress=progress)
+
+    def speech(self, audio: str | Path) -> Speech:
+        """Audio -> speech features at 50 Hz.
+
+        Raises:
+            UserError: no sound in the file, or too little of it.
+        """
+        return Speech(Path(audio), AudioReader(audio).seconds, self.speech_encoder)
+
+    def face(
+        self,
+        face: str | Path,
+        seconds: Fraction | float,
+        extend: str = "pingpong",
+        choose: Choice = "largest",
+    ) -> FaceTrack:
+        """Face video or picture -> frames with landmarks, for `seconds` of speech. Finds the anchor at once.
+
+        Raises:
+            UserError: the file has no picture, or no face in any frame.
+        """
+        source, length = open_source(face), Fraction(seconds)
+        still = source.info.kind == "picture"
+        size, count = self.config.crop.size, 0
+        first: FaceFrame | None = None
+        seen: list[tuple[Array, NDArray[np.float64], Pixels]] = []
+        for item in self._track(source, source, choose):
+            if item.cut and seen:
+                break  # an anchor is of one shot
+            count += 1
+            if item.usable and item.landmarks is not None:
+                first = first or item
+                seen.append((item.landmarks, item.matrix, aligned_crop(item, size)))
+            if len(seen) == LOOK:
+                break
+        if first is None:
+            where = "in the picture" if still else f"in any of its {count} frames"
+            raise UserError(f"{face}: no face was found {where}; give one that shows a face from the front")
+        anchor = choose_anchor(seen)
+
+        def frames() -> Iterator[FaceFrame]:
+            planned = plan_frames(source, length, extend)
+            if still:
+                return (replace(first, frame=frame) for frame in planned)
+            return self._track(planned, source, choose)
+
+        return FaceTrack(source, anchor, length, frames)
+
+    def motion(
+        self, speech: Iterable[Array], face: FaceTrack, seed: int = 0, steps: int | None = None
+    ) -> Motion:
+        """Speech features and the face's identity -> frontal landmarks at 25 Hz, by AToM."""
+        diffusion, identity = Diffusion(self.config.atom_diffusion), face.anchor.frontal
+        return Motion(identity, lambda: sample_motion(self.atom, diffusion, speech, identity, seed, steps))
+
+    def video(self, face: FaceTrack, motion: Motion, seed: int = 0, steps: int | None = None) -> Video:
+        """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size."""
+        return Video(self, face, motion, seed, steps)
+
+    def _track(self, frames: Iterable[Frame], source: Source, choose: Choice) -> Iterator[FaceFrame]:
+        """Frames with the tracked, aligned face, a fixed look-ahead later."""
+        fps, size = float(source.info.fps), (source.info.height, source.info.width)
+        tracked = beside(frames, lambda items: self.tracker.track((f.image for f in items), fps, choose))
+        aligned = beside(
+            tracked,
+            lambda items: align_stream(
+                (None if face is None else face.landmarks for _, face in items), self.config.crop, fps, size
+            ),
+        )
+        found = (
+            FaceFrame(frame, None if face is None else face.landmarks, matrix, face is not None and face.cut)
+            for (frame, face), matrix in aligned
+        )
+        look = round(FADE_SECONDS * fps)
+        faded = beside(found, lambda items: fade((item.usable for item in items), look))
+        return (replace(item, strength=strength) for item, strength in faded)
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video in the making: iterating yields (frame of the source, new image (H, W, 3) uint8) in order."""
+
+    talker: MoDiTalker
+    face: FaceTrack
+    motion: Motion
+    seed: int = 0
+    steps: int | None = None
+    audio: Path | None = None
+    clock: Clock = field(default_factory=Clock)
+    progress: Progress | None = None
+    faceless: list[list[int]] = field(
+        default_factory=list
+    )  # first and last of frames that stayed the source's
+
+    def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
+        blender = Blender(self.talker.config.crop, float(self.face.source.info.fps))
+        self.faceless.clear()
+        made = self.clock.each("video", beside(self._targets(), self._regions))
+        for number, (target, region) in enumerate(made):
+            if region is None:
+                self._keep(number)
+            with self.clock.stage("paste"):
+                image = self._pasted(blender, target, region)
+            yield target.face.frame, image
+            if self.progress is not None:
+                self.progress("generating", number + 1, self.face.expected)
+
+    def save(
+        self, out: str | Path, audio: str | Path | None = None, lossless: bool = False
+    ) -> dict[str, Any]:
+        """Write the video with the speech's sound (`audio` replaces it); the report of what was done.
+
+        Raises:
+            UserError: the file cannot be written, or is one of the inputs.
+        """
+        source, sound = self.face.source, Path(audio) if audio is not None else self.audio
+        for taken in (source.info.path, sound):
+            if taken is not None and Path(out).exists() and Path(out).samefile(taken):
+                raise UserError(f"{out}: is one of the inputs; choose another name for the result")
+        metadata = {"comment": f"Synthetic video: the mouth was generated by MoDiTalker {__version__}."}
+        frames = 0
+        with (
+            self.clock.stage("write"),
+            VideoWriter(out, source.info, sound, lossless=lossless, metadata=metadata) as writer,
+        ):
+            for frame, image in self:
+                writer.write(frame, image)
+                frames += 1
+        return self._report(frames, [*source.notes, *writer.notes])
+
+    def _targets(self) -> Iterator[Target]:
+        """Frames with the landmarks that the speech wants, in the head's pose (paper: the affine step)."""
+        timeline = Timeline(self.clock.each("motion", self.motion), MOTION_RATE)
+        size, anchor = self.talker.config.crop.size, self.face.anchor
+        run, before, begun = 0, False, False
+        for face in self.clock.each("face", self.face):
+            frontal = timeline.at(float(face.frame.time))
+            if face.usable != before or face.cut:
+                run += 1
+            before = face.usable
+            if not face.usable or face.landmarks is None:
+                yield Target(face, run, anchor)
+                continue
+            if face.cut and begun:
+                anchor = choose_anchor([(face.landmarks, face.matrix, aligned_crop(face, size))])
+            begun = True
+            points, matrix = face.landmarks[None], face.matrix[None]
+            # The motion of one identity, as another one makes it: the difference to l_id carries it over.
+            frontal = anchor.frontal + (frontal - self.motion.identity)
+            posed = affine_to_pose(frontal[None], frontalize(points, anchor.neutral)[0], points)
+            source, wanted = transform(points, matrix)[0], transform(posed, matrix)[0]
+            yield Target(face, run, anchor, aligned_crop(face, size), source, wanted)
+
+    def _regions(self, targets: Iterator[Target]) -> Iterator[Tensor | None]:
+        """The generated region of each frame, run by run; None where there is no usable face."""
+        for _, run in groupby(targets, key=lambda target: target.run):
+            first = next(run)
+            if first.crop is None:
+                yield from (None for _ in chain([first], run))
+                continue
+            pairs = ((target.crop, target.wanted) for target in chain([first], run))
+            inputs = (
+                (crop, wanted[:, :2]) for crop, wanted in pairs if crop is not None and wanted is not None
+            )
+            identity = first.anchor.crop, first.anchor.landmarks
+            yield from self.talker.sampler(inputs, identity, self.seed, self.steps)
+
+    def _pasted(self, blender: Blender, target: Target, region: Tensor | None) -> Pixels:
+        face = target.face
+        image: Pixels = face.frame.image
+        if face.cut:
+            blender.reset()
+        if region is None or target.landmarks is None or target.wanted is None:
+            return image
+        generated = region.permute(1, 2, 0).float().cpu().numpy()
+        pasted = blender.paste(image, generated, face.matrix, target.landmarks, target.wanted).frame
+        if face.strength < 1:
+            change = (pasted.astype(np.float32) - image) * face.strength
+            pasted = (image + change).round().astype(np.uint8)
+        return pasted
+
+    def _keep(self, number: int) -> None:
+        if self.faceless and self.faceless[-1][1] == number - 1:
+            self.faceless[-1][1] = number
+        else:
+            self.faceless.append([number, number])
+
+    def _report(self, frames: int, notes: list[str]) -> dict[str, Any]:
+        info, talker = self.face.source.info, self.talker
+        seconds = {"loading": talker.loading_seconds, **self.clock.seconds}
+        return {
+            "frames": frames,
+            "fps": float(info.fps),
+            "width": info.width,
+            "height": info.height,
+            "audio_seconds": float(self.face.seconds),
+            "seconds": {name: round(value, 3) for name, value in seconds.items()}
+            | {"total": round(sum(seconds.values()), 3)},
+            "peak_rss_bytes": peak_rss(),
+            "frames_without_face": {
+                "count": sum(last - first + 1 for first, last in self.faceless),
+                "ranges": self.faceless,
+                "action": "the source's frame was kept",
+            },
+            "preset": talker.name,
+            "seed": self.seed,
+            "steps": self.steps,
+            "weights_sha256": talker.digests,
+            "notes": notes,
+            "version": __version__,
+        }
+
+
+def aligned_crop(face: FaceFrame, size: int) -> Pixels:
+    """(size, size, 3) uint8 of a usable frame."""
+    crop: Pixels = warp(face.frame.image[None], face.matrix[None], size)[0]
+    return crop
+
+
+def choose_anchor(faces: list[tuple[Array, NDArray[np.float64], Pixels]]) -> Anchor:
+    """The identity out of some frames of one person: landmarks (68, 3), matrix (2, 3), crop of each.
+
+    It is the frame whose mouth is shut most, so that what speech adds to it is all that moves.
+    """
+    points, matrices = np.stack([face[0] for face in faces]), np.stack([face[1] for face in faces])
+    neutral = default_model().neutral(points)
+    frontal, _ = frontalize(points, neutral)
+    best = int(np.argmin(lip_opening(frontal)))
+    aligned = transform(points[best : best + 1], matrices[best : best + 1])[0]
+    return Anchor(faces[best][2], aligned[:, :2], frontal[best], neutral)
+
+
+def check_device(device: str) -> None:
+    """Raise UserError where a device ("cpu", "cuda", "cuda:1", "mps") is not there."""
+    kind = device.partition(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(kind, False):
+        usable = ", ".join(name for name, ok in there.items() if ok)
+        raise UserError(f"device {device!r} is not available here; there is {usable}")
+
+
+def peak_rss() -> int | None:
+    """Most memory that this process held, bytes; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,72 @@
+"""Inputs that several tests share; each is made once a run."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def speech_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1.02 s of the package's own spoken sentence."""
+    from moditalker.media import AudioReader
+    from moditalker.weights import ASSETS
+
+    samples = AudioReader(ASSETS / "demo_speech.flac").read(1.02)
+    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", samples)
+
+
+@pytest.fixture(scope="session")
+def face_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1 s, 20 fps, 256x256: the astronaut drifts; frames 8 to 13 are empty, from 14 on she is mirrored."""
+    from skimage import data
+
+    picture = data.astronaut()[0:320, 60:380]
+    frames = []
+    for i in range(20):
+        frame = np.ascontiguousarray(picture[i : i + 256, 20 : 20 + 256])
+        if 8 <= i < 14:
+            frame = np.full_like(frame, 90)
+        frames.append(np.ascontiguousarray(frame[:, ::-1]) if i >= 14 else frame)
+    path = tmp_path_factory.mktemp("face") / "face.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        stream.time_base = Fraction(1, 20)
+        for i, frame in enumerate(frames):
+            native = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            native.pts, native.time_base = i, Fraction(1, 20)
+            container.mux(stream.encode(native))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
+    import wave
+
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of whole, untrained, small weights: what `--preset` and `from_pretrained` take."""
+    from standins import save_untrained
+
+    return save_untrained(tmp_path_factory.mktemp("weights") / "small")
+
+
+@pytest.fixture(scope="session")
+def weights(shipped: Path) -> str:
+    """The package's own weights; untrained ones where a checkout has none yet."""
+    from moditalker.weights import ASSETS
+
+    return "tiny" if (ASSETS / "tiny" / "atom.safetensors").is_file() else str(shipped)

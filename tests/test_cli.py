@@ -1,0 +1,142 @@
+"""The command line, in processes of its own: exit codes, one sentence for a mistake, never a traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_wav
+from PIL import Image
+from standins import ASTRONAUT
+
+from moditalker import cli, config
+from moditalker.errors import UserError
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "moditalker", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def sentence(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a mistake is answered with."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("moditalker: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_help_names_every_option_of_the_main_job():
+    text = run("generate", "--help").stdout
+    names = (
+        "face",
+        "audio",
+        "out",
+        "preset",
+        "seed",
+        "steps",
+        "lossless",
+        "report",
+        "device",
+        "extend",
+        "choose",
+    )
+    assert all(f"--{name}" in text for name in names)
+    assert "back and forth" in re.sub(r"\W+", " ", text)
+    assert "generate" in run("--help").stdout
+
+
+def test_version():
+    result = run("--version")
+    assert (result.returncode, result.stdout.split()[0]) == (0, "moditalker")
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported():
+    code = "import sys, moditalker.cli; print('torch' in sys.modules, 'av' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
+
+
+def test_config_prints_what_load_reads(tmp_path):
+    result = run("config", "--preset", "tiny", "--set", "atom.layers=2")
+    assert result.returncode == 0
+    file = tmp_path / "c.yaml"
+    file.write_text(result.stdout)
+    assert config.load(file=file) == config.load("tiny", overrides=["atom.layers=2"])
+    assert "nearest known key is atom.layers" in sentence(run("config", "--set", "atom.layrs=2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"), [("largest", "largest"), ("0", 0), ("2", 2), ("100,50.5", (100.0, 50.5))]
+)
+def test_choices_of_a_face(text, choice):
+    assert cli._choice(text) == choice
+
+
+@pytest.mark.parametrize("text", ["", "biggest", "1,2,3", "-1", "1.5"])
+def test_choices_that_are_none(text):
+    with pytest.raises(UserError, match="is expected"):
+        cli._choice(text)
+
+
+def test_a_missing_option_is_an_error_of_use():
+    assert run("generate", "--face", "a.png").returncode == 2
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("broken")
+    files = {
+        name: folder / name
+        for name in ("empty.mp4", "text.mp4", "short.wav", "none.wav", "dot.png", "grey.png")
+    }
+    files["empty.mp4"].touch()
+    files["text.mp4"].write_text("this is not a video\n" * 20)
+    write_wav(files["short.wav"], np.zeros(160))
+    write_wav(files["none.wav"], np.zeros(0))
+    Image.new("RGB", (1, 1)).save(files["dot.png"])
+    Image.new("RGB", (300, 300), "grey").save(files["grey.png"])
+    return files
+
+
+@pytest.mark.parametrize(
+    ("face", "audio", "says"),
+    [
+        ("missing.mp4", "speech", "no such file"),
+        ("empty.mp4", "speech", "empty"),
+        ("text.mp4", "speech", "cannot be read"),
+        ("dot.png", "speech", "1x1"),
+        ("grey.png", "speech", "no face was found in the picture"),
+        ("astronaut", "missing.wav", "no such file"),
+        ("astronaut", "short.wav", "at least 0.04 s"),
+        ("astronaut", "none.wav", "at least 0.04 s"),
+        ("astronaut", "astronaut", "no sound"),
+    ],
+)
+def test_broken_inputs_get_their_sentence(face, audio, says, broken, speech_wav, tmp_path, shipped):
+    files = {"astronaut": ASTRONAUT, "speech": speech_wav, **broken}
+    out = tmp_path / "out.mp4"
+    result = run(
+        "generate",
+        "--face",
+        files.get(face, face),
+        "--audio",
+        files.get(audio, audio),
+        "--out",
+        out,
+        "--preset",
+        shipped,
+    )
+    assert says in sentence(result)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_result_must_be_a_video_in_a_folder_that_is_there(speech_wav, tmp_path, shipped):
+    inputs = ["generate", "--face", ASTRONAUT, "--audio", speech_wav, "--preset", shipped]
+    assert "choose one of these endings" in sentence(run(*inputs, "--out", tmp_path / "out.txt"))
+    assert "folder does not exist" in sentence(run(*inputs, "--out", tmp_path / "no" / "out.mp4"))
+    assert "weights 'huge' do not exist" in sentence(run(*inputs[:-1], "huge", "--out", tmp_path / "o.mp4"))

@@ -1,0 +1,94 @@
+"""What the documents say is so: commands, options, examples, links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from standins import grid_clip, needs_grid
+
+from moditalker import MoDiTalker, __version__, config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+
+
+def test_the_command_that_passes_the_tests_is_what_ci_runs():
+    command = next(block.strip() for block in blocks("bash") if "pytest" in block)
+    venv, activate, install, test = [part.strip() for part in command.split("&&")]
+    assert venv.startswith("python3 -m venv")
+    assert activate.endswith("/bin/activate")
+    assert install.startswith("pip install '.[dev]'")
+    lines = CI.splitlines()
+    assert lines[-1] == test  # the last word is pytest's own
+    assert any(line.startswith("pip install") and "'.[dev]'" in line for line in lines)
+    assert "set -euo pipefail" in lines
+
+
+def test_the_commands_of_the_readme_exist():
+    commands = [
+        shlex.split(part)
+        for block in blocks("bash")
+        for line in block.splitlines()
+        for part in line.split("&&")
+        if part.split()[:1] == ["moditalker"]
+    ]
+    assert {command[1] for command in commands} == {"demo", "generate"}
+    for command in commands:
+        text = subprocess.run(
+            [sys.executable, "-m", "moditalker", command[1], "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert all(word in text for word in command if word.startswith("--"))
+
+
+@needs_grid
+def test_the_python_examples_run(tmp_path, monkeypatch, weights, speech_wav):
+    whole = MoDiTalker.from_pretrained
+    monkeypatch.setattr(
+        MoDiTalker, "from_pretrained", lambda name: whole(weights if name == "tiny" else name)
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person.mp4").symlink_to(grid_clip())
+    (tmp_path / "speech.wav").symlink_to(speech_wav)
+    names: dict[str, object] = {}
+    results = []
+    for example in blocks("python"):
+        exec(compile(example, "README.md", "exec"), names)
+        results.append((tmp_path / "talking.mp4").read_bytes())
+    assert len(results) == 2
+    assert results[0] == results[1]  # the steps one by one are generate()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_changelog_knows_this_version_or_what_comes():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## [Unreleased]" in text or f"## [{__version__}]" in text
+
+
+def test_versions_agree():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{__version__}"' in project
+
+
+def test_presets_named_in_the_readme_exist():
+    for preset in config.PRESETS:
+        assert f"`{preset}`" in README

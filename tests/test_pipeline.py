@@ -1,0 +1,206 @@
+"""The stages together, with real features and motion and a video stage that is no network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_wav
+from standins import ASTRONAUT, PaintedMouth, talker
+
+from moditalker.errors import UserError
+from moditalker.features.face_model import frontalize
+from moditalker.landmarks import affine_to_pose, transform
+from moditalker.media import AudioReader, VideoReader
+from moditalker.pipeline import MoDiTalker, check_device, peak_rss
+
+
+@pytest.fixture(scope="module")
+def made(face_video, speech_wav):
+    """The video of 20 frames whose frames 8 to 13 have no face."""
+    model = talker()
+    video = model.generate(face_video, speech_wav, seed=1)
+    return model, video, list(video)
+
+
+def test_every_frame_has_an_answer(made, face_video):
+    _, video, pairs = made
+    originals = [frame.image for frame in VideoReader(face_video)]
+    assert len(pairs) == 20
+    assert [frame.time for frame, _ in pairs] == [Fraction(i, 20) for i in range(len(pairs))]
+    assert video.faceless == [[8, 13]]
+    changed = [not np.array_equal(image, frame.image) for frame, image in pairs]
+    assert changed == [not 8 <= i <= 13 for i in range(len(pairs))]
+    for i, (frame, _) in enumerate(pairs):
+        assert np.array_equal(frame.image, originals[i])
+
+
+def test_outside_the_mouth_region_the_frame_is_the_source(made):
+    _, _, pairs = made
+    frame, image = pairs[3]
+    touched = (frame.image != image).any(-1)
+    assert 0.01 < touched.mean() < 0.3
+    rows = np.flatnonzero(touched.any(1))
+    assert rows[0] > 70  # below the astronaut's eyes
+
+
+def test_the_generated_mouth_fades_where_the_face_is_lost(made):
+    _, _, pairs = made
+    change = [np.abs(image.astype(float) - frame.image).max() for frame, image in pairs]
+    assert change[7] < 0.8 * change[4]
+    assert change[14] < 0.8 * change[17]
+
+
+def test_each_shot_has_its_own_anchor(made):
+    model, _, _ = made
+    first, *_, last = model.sampler.identities
+    assert not np.array_equal(first, last)
+    # The second shot is the first one mirrored: so is its anchor, about.
+    mirrored = last[:, ::-1].astype(float)
+    assert np.abs(mirrored - first).mean() < 0.7 * np.abs(last.astype(float) - first).mean()
+
+
+def test_same_seed_same_frames_and_another_seed_other_frames(made, face_video, speech_wav):
+    _, _, pairs = made
+    for seed, same in ((1, True), (2, False)):
+        again = [image for _, image in talker().generate(face_video, speech_wav, seed=seed)]
+        assert all(np.array_equal(a, image) for a, (_, image) in zip(again, pairs, strict=True)) is same
+
+
+def test_a_video_can_be_iterated_twice(made):
+    _, video, pairs = made
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(video, pairs, strict=True))
+    assert video.faceless == [[8, 13]]
+
+
+def test_save_writes_the_frames_the_sound_and_a_report(made, tmp_path, speech_wav):
+    _, video, pairs = made
+    told: list[tuple[str, int, int]] = []
+    video = replace(video, progress=lambda *state: told.append(state))
+    out = tmp_path / "out.mkv"
+    report = video.save(out, lossless=True)
+    written = [frame.image for frame in VideoReader(out)]
+    assert all(np.array_equal(a, image) for a, (_, image) in zip(written, pairs, strict=True))
+    assert np.array_equal(AudioReader(out).read(), AudioReader(speech_wav).read())
+    assert report["frames"] == len(pairs)
+    assert (report["width"], report["height"], report["fps"]) == (256, 256, 20.0)
+    assert report["audio_seconds"] == pytest.approx(1.02)
+    assert report["frames_without_face"] == {
+        "count": 6,
+        "ranges": [[8, 13]],
+        "action": "the source's frame was kept",
+    }
+    assert report["preset"] == "untrained"
+    assert report["seed"] == 1
+    stages = report["seconds"]
+    assert {"preparing", "speech", "motion", "face", "video", "paste", "write", "total"} <= set(stages)
+    assert stages["total"] == pytest.approx(sum(v for k, v in stages.items() if k != "total"), abs=0.01)
+    assert report["peak_rss_bytes"] == peak_rss() or report["peak_rss_bytes"] > 1e8
+    assert told[-1] == ("generating", len(pairs), video.face.expected)
+
+
+def test_a_picture_gives_ceil_of_seconds_times_fps_frames(speech_wav):
+    frames = list(talker().generate(ASTRONAUT, speech_wav))
+    assert len(frames) == ceil(AudioReader(speech_wav).seconds * 25)
+    assert all(not np.array_equal(frame.image, image) for frame, image in frames)
+
+
+def test_steps_one_by_one_are_generate(made, face_video, speech_wav):
+    model, _, pairs = made
+    speech = model.speech(speech_wav)
+    face = model.face(face_video, speech.seconds)
+    motion = model.motion(speech, face, seed=1)
+    video = model.video(face, motion, seed=1)
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(video, pairs, strict=True))
+    features, track = speech.array(), motion.array()
+    assert features.shape == (2 * len(track), model.speech_encoder.width)
+    assert len(track) == ceil(speech.seconds * 25)
+
+
+def test_the_landmark_track_can_be_edited(made, face_video, speech_wav):
+    model, _, pairs = made
+    speech = model.speech(speech_wav)
+    face = model.face(face_video, speech.seconds)
+    motion = model.motion(speech, face, seed=1)
+    wider = motion.array() + 0.1 * (motion.array() - motion.identity)
+    wider[:, 57] -= 0.2  # the lower lip
+    wider[:, 66] -= 0.2
+    edited = list(model.video(face, motion.edited(wider), seed=1))
+    assert any(not np.array_equal(a, b) for (_, a), (_, b) in zip(edited, pairs, strict=True))
+
+
+def test_motion_keeps_its_pace_at_any_frame_rate(made, face_video, speech_wav):
+    """The wanted landmarks of frame i are the track at its time: 20 fps here, 25 Hz there."""
+    _, video, _ = made
+    track = video.motion.array()
+    targets = [t for t in video._targets() if t.wanted is not None]
+    exact = [t for t in targets if t.face.frame.time * 25 % 1 == 0]
+    assert exact
+    for target in exact[:3]:
+        points = target.face.landmarks[None]
+        frontal = target.anchor.frontal + (track[int(target.face.frame.time * 25)] - video.motion.identity)
+        posed = affine_to_pose(frontal[None], frontalize(points, target.anchor.neutral)[0], points)
+        assert target.wanted == pytest.approx(transform(posed, target.face.matrix[None])[0], abs=1e-3)
+
+
+def test_memory_of_frames_in_flight_is_bounded(speech_wav, tmp_path):
+    """However long the sound, only a fixed number of frames is alive at a time."""
+    import gc
+    import weakref
+
+    sound = AudioReader(speech_wav).read()
+    long = write_wav(tmp_path / "long.wav", np.tile(sound, 2))
+    model = talker()
+    model.sampler = PaintedMouth(model.config.crop.region_top)
+    alive: list[weakref.ref] = []
+    most = 0
+    for _, image in model.generate(ASTRONAUT, long):
+        alive = [ref for ref in [*alive, weakref.ref(image)] if ref() is not None]
+        most = max(most, len(alive))
+    gc.collect()
+    assert most < 40
+
+
+@pytest.mark.parametrize("extend", ["pingpong", "loop", "hold"])
+def test_longer_speech_continues_the_video(face_video, speech_wav, tmp_path, extend):
+    sound = AudioReader(speech_wav).read()
+    long = write_wav(tmp_path / "long.wav", np.tile(sound, 2)[:20_000])
+    frames = [frame for frame, _ in talker().generate(face_video, long, extend=extend)]
+    assert len(frames) == ceil(AudioReader(long).seconds * 20)
+    index = {"pingpong": 18, "loop": 0, "hold": 19}[extend]
+    assert frames[20].index == index
+
+
+def test_mistakes_are_sentences(tmp_path, speech_wav, face_video):
+    model = talker()
+    empty = tmp_path / "grey.png"
+    from PIL import Image
+
+    Image.new("RGB", (200, 200), "grey").save(empty)
+    with pytest.raises(UserError, match="no face was found in the picture"):
+        model.generate(empty, speech_wav)
+    with pytest.raises(UserError, match=r"there is no such file"):
+        model.generate(tmp_path / "missing.mp4", speech_wav)
+    with pytest.raises(UserError, match="sound"):
+        model.generate(ASTRONAUT, ASTRONAUT)
+    with pytest.raises(UserError, match=r"is one of the inputs"):
+        model.generate(face_video, speech_wav).save(face_video)
+    with pytest.raises(UserError, match=r"weights 'missing' do not exist"):
+        MoDiTalker.from_pretrained("missing")
+    with pytest.raises(UserError, match=r"device 'tpu' is not available here; there is cpu"):
+        check_device("tpu")
+
+
+def test_a_failure_leaves_no_file_behind(made, tmp_path):
+    _, video, _ = made
+
+    def broken(*_):
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        replace(video, progress=broken).save(tmp_path / "out.mp4")
+    assert not list(Path(tmp_path).iterdir())
