@@ -1,0 +1,397 @@
+"""Faces in frames: detection, 478-point mesh, tracking, smoothing. [ours, after MediaPipe's FaceMesh]
+
+One face is followed through a video: the mesh of one frame says where to look in the next, and the detectors
+run only where no face is known. Everything streams: `FaceTracker.track` holds points of a fixed number of
+frames and no pictures, so memory does not grow and each answer comes a fixed number of frames late.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from moditalker.errors import UserError
+from moditalker.features.face_networks import FaceNetwork, load_face_network
+from moditalker.landmarks import MESH_TO_68, MOUTH
+
+Array = NDArray[np.float32]
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+Choice = str | int | tuple[float, float]
+
+PRESENCE = 0.5  # mesh score under which there is no face [MediaPipe]
+DETECTION = 0.5  # detector score above which a place is tried [MediaPipe]
+REGION = 1.5  # side of the mesh's region over the face's extent [MediaPipe]
+GAP_SECONDS = 0.2  # shorter losses are interpolated
+SMOOTHING_SECONDS = 0.08  # half window of the smoothing, which is its look-ahead
+JITTER = 0.008  # smaller movements (over the face's extent) are smoothed, larger ones pass
+JITTER_LIPS = 0.003  # less: what the lips do is the signal
+# Cuts: neighbouring frames differ (mean grey difference, of 1) this many times more than usual, and the face
+# has moved by this part of its size, or they differ by so much that it does not matter.
+CUT_RATIO, CUT_MOVE, CUT_DIFFERENCE = 5.0, 0.04, 0.2
+CUT_USUAL = 0.006  # the least that counts as usual: people talking before a fixed camera
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face in one frame.
+
+    points: (478, 3) float32, MediaPipe's mesh and irises: pixels of the frame (the centre of the top left
+    pixel is (0, 0)), x right, y down, z in the same scale, smaller = nearer. landmarks: (68, 3), the ones
+    the models use. score: the network's belief in a face, 0.5 to 1; 0 where a short gap was interpolated.
+    box: (x0, y0, x1, y1), the points' extent. cut: this is the first face after a cut.
+    """
+
+    points: Array
+    score: float
+    cut: bool = False
+
+    @property
+    def landmarks(self) -> Array:
+        return self.points[MESH_TO_68]
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        (x0, y0), (x1, y1) = self.points[:, :2].min(0).tolist(), self.points[:, :2].max(0).tolist()
+        return x0, y0, x1, y1
+
+    @property
+    def centre(self) -> Array:
+        return np.asarray(self.box, np.float32).reshape(2, 2).mean(0)
+
+    @property
+    def size(self) -> float:
+        """Longer side of the box."""
+        x0, y0, x1, y1 = self.box
+        return max(x1 - x0, y1 - y0)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A turned square of the picture: centre and side in pixels, angle in radians, clockwise as seen."""
+
+    x: float
+    y: float
+    side: float
+    angle: float = 0.0
+
+    @property
+    def axes(self) -> Array:
+        """Columns: the region's width and height as vectors in pixels, (2, 2)."""
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        return self.side * np.array([[cos, -sin], [sin, cos]], np.float32)
+
+
+class FaceTracker:
+    """Finds faces in pictures and follows one through a video.
+
+    device: where the networks run ("cpu", "cuda", ...). Their weights come with the package.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        near, far = (load_face_network(name, self.device) for name in ("face_detector", "face_detector_far"))
+        self.near = near, _anchors(near.size, [(8, 2), (16, 6)])
+        self.far = far, _anchors(far.size, [(4, 1)])
+        self.mesh = load_face_network("face_mesh", self.device)
+        # The network looks again at three sets of points; the refined outputs are of these same points.
+        lips, *eyes = (op["subset_idxs"] for op in self.mesh.ops if op["op"] == "landmarks_to_matrix")
+        self.refined = {"lips": lips, "left_eye": eyes[0], "right_eye": eyes[1]}
+        self.irises = {"left_iris": slice(468, 473), "right_iris": slice(473, 478)}
+        self.rims = [eye[:16] for eye in eyes]
+
+    def detect(self, image: Image, tiles: int = 2) -> list[Face]:
+        """All faces of a picture, from left to right.
+
+        image: (H, W, 3) uint8 RGB. tiles: how many times the picture is halved, into overlapping tiles, to
+        find faces too small for one look at the whole; no tile is made smaller than a detector's input.
+        """
+        rough = self._meshes(image, self._candidates(image, tiles))
+        again = [region_of(face.points) for face in rough if face.score >= PRESENCE]  # now well centred
+        found = self._meshes(image, again)
+        faces: list[Face] = []
+        for face in sorted(found, key=lambda face: -face.size):
+            apart = not _overlaps(face.box, np.array([other.box for other in faces])).any()
+            if face.score >= PRESENCE and apart:
+                faces.append(face)
+        return sorted(faces, key=lambda face: float(face.centre[0]))
+
+    def track(self, frames: Iterable[Image], fps: float, choose: Choice = "largest") -> Iterator[Face | None]:
+        """Follow one face: a face or None for each frame, in order, a fixed number of frames late.
+
+        frames: (H, W, 3) uint8 RGB. fps: frames per second. choose: which of several faces, at the start and
+        after a cut: "largest", a number (from 0, from left to right; waits for a frame with so many) or a
+        place (x, y) in pixels (the nearest). A chosen face is kept until its shot ends: when lost it is
+        looked for near where it was, then further away. Losses up to 0.2 s are interpolated, longer ones are
+        None. Jitter is smoothed over +-0.08 s, movements larger than it are left alone. An answer comes when
+        0.28 s more of frames were read. Raises UserError for another choice or an fps that is not positive.
+        """
+        if not fps > 0:
+            raise UserError(f"fps is {fps}; it must be positive")
+        counted = isinstance(choose, int) and choose >= 0
+        placed = isinstance(choose, tuple) and len(choose) == 2
+        if not (choose == "largest" or counted or placed):
+            raise UserError(
+                f'no face is called {choose!r}; give "largest", a number from 0 or a place (x, y)'
+            )
+        found = fill_gaps(self._follow(frames, fps, choose), round(GAP_SECONDS * fps))
+        return smooth(found, round(SMOOTHING_SECONDS * fps))
+
+    def _follow(self, frames: Iterable[Image], fps: float, choose: Choice) -> Iterator[Face | None]:
+        """The chosen face of each frame as the networks see it."""
+        face: Face | None = None  # in the previous frame
+        last: Face | None = None  # where it was seen last in this shot
+        lost = 0  # frames since
+        cut = doubt = False  # no face was seen since a cut; since what may be a cut or something in the way
+        usual = 3 * CUT_USUAL  # how much neighbouring frames differ
+        before = there = np.zeros(
+            (0,), np.float32
+        )  # thumbnails: of the previous frame, of the one with ``last``
+        for frame in frames:
+            look = _thumbnail(frame)
+            change = _difference(look, before) if before.size else 0.0
+            jump = change > CUT_RATIO * usual
+            usual = usual if jump else max(CUT_USUAL, 0.8 * usual + 0.2 * change)
+            before = look
+            face = self._again(frame, face) if face is not None else None
+            moved = 0.0 if face is None or last is None else _moved(last, face)
+            if jump and face is not None and (moved > CUT_MOVE or change > CUT_DIFFERENCE):
+                face, last, lost, cut = None, None, 0, True
+            if face is None:
+                often = lost % max(1, round(fps / 2)) == 0  # tiles cost much: now and then is enough
+                faces = self.detect(frame, 2 if often else 0)
+                doubt = doubt or jump
+                if faces and doubt and last is not None and _difference(look, there) > CUT_RATIO * usual:
+                    last, lost, cut = None, 0, True
+                face = _pick(faces, choose, last, lost / fps)
+            if face is None:
+                lost += 1
+            else:
+                face, last, there, lost = replace(face, cut=cut), face, look, 0
+                cut = doubt = False
+            yield face
+
+    def _again(self, frame: Image, face: Face) -> Face | None:
+        """The face of the previous frame in this one, or None where it cannot be it."""
+        found = self._meshes(frame, [region_of(face.points)])[0]
+        return found if found.score >= PRESENCE and _moved(face, found) < 0.5 else None
+
+    def _candidates(self, image: Image, tiles: int) -> list[Region]:
+        """Where a detector believes in a face, best first."""
+        height, width = image.shape[:2]
+        side = max(height, width)
+        whole = Region((width - 1) / 2, (height - 1) / 2, side)
+        looks = [self._detections(image, whole, *self.near), self._detections(image, whole, *self.far)]
+        for level in range(1, tiles + 1):
+            tile = side / 2**level
+            if tile < self.far[0].size:
+                break
+            xs, ys = (
+                np.linspace(min(tile, n) / 2, n - min(tile, n) / 2, max(1, math.ceil(2 * n / tile) - 1))
+                for n in (width, height)
+            )
+            looks += [self._detections(image, Region(x, y, tile), *self.far) for y in ys for x in xs]
+        rows = np.concatenate(looks)
+        rows = rows[np.argsort(-rows[:, 0], kind="stable")]
+        regions = []
+        while len(rows):  # non-maximum suppression: overlapping boxes become their mean
+            group = _overlaps(rows[0, 1:5], rows[:, 1:5])
+            group[0] = True
+            x0, y0, x1, y1, *eyes = np.average(rows[group, 1:], axis=0, weights=rows[group, 0]).tolist()
+            angle = math.atan2(eyes[3] - eyes[1], eyes[2] - eyes[0])
+            regions.append(Region((x0 + x1) / 2, (y0 + y1) / 2, REGION * max(x1 - x0, y1 - y0), angle))
+            rows = rows[~group]
+        return regions
+
+    @torch.inference_mode()
+    def _detections(self, image: Image, region: Region, network: FaceNetwork, anchors: Array) -> Array:
+        """One look of a detector: (N, 9) rows of score, x0, y0, x1, y1 and the two eyes' x, y in pixels."""
+        size = network.size
+        out = network(cut_out(image, region, size, self.device, "zeros") / 127.5 - 1).values()
+        logits, values = sorted((value[0].cpu().numpy() for value in out), key=lambda value: value.shape[1])
+        keep = logits[:, 0] > math.log(DETECTION / (1 - DETECTION))
+        pairs = values[keep].reshape(-1, 8, 2) / size  # centre (from its anchor), extent, 6 points (likewise)
+        anchor, centre, extent = anchors[keep, None], pairs[:, :1] + anchors[keep, None], pairs[:, 1:2]
+        spots = np.concatenate([centre - extent / 2, centre + extent / 2, pairs[:, 2:4] + anchor], 1)
+        pixels = (spots - 0.5) * region.side + [region.x, region.y]
+        score = 1 / (1 + np.exp(-np.clip(logits[keep], None, 80)))
+        return np.concatenate([score, pixels.reshape(-1, 8)], 1)
+
+    @torch.inference_mode()
+    def _meshes(self, image: Image, regions: list[Region]) -> list[Face]:
+        """The mesh in each region, whatever its score."""
+        if not regions:
+            return []
+        size = self.mesh.size
+        inputs = torch.cat([cut_out(image, region, size, self.device) for region in regions]) / 255
+        out = {name: value.flatten(1).cpu().numpy() for name, value in self.mesh(inputs).items()}
+        points = np.empty((len(regions), 478, 3), np.float32)
+        points[:, :468] = out["output_mesh_identity"].reshape(-1, 468, 3)
+        for name, indices in (self.refined | self.irises).items():
+            points[:, indices, :2] = out[f"output_{name}"].reshape(len(regions), -1, 2)
+        for iris, rim in zip(self.irises.values(), self.rims, strict=True):
+            points[:, iris, 2] = points[:, rim, 2].mean(1, keepdims=True)
+        points = points / np.float32(size) - np.array([0.5, 0.5, 0], np.float32)
+        faces = []
+        for region, p, logit in zip(regions, points, out["conv_faceflag"][:, 0].tolist(), strict=True):
+            xy = p[:, :2] @ region.axes.T + np.array([region.x, region.y], np.float32)
+            pixels = np.concatenate([xy, p[:, 2:] * np.float32(region.side)], 1)
+            faces.append(Face(pixels, 1 / (1 + math.exp(-max(logit, -80)))))
+        return faces
+
+
+def region_of(points: Array) -> Region:
+    """Where to look for the mesh next: the points' extent, enlarged, turned so that the eyes are level."""
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    x, y = ((low + high) / 2).tolist()
+    dx, dy = (points[263, :2] - points[33, :2]).tolist()  # the eyes' outer corners
+    return Region(x, y, REGION * float((high - low).max()), math.atan2(dy, dx))
+
+
+def cut_out(image: Image, region: Region, size: int, device: torch.device, outside: str = "border") -> Tensor:
+    """A region as (1, 3, size, size) float in [0, 255], bilinear.
+
+    ``outside`` the picture: "border" repeats its edge, "zeros" is black.
+    """
+    height, width = image.shape[:2]
+    reach = float(np.abs(region.axes).sum(1).max()) / 2
+    x0, x1 = _span(region.x, reach, width)
+    y0, y1 = _span(region.y, reach, height)
+    # What is much larger than the input is thinned, then averaged in pairs: little aliasing, little work.
+    skip, pool = max(1, int(region.side / size) // 2), 2 if region.side >= 2 * size else 1
+    if min(x1 - x0, y1 - y0) < skip * pool:
+        skip = pool = 1
+    part = torch.from_numpy(image[y0:y1:skip, x0:x1:skip].copy()).to(device)
+    if pool == 2:
+        rows, columns = part.shape[0] // 2 * 2, part.shape[1] // 2 * 2
+        part = part[:rows:2].short() + part[1:rows:2]
+        part = (part[:, :columns:2] + part[:, 1:columns:2]).float() / 4
+    part = part.permute(2, 0, 1)[None].float()
+
+    extent = np.array([part.shape[3], part.shape[2]])
+    origin = np.array([region.x - x0, region.y - y0]) - skip * (pool - 1) / 2  # of the part's first sample
+    x, y = ((origin / (skip * pool) * 2 + 1) / extent - 1).tolist()  # in grid_sample's units, [-1, 1]
+    (xx, xy), (yx, yy) = (region.axes / (skip * pool) * 2 / extent[:, None]).tolist()
+    # MediaPipe maps pixel i of n to i / n of the region, not (i + 0.5) / n: its networks are used to that.
+    steps = torch.arange(size, device=device) / size - 0.5
+    grid = torch.empty(1, size, size, 2, device=device)
+    grid[..., 0] = x + xx * steps + xy * steps[:, None]
+    grid[..., 1] = y + yx * steps + yy * steps[:, None]
+    return F.grid_sample(part, grid, padding_mode=outside, align_corners=False)
+
+
+def fill_gaps(track: Iterable[Face | None], limit: int) -> Iterator[Face | None]:
+    """Interpolate over at most ``limit`` missing faces in a row within a shot; looks ``limit`` ahead."""
+    before: Face | None = None
+    missing = 0
+    for face in track:
+        if face is None:
+            missing += 1
+            if before is None or missing > limit:
+                yield from repeat(None, missing)
+                before, missing = None, 0
+            continue
+        for i in range(1, missing + 1):
+            if before is None or face.cut:
+                yield None
+            else:
+                part = np.float32(i / (missing + 1))
+                yield Face((1 - part) * before.points + part * face.points, 0.0)
+        yield face
+        before, missing = face, 0
+    yield from repeat(None, missing)
+
+
+def smooth(track: Iterable[Face | None], radius: int) -> Iterator[Face | None]:
+    """Take the jitter off each point and leave motion alone; looks ``radius`` frames back and ahead.
+
+    A Gaussian over time whose weights also fall with the distance from where the point is now (a bilateral
+    filter): nothing lags, and a point that moves by more than jitter keeps its path.
+    """
+    window: deque[Face | None] = deque(repeat(None, radius), maxlen=2 * radius + 1)
+    for face in chain(track, repeat(None, radius)):
+        window.append(face)
+        if len(window) == 2 * radius + 1:
+            yield _smoothed(list(window), radius)
+
+
+_JITTER = np.full(478, JITTER, np.float32)
+_JITTER[MESH_TO_68[MOUTH]] = JITTER_LIPS
+
+
+def _smoothed(window: list[Face | None], middle: int) -> Face | None:
+    face, reach = window[middle], 0
+    while (
+        face is not None and reach < middle
+    ):  # equally far both ways within the shot: a one-sided mean would lag
+        first, inner, last = window[middle - reach - 1], window[middle - reach], window[middle + reach + 1]
+        if first is None or last is None or last.cut or (inner is not None and inner.cut):
+            break
+        reach += 1
+    if face is None or reach == 0:
+        return face
+    near = [other for other in window[middle - reach : middle + reach + 1] if other is not None]
+    offsets = np.stack([other.points - face.points for other in near])  # (2 reach + 1, 478, 3)
+    times = np.arange(-reach, reach + 1, dtype=np.float32)[:, None] / (middle / 2)
+    distances = np.linalg.norm(offsets[..., :2], axis=-1) / (_JITTER * face.size)
+    weights = np.exp(-(times**2 + distances**2) / 2)[..., None]
+    return replace(face, points=face.points + (weights * offsets).sum(0) / weights.sum(0))
+
+
+def _pick(faces: list[Face], choose: Choice, last: Face | None, seconds: float) -> Face | None:
+    """The one to follow: the face seen ``seconds`` ago where there is one, else the one asked for."""
+    if last is not None:
+        nearest = min(faces, key=lambda face: _moved(last, face), default=None)
+        return nearest if nearest is not None and _moved(last, nearest) < 0.5 + 2 * seconds else None
+    if isinstance(choose, int):
+        return faces[choose] if choose < len(faces) else None
+    if isinstance(choose, tuple):
+        return min(faces, key=lambda face: math.dist(face.centre, choose), default=None)
+    return max(faces, key=lambda face: face.size, default=None)
+
+
+def _moved(a: Face, b: Face) -> float:
+    """How far b is from a, in sizes of a, or how many times a's size was doubled or halved: the larger."""
+    return max(math.dist(a.centre, b.centre) / a.size, abs(math.log2(b.size / a.size)))
+
+
+def _difference(a: Array, b: Array) -> float:
+    """Of two thumbnails: mean absolute difference."""
+    return float(np.abs(a - b).mean())
+
+
+def _thumbnail(frame: Image) -> Array:
+    """32 x 32 grey samples in [0, 1]."""
+    rows, columns = (np.linspace(0, n - 1, 32).astype(int) for n in frame.shape[:2])
+    return np.asarray(frame[np.ix_(rows, columns)].mean(2, dtype=np.float32) / 255)
+
+
+def _span(centre: float, reach: float, length: int) -> tuple[int, int]:
+    """The pixels within ``reach`` of ``centre``, with a margin; at least one pixel of the picture."""
+    start = max(0, min(int(centre - reach) - 2, length - 1))
+    return start, max(start + 1, min(int(centre + reach) + 3, length))
+
+
+def _overlaps(box: tuple[float, float, float, float] | Array, boxes: Array) -> NDArray[np.bool_]:
+    """Which boxes (N, 4) are the same face as box (4,): intersection over union above 0.3."""
+    a, b = np.asarray(box), boxes.reshape(-1, 4)
+    common = np.clip(np.minimum(a[2:], b[:, 2:]) - np.maximum(a[:2], b[:, :2]), 0, None).prod(1)
+    return np.asarray(common > 0.3 * ((a[2:] - a[:2]).prod() + (b[:, 2:] - b[:, :2]).prod(1) - common))
+
+
+def _anchors(size: int, layers: list[tuple[int, int]]) -> Array:
+    """Centres of a detector's cells, (N, 2) in [0, 1]; ``layers``: (stride, boxes a cell) [MediaPipe]."""
+    parts = []
+    for stride, count in layers:
+        n = size // stride
+        y, x = np.mgrid[:n, :n]
+        parts.append(np.repeat(np.stack([x, y], -1).reshape(-1, 2) + 0.5, count, 0) / n)
+    return np.concatenate(parts).astype(np.float32)
