@@ -149,12 +149,13 @@ def test_dropped_conditions_say_nothing() -> None:
 
 
 def test_audio_window() -> None:
-    """A frame sees the audio within the window of its own time, all time tokens and all of F_L."""
+    """A frame sees the audio and F_L within the window of its own time, and all time tokens."""
     atom = build(replace(SMALL, audio_window=2))
     _, _, mask = atom.positions(10, torch.device("cpu"))
     assert mask is not None
     assert mask.shape == (10, 20 + 2 + 10)
-    assert mask[:, 20:].all()
+    assert mask[:, 20:22].all()
+    assert mask[5, 22:].nonzero().flatten().tolist() == [3, 4, 5, 6, 7]
     assert mask[5, :20].nonzero().flatten().tolist() == list(range(7, 15))  # tokens centred 3.25 to 6.75
     assert build().positions(10, torch.device("cpu"))[2] is None
 

@@ -196,7 +196,8 @@ class Atom(nn.Module):
         """Positions of the lips' memory and of the merged face's, and which audio a frame may look at.
 
         [paper, released]: places in the concatenation, and all of it. [ours], where ``audio_window`` is set:
-        places in time, in frames, and only the audio so near.
+        places in time, in frames, and only the audio and the landmark tokens so near (of the many alike, all
+        would drown the audio).
         """
         frame = torch.arange(frames, device=device)
         landmarks = frame if self.config.landmark_embedding else frame[:0]
@@ -206,9 +207,10 @@ class Atom(nn.Module):
             return torch.arange(audio + face, device=device), torch.arange(face, device=device), None
         audio_time = (torch.arange(SPEECH_PER_FRAME * frames, device=device) + 0.5) / SPEECH_PER_FRAME - 0.5
         face_time = torch.cat([landmarks.new_zeros(TIME_TOKENS), landmarks])
-        near = (audio_time - frame[:, None]).abs() <= self.config.audio_window  # S 2S
-        mask = torch.cat([near, near.new_ones(frames, len(face_time))], dim=1)  # S M
-        return torch.cat([audio_time, face_time]), face_time, mask
+        time = torch.cat([audio_time, face_time])
+        mask = (time - frame[:, None]).abs() <= self.config.audio_window  # S M
+        mask[:, len(audio_time) : len(audio_time) + TIME_TOKENS] = True
+        return time, face_time, mask
 
     def encode(self, speech: Tensor, l_id: Tensor, drop_condition: Tensor | None = None) -> Conditions:
         """Conditions of a window, the same at each timestep: compute once, denoise many times.

@@ -31,7 +31,8 @@ from moditalker.motion.sample import sample_motion
 Array = NDArray[np.float32]
 
 LIP_WEIGHT, JAW_WEIGHT, DEPTH_WEIGHT = 3.0, 1.5, 0.3  # of an error, against 1 for the upper face's x and y
-VELOCITY_WEIGHT, GAP_WEIGHT = 2.0, 2.0  # of errors of frame differences, and of the inner lips' gap
+VELOCITY_WEIGHT, GAP_WEIGHT = 2.0, 0.3  # of errors of frame differences, and of the inner lips' gap
+SHUT_SHARE = 0.6  # of the l_id have the mouth shut, as a chosen source frame has; the rest are any frame
 CLOSING = 6  # frames in which a mouth closes before a pause, and opens after it
 
 
@@ -74,6 +75,16 @@ def rest_mouth(clips: Iterable[MotionClip]) -> Array:
     quiet = np.concatenate(faces)
     opening = lip_opening(quiet)
     return quiet[opening <= np.quantile(opening, 0.25)].mean(0)
+
+
+def faces(clips: Iterable[MotionClip]) -> tuple[Array, Array]:
+    """All frames of a speaker, and those in which the mouth is shut as far as it gets: (n, 68, 3) each."""
+    every, shut = [], []
+    for clip in clips:
+        opening = lip_opening(clip.landmarks)
+        every.append(clip.landmarks)
+        shut.append(clip.landmarks[opening <= np.quantile(opening, 0.1)])
+    return np.concatenate(every), np.concatenate(shut)
 
 
 # --- recordings out of clips -------------------------------------------------------------------------
@@ -248,10 +259,7 @@ class AtomTask:
         self.recordings = [r for r in recordings if len(r.landmarks) >= frames]
         if not self.recordings:
             raise UserError(f"no recording has {frames} frames or more: give longer or more clips")
-        self.faces = {  # any frame can be l_id: an open mouth must be closed by the network
-            s: np.concatenate([c.landmarks for c in clips if c.speaker == s])
-            for s in {c.speaker for c in clips}
-        }
+        self.faces = {s: faces(c for c in clips if c.speaker == s) for s in {c.speaker for c in clips}}
         self.rest = np.stack([rest_mouth(c for c in clips if c.speaker == s) for s in sorted(self.faces)])
         self.validation = {
             group: [
@@ -268,9 +276,9 @@ class AtomTask:
         rng = np.random.default_rng(0)
         heard = [r.speech[rng.integers(0, len(r.speech), size=20)] for r in self.recordings]
         seen = [
-            self.augment(faces[i : i + 1], faces[i], rng)[1]
-            for faces in self.faces.values()
-            for i in range(0, len(faces), 7)
+            self.augment(every[i : i + 1], every[i], rng)[1]
+            for every, _ in self.faces.values()
+            for i in range(0, len(every), 7)
         ]
         whiten(self.model.speech_encoder.project, np.concatenate(heard))
         if self.model.landmark_encoder is not None:
@@ -286,8 +294,8 @@ class AtomTask:
             recording = self.recordings[index]
             start = int(rng.integers(0, len(recording.landmarks) - frames + 1))
             landmarks = recording.landmarks[start : start + frames]
-            faces = self.faces[recording.speaker]
-            l_id = faces[rng.integers(0, len(faces))]
+            candidates = self.faces[recording.speaker][int(rng.random() < SHUT_SHARE)]
+            l_id = candidates[rng.integers(0, len(candidates))]
             landmarks, l_id = self.augment(landmarks, l_id, rng)
             target, l_id = (
                 torch.from_numpy(x.reshape(*x.shape[:-2], NUMBERS)).float() for x in (landmarks, l_id)
@@ -330,21 +338,16 @@ class AtomTask:
     def validate(self) -> dict[str, float]:
         """Per group, medians over clips: correlation of lip opening and mouth width, and amplitude ratios.
 
-        l_id is a frame of another clip of the same speaker where there is one. ``still``: the range of the
-        opening in silence over the speaker's speaking range; ``shut``: where in that range its mean lies.
+        l_id is the frame of another clip (where there is one) whose mouth is shut most in its first second.
+        ``still``: range of the opening in silence over the speaking range; ``shut``: where in that its mean is.
         """
         figures: dict[str, float] = {}
         for group, members in self.validation.items():
             rows = []
             for number, (clip, speech) in enumerate(members):
-                l_id = next(
-                    (
-                        c.landmarks[30]
-                        for c, _ in members[::-1]
-                        if c.speaker == clip.speaker and c is not clip
-                    ),
-                    clip.landmarks[0],
-                )
+                others = [c for c, _ in members if c.speaker == clip.speaker and c is not clip] or [clip]
+                source = others[number % len(others)].landmarks[:25]
+                l_id = source[lip_opening(source).argmin()]
                 made = np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id, number)))
                 row = []
                 for measure in (lip_opening, mouth_width):
