@@ -1,18 +1,16 @@
 """Files <-> arrays: pictures, videos and sound, streamed through PyAV (and Pillow for pictures).
 
-Everything that is read becomes RGB uint8 (H, W, 3) with rotation tags applied, and float32 mono at 16 kHz; everything
-that is written keeps the source's time stamps, size, colour tags and, where the container allows, its sound packets.
-Nothing here holds more than a bounded number of frames, however long the file is, and nothing here opens anything
-but ordinary local files. What a user should know but need not act on is collected in ``notes``.
+What is read becomes RGB uint8 (H, W, 3), upright, and mono float32 at 16 kHz; what is written keeps the
+source's time stamps, size, colour tags and, where the container allows, its sound packets. However long a
+file is, a bounded number of frames is held; nothing but ordinary local files is opened. What a user should
+know, but need not act on, is collected in ``notes``. Choices [ours]:
 
-Choices [ours]:
-
-- Alpha is composited on white. Frames of interlaced video stay woven. HDR (PQ, HLG) is tone-mapped to BT.709.
-- A picture larger than the largest frame of H.264 level 5.2 (4096 on the long side, 9.4 megapixels) is reduced.
-- Output is H.264 4:2:0; H.264 cannot carry 4:2:0 of odd width or height, so those become VP9 (which can, and which
-  browsers and phones play), or H.264 4:4:4 in .mov. ``lossless`` is H.264 in RGB, equal to the pixels written.
-- Where a written pixel equals the source's, the source's own YUV sample goes to the encoder: untouched pixels don't
-  pass through RGB, so neither rounding nor gamut clipping shifts their colour.
+- Alpha is shown on white; interlaced frames stay woven; HDR (PQ, HLG) is tone-mapped to BT.709.
+- A picture is reduced to the largest frame of H.264 level 5.2 (4096 on the long side, 9.4 megapixels).
+- Output is H.264 4:2:0, which cannot have an odd width or height: those become VP9, which browsers and phones
+  play, never resized or cropped. ``lossless`` is H.264 in RGB, exactly the pixels given.
+- Where a written pixel equals the source's, the encoder gets the source's own YUV samples: what was not
+  touched does not pass through RGB, so neither rounding nor gamut clipping shifts its colour.
 """
 
 from __future__ import annotations
@@ -23,14 +21,14 @@ import os
 import warnings
 from array import array
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, TypeAlias, cast
 
 import av
 import av.error
@@ -42,36 +40,35 @@ from PIL import Image, ImageCms, ImageOps
 
 from moditalker.errors import UserError
 
-Pixels = NDArray[np.uint8]
-PathLike = str | os.PathLike[str]
+Pixels: TypeAlias = NDArray[np.uint8]
+Samples: TypeAlias = NDArray[np.float32]
+PathLike: TypeAlias = str | os.PathLike[str]
+Orientation: TypeAlias = tuple[bool, bool, bool]  # transpose, then flip horizontally, flip vertically
 
 SAMPLE_RATE = 16_000  # Hz, of all sound that is read
-PICTURE_FPS = Fraction(25)  # frame rate of a video made from a picture
-SLACK = Fraction(1, 10)  # s: sound and picture that end this close to each other end together
+PICTURE_FPS = Fraction(25)  # of a video made from a picture
+SLACK = Fraction(1, 10)  # s: sound and video whose ends are this close end together
 MIN_SECONDS = Fraction(1, 25)  # s of sound: one frame at 25 fps
-MIN_SIDE = 16  # pixels
-MAX_SIDE = 8192  # pixels, of a video frame
-MAX_PICTURE = 200_000_000  # pixels, of a picture before it is reduced
-LEVEL_SIDE, LEVEL_PIXELS = 4096, 36864 * 256  # the largest frame of H.264 level 5.2
+MIN_SIDE, MAX_SIDE = 16, 8192  # pixels, of a video frame
+MAX_PICTURE = 170_000_000  # pixels, of a picture before it is reduced
+LEVEL_SIDE, LEVEL_PIXELS = 4096, 36_864 * 256  # the largest frame of H.264 level 5.2
 CHUNK_BYTES = 32 << 20  # decoded frames that backward playing may hold
-MAX_JUMP = 10  # s: a jump of sound or picture time stamps beyond this is an error of the file
-EXTEND = ("pingpong", "loop", "hold", "none")  # what a source does when the speech is longer
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+MAX_JUMP = 10  # s: a larger jump of sound time stamps is a mistake of the file
+EXTEND = ("pingpong", "loop", "hold", "none")  # what the source does when the speech is longer
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # written, by file ending
 
 _PICTURES = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF")
 _PQ, _HLG = 16, 18  # transfer characteristics (ITU-T H.273)
-_MATRICES = (1, 2, 4, 5, 6, 7, 9)  # those that the scaler knows; 2 = not said, which it reads as BT.601
-_EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
+_MATRICES = (1, 2, 4, 5, 6, 7, 9)  # that the scaler knows; 2, "not said", it reads as BT.601
+_EXACT = int(
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+)  # without: half a grey level darker on average
+_EXACT |= int(Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP)
 
 
 @dataclass(frozen=True)
 class Color:
-    """Colour tags in the numbers of ITU-T H.273; 2 means "not said". ``range``: 1 limited, 2 full."""
+    """Colour tags, as numbers of ITU-T H.273 (2: not said). ``range``: 1 limited, 2 full."""
 
     matrix: int = 1
     range: int = 1
@@ -81,41 +78,39 @@ class Color:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds. Sizes are in pixels after rotation; times in seconds; unknown is None."""
+    """What a file holds. Sizes in pixels after rotation, times in seconds; what is unknown is None."""
 
     path: Path
     kind: str  # "picture", "video" or "audio"
     width: int = 0
     height: int = 0
-    fps: Fraction = PICTURE_FPS  # nominal; time stamps decide
-    frames: int | None = None  # as the container declares, so possibly wrong
-    seconds: Fraction | None = None  # as the container declares
+    fps: Fraction = PICTURE_FPS  # nominal; the time stamps decide
+    frames: int | None = None  # as the container declares, so possibly wrong; also seconds
+    seconds: Fraction | None = None
     time_base: Fraction = 1 / PICTURE_FPS
     pixel_format: str = "rgb24"
     color: Color = Color()
     pixel_aspect: Fraction = Fraction(1)
+    orientation: Orientation = (False, False, False)  # what makes the stored frames upright
     has_audio: bool = False
     audio_codec: str | None = None
     sample_rate: int | None = None
     channels: int | None = None
 
-    @property
-    def hdr(self) -> bool:
-        return self.color.transfer in (_PQ, _HLG)
-
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: ``image`` (H, W, 3) uint8 RGB, shown from ``time`` for ``duration`` seconds (both exact).
+    """``image`` (H, W, 3) uint8 RGB, shown from ``time`` for ``duration`` seconds, both exact.
 
-    ``index`` counts the source's frames; it comes again when the source is played back and forth.
+    ``index`` counts the source's frames; it returns when the source is played back and forth. ``yuv``: the
+    same content as 8-bit 4:2:0 planes, as the file holds it.
     """
 
     index: int
     time: Fraction
     duration: Fraction
     image: Pixels
-    yuv: tuple[Pixels, Pixels, Pixels] | None = field(default=None, repr=False)  # 8-bit 4:2:0, same content
+    yuv: list[Pixels] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -124,22 +119,11 @@ class Clip:
 
     frames: Pixels
     fps: Fraction
-    audio: NDArray[np.float32]
+    audio: Samples
     sample_rate: int = SAMPLE_RATE
 
 
-class Source(Protocol):
-    """A picture or a video: iterates its frames forwards, and backwards through ``reversed``."""
-
-    info: MediaInfo
-    notes: list[str]
-
-    def __iter__(self) -> Iterator[Frame]: ...
-
-    def __reversed__(self) -> Iterator[Frame]: ...
-
-
-# ----------------------------------------------------------------------------------------------- opening
+# ------------------------------------------------------------------------------------------------ opening
 
 
 def _local(path: PathLike) -> Path:
@@ -147,127 +131,115 @@ def _local(path: PathLike) -> Path:
     if not path.exists():
         raise UserError(f"{path}: there is no such file; check the name and the folder.")
     if not path.is_file():
-        raise UserError(f"{path}: this is not a file; give the path of one picture, video or sound file.")
+        raise UserError(f"{path}: this is not a file; give one picture, video or sound file.")
     if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty (0 bytes); a picture, video or sound file is needed.")
+        raise UserError(f"{path}: the file is empty (0 bytes); a picture, video or sound is needed.")
     return path
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a local file for demuxing; whatever goes wrong inside becomes a UserError."""
+    """Open a local file for reading; what goes wrong in the block, too, becomes a UserError."""
     try:
-        # The prefix and the whitelist: a playlist, or a name that looks like an address, must not reach the network.
+        # Prefix and whitelist: no playlist, and no name that looks like an address, may reach the network.
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
             yield container
-    except PermissionError as error:
-        raise UserError(f"{path}: reading is not permitted; change the file's permissions.") from error
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{path}: cannot be read as picture, video or sound ({reason}); the file is of another kind, damaged or "
-            "cut off: export or convert it again, for example to .mp4, .png or .wav."
+            f"{path}: cannot be read as picture, video or sound ({_reason(error)}); it is something else, "
+            "damaged or cut off: export it again, for example as .mp4, .png or .wav."
         ) from error
 
 
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
-            stream.codec_context.thread_type = "AUTO"
-            stream.codec_context.thread_count = min(4, os.cpu_count() or 1)
-            return stream
-    return None
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
-def _audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+def _streams(container: av.container.InputContainer) -> tuple[Any, Any]:
+    """The video stream (not a cover picture) and the audio stream, or None; typed Any to spare casts."""
+    cover = av.stream.Disposition.attached_pic
+    video = next((s for s in container.streams.video if s.codec_context and not s.disposition & cover), None)
+    if video is not None:
+        video.codec_context.thread_type = "AUTO"
+        video.codec_context.thread_count = min(4, os.cpu_count() or 1)
+    return video, next((s for s in container.streams.audio if s.codec_context), None)
 
 
 def _decoded(container: av.container.InputContainer, stream: Any, damage: list[str]) -> Iterator[Any]:
-    """Frames of a stream; packets that cannot be decoded are skipped and noted in ``damage``."""
+    """A stream's frames; pieces that cannot be decoded are skipped and noted in ``damage``."""
     packets = container.demux(stream)
-    while True:
+    while len(damage) < 10_000:
         try:
-            packet = next(packets, None)
-            frames = [] if packet is None else packet.decode()
-        except av.error.EOFError:
-            continue  # a decoder that was flushed says so once
-        except (av.error.FFmpegError, ValueError) as error:
-            damage.append(str(getattr(error, "strerror", error)))
-            if len(damage) > 10_000:
+            if (packet := next(packets, None)) is None:
                 return
+            frames = packet.decode()
+        except av.error.EOFError:
             continue
-        if packet is None:
-            return
+        except (av.error.FFmpegError, ValueError) as error:
+            damage.append(_reason(error))
+            continue
         yield from frames
 
 
-def _picture_header(path: Path) -> Image.Image | None:
+def _still(path: Path) -> Image.Image | None:
     """Open a still picture without decoding it; None if the file is something else."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow about size: our own limit follows
+            warnings.simplefilter("ignore")  # Pillow's warning about size: there is a limit of our own
             picture = Image.open(path, formats=_PICTURES)
-            return None if picture.format == "GIF" and getattr(picture, "is_animated", False) else picture
+        return None if picture.format == "GIF" and getattr(picture, "is_animated", False) else picture
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{path}: the picture has more than {MAX_PICTURE // 10**6} megapixels, which is the limit; reduce it."
+            f"{path}: the picture has more than {MAX_PICTURE // 10**6} megapixels; reduce it to fewer."
         ) from error
-    except Exception:  # Pillow's plugins raise many kinds on files that are not theirs
+    except Exception:  # its plugins raise many kinds on what they don't know
         return None
 
 
 def probe(path: PathLike) -> MediaInfo:
-    """Find out what a file holds, by decoding its first frame.
-
-    Raises UserError if the file is missing, empty, unreadable, or a video of impossible size.
-    """
+    """Find out what a file holds; of a video, one frame is decoded. Raises UserError if it cannot be read."""
     path = _local(path)
-    picture = _picture_header(path)
-    if picture is not None:
+    if (picture := _still(path)) is not None:
         with picture:
             width, height = picture.size
-            if picture.getexif().get(0x0112, 1) >= 5:  # EXIF orientations 5-8 exchange the sides
-                width, height = height, width
+            with suppress(
+                Exception
+            ):  # of damaged tags; asked of other formats, Pillow would decode the picture
+                if ("exif" in picture.info or picture.format == "TIFF") and picture.getexif().get(
+                    0x0112, 1
+                ) >= 5:
+                    width, height = height, width
             return MediaInfo(path, "picture", width, height, pixel_format=picture.mode)
     with _opened(path) as container:
-        video, audio = _video_stream(container), _audio_stream(container)
-        seconds = None if container.duration is None else Fraction(container.duration, av.time_base)
-        info = MediaInfo(path, "audio", seconds=seconds)
-        if audio is not None:
-            info = replace(
-                info,
-                has_audio=True,
-                audio_codec=audio.codec_context.codec.canonical_name,
-                sample_rate=audio.codec_context.sample_rate,
-                channels=audio.codec_context.channels,
-            )
+        video, audio = _streams(container)
         if video is None and audio is None:
             raise UserError(
-                f"{path}: neither a picture nor sound is in it; give a picture, a video or a sound file."
+                f"{path}: it holds neither picture nor sound; give a picture, video or sound file."
             )
+        seconds = None if container.duration is None else Fraction(container.duration, av.time_base)
+        info = MediaInfo(path, "audio", seconds=seconds, has_audio=audio is not None)
+        if audio is not None:
+            codec = audio.codec_context
+            info = replace(info, audio_codec=codec.codec.canonical_name)
+            info = replace(info, sample_rate=codec.sample_rate, channels=codec.channels)
         return info if video is None else _probe_video(info, container, video)
 
 
-def _probe_video(info: MediaInfo, container: av.container.InputContainer, video: av.VideoStream) -> MediaInfo:
-    context = video.codec_context
-    for side in (context.width, context.height):
-        if not MIN_SIDE <= side <= MAX_SIDE:
-            raise UserError(
-                f"{info.path}: a video of {context.width}x{context.height} pixels; each side must be {MIN_SIDE} to "
-                f"{MAX_SIDE}: scale it first."
-            )
+def _probe_video(info: MediaInfo, container: av.container.InputContainer, video: Any) -> MediaInfo:
+    width, height = video.codec_context.width, video.codec_context.height
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
+        raise UserError(
+            f"{info.path}: a video of {width}x{height} pixels; each side must have {MIN_SIDE} to {MAX_SIDE}: "
+            "scale it."
+        )
     first = next(_decoded(container, video, []), None)
     if first is None:
-        raise UserError(
-            f"{info.path}: no frame of the video can be decoded; the file is damaged: export it again."
-        )
-    width, height = context.width, context.height
-    aspect = Fraction(video.sample_aspect_ratio or 1) or Fraction(1)
-    if _orientation(first)[0]:
+        raise UserError(f"{info.path}: no frame of the video can be decoded; it is damaged: export it again.")
+    orientation, aspect = _orientation(first), Fraction(video.sample_aspect_ratio or 1)
+    if orientation[0]:
         width, height, aspect = height, width, 1 / aspect
     rates = (video.average_rate, video.guessed_rate, PICTURE_FPS)
-    time_base = video.time_base or Fraction(1, 90_000)
+    span = 2 if first.color_range == 2 or first.format.name.startswith("yuvj") else 1
     return replace(
         info,
         kind="video",
@@ -275,71 +247,61 @@ def _probe_video(info: MediaInfo, container: av.container.InputContainer, video:
         height=height,
         fps=next(rate for rate in rates if rate and 1 <= rate <= 480),
         frames=video.frames or None,
-        seconds=video.duration * time_base if video.duration else info.seconds,
-        time_base=time_base,
+        seconds=video.duration * video.time_base if video.duration else info.seconds,
+        time_base=video.time_base,
         pixel_format=first.format.name,
-        color=Color(
-            first.colorspace if first.colorspace in _MATRICES else 1,
-            2 if first.color_range == 2 or first.format.name.startswith("yuvj") else 1,
-            first.color_primaries,
-            first.color_trc,
-        ),
+        color=Color(_matrix(first.colorspace), span, first.color_primaries, first.color_trc),
         pixel_aspect=aspect,
+        orientation=orientation,
     )
 
 
-# ------------------------------------------------------------------------------------------------ pixels
+# ------------------------------------------------------------------------------------------------- pixels
 
 
-def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """(transpose, flip horizontally, flip vertically) that the frame's display matrix asks for."""
-    for data in frame.side_data:
+def _orientation(frame: av.VideoFrame) -> Orientation:
+    """What the frame's display matrix asks for. (Ask once a file: the side data outlive their frame.)"""
+    for data in cast(Any, frame.side_data):
         if data.type == SideData.DISPLAYMATRIX:
-            a, b, _, c, d = np.frombuffer(cast(Any, data), np.int32)[
-                :5
-            ].tolist()  # x' = a x + c y, y' = b x + d y
-            if a * a + d * d >= b * b + c * c:
-                return False, a < 0, d < 0
-            return True, c < 0, b < 0
+            a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+            return (False, a < 0, d < 0) if abs(a) + abs(d) >= abs(b) + abs(c) else (True, c < 0, b < 0)
     return False, False, False
 
 
-def _oriented(image: Pixels, orientation: tuple[bool, bool, bool]) -> Pixels:
+def _upright(image: Pixels, orientation: Orientation) -> Pixels:
     transpose, flip_x, flip_y = orientation
-    if transpose:
-        image = image.swapaxes(0, 1)
+    image = image.swapaxes(0, 1) if transpose else image
     return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
 
-def _planes(frame: av.VideoFrame) -> tuple[Pixels, Pixels, Pixels]:
-    """Views of a yuv420p frame's planes, without the padding of their lines."""
-    rows = [np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
-    y, u, v = (row[: plane.height, : plane.width] for row, plane in zip(rows, frame.planes, strict=True))
-    return y, u, v
+def _matrix(colorspace: int) -> int:
+    return colorspace if colorspace in _MATRICES else 1
+
+
+def _planes(frame: av.VideoFrame) -> list[Pixels]:
+    """Views of the frame's 8-bit planes, without the padding of their lines."""
+    rows = (np.frombuffer(cast(Any, p), np.uint8).reshape(-1, p.line_size) for p in frame.planes)
+    return [row[: p.height, : p.width] for row, p in zip(rows, frame.planes, strict=True)]
 
 
 def _to_yuv(image: Pixels, color: Color) -> av.VideoFrame:
-    matrix = color.matrix if color.matrix in _MATRICES else 1
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    return frame.reformat(
-        format="yuv420p", interpolation=_EXACT, dst_colorspace=matrix, dst_color_range=color.range
-    )
+    tags: dict[str, Any] = {"dst_colorspace": color.matrix, "dst_color_range": color.range}
+    return frame.reformat(format="yuv420p", interpolation=_EXACT, threads=1, **tags)
 
 
-def _tone_curve(transfer: int) -> NDArray[np.float32]:
-    """Light of a 16-bit code value of PQ or HLG, relative to diffuse white (203 cd/m2, ITU-R BT.2408)."""
+def _light(transfer: int) -> Samples:
+    """Light of each 16-bit code value of PQ or HLG; 1 is diffuse white (203 cd/m2, ITU-R BT.2408)."""
     code = np.arange(65536) / 65535
     if transfer == _PQ:
         root = code ** (32 / 2523)
-        light = 10_000 * (np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)) ** (
-            16384 / 2610
-        )
+        light = 10_000 * (np.maximum(root - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * root)) ** (8192 / 1305)
     else:
         scene = np.where(
             code <= 0.5, code**2 / 3, (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12
         )
         light = 1000 * scene**1.2
-    return (light / 203).astype(np.float32)
+    return cast(Samples, (light / 203).astype(np.float32))
 
 
 _BT2020_TO_BT709 = np.array(
@@ -347,37 +309,37 @@ _BT2020_TO_BT709 = np.array(
 )
 
 
-def _tone_mapped(image: NDArray[np.uint16], curve: NDArray[np.float32]) -> Pixels:
-    """HDR code values (H, W, 3) -> BT.709: linear below 3/4 of diffuse white, highlights rolled off."""
-    light = np.maximum(curve[image] @ _BT2020_TO_BT709.T, 0)
-    knee = np.float32(0.75)
-    light = np.where(light < knee, light, 1 - (1 - knee) * np.exp((knee - light) / (1 - knee)))
-    return (255 * light ** np.float32(1 / 2.2) + 0.5).astype(np.uint8)
+def _tone_mapped(light: Samples) -> Pixels:
+    """Light (H, W, 3) of BT.2020 -> BT.709 pixels: highlights above 3/4 of diffuse white are rolled off."""
+    light = np.maximum(light @ _BT2020_TO_BT709.T, 0)
+    light = np.where(light < 0.75, light, 1 - 0.25 * np.exp((0.75 - light) / 0.25))
+    return cast(Pixels, (255 * light ** (1 / 2.2) + 0.5).astype(np.uint8))
 
 
-# ----------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------------ reading
 
 
 def read_picture(path: PathLike) -> tuple[Pixels, list[str]]:
-    """Read a picture -> (H, W, 3) uint8 RGB, and notes.
+    """Read a picture -> (H, W, 3) uint8 RGB, and notes. Raises UserError.
 
-    EXIF orientation and colour profile are applied, alpha is composited on white, 16 bits become 8, and a picture
-    above the size of H.264 level 5.2 is reduced. Raises UserError.
+    EXIF orientation and colour profile are applied, alpha is shown on white, 16 bits become 8, and what is
+    larger than a frame of H.264 level 5.2 is reduced.
     """
     path = _local(path)
-    header = _picture_header(path)
-    if header is None:
-        raise UserError(f"{path}: not a picture that can be read; give a PNG, JPEG, WebP, BMP or TIFF file.")
+    if (opened := _still(path)) is None:
+        raise UserError(
+            f"{path}: this is no picture that can be read; give a PNG, JPEG, WebP, BMP or TIFF file."
+        )
     notes = []
-    with header as picture:
+    with opened as picture:
         width, height = picture.size
-        if min(picture.size) < MIN_SIDE or width * height > MAX_PICTURE:
+        if min(width, height) < MIN_SIDE or width * height > MAX_PICTURE:
             raise UserError(
-                f"{path}: a picture of {width}x{height} pixels; each side must be at least {MIN_SIDE}, and the whole "
-                f"at most {MAX_PICTURE // 10**6} megapixels: choose or make another."
+                f"{path}: a picture of {width}x{height} pixels; each side must have at least {MIN_SIDE}, the "
+                f"whole at most {MAX_PICTURE // 10**6} megapixels: choose another."
             )
         try:
-            scale = min(1.0, LEVEL_SIDE / max(picture.size), math.sqrt(LEVEL_PIXELS / (width * height)))
+            scale = min(1.0, LEVEL_SIDE / max(width, height), math.sqrt(LEVEL_PIXELS / (width * height)))
             size = (int(width * scale) // 2 * 2, int(height * scale) // 2 * 2)
             if scale < 1:
                 picture.draft(None, size)  # lets a JPEG decode at 1/2, 1/4 or 1/8 at once
@@ -385,47 +347,40 @@ def read_picture(path: PathLike) -> tuple[Pixels, list[str]]:
             if scale < 1:
                 image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
                 notes.append(
-                    f"{path.name}: reduced from {width}x{height} to {size[0]}x{size[1]}, the most a video holds."
+                    f"{path.name}: reduced from {width}x{height} to {size[0]}x{size[1]} (H.264 level 5.2)."
                 )
             if "A" in image.mode:
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image.convert("RGBA"))
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
                 notes.append(f"{path.name}: transparent parts are shown on white.")
-            image = ImageOps.exif_transpose(_to_srgb(image, picture.info.get("icc_profile")))
-            return np.asarray(image.convert("RGB")), notes
+            image = _to_srgb(image, picture.info.get("icc_profile")).convert("RGB")
+            image.getexif()[0x0112] = picture.getexif().get(0x0112, 1)
+            return np.asarray(ImageOps.exif_transpose(image)), notes
         except Exception as error:  # damaged files raise many kinds
-            raise UserError(
-                f"{path}: the picture cannot be decoded ({error}); the file is damaged or cut off: save it again."
-            ) from error
+            raise UserError(f"{path}: the picture is damaged or cut off ({error}); save it again.") from error
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    picture.load()
-    if picture.mode.startswith(("I", "F")):  # 16-bit grey, 32-bit integers or floats
-        values = np.asarray(picture).astype(np.float32)
-        peak = 1.0 if picture.mode == "F" and values.max(initial=0) <= 1 else 65535.0
-        grey = Image.fromarray((np.nan_to_num(values / peak).clip(0, 1) * 255 + 0.5).astype(np.uint8))
-        grey.info, grey._exif = picture.info, picture.getexif()  # type: ignore[attr-defined]
-        return grey
-    if picture.mode == "P" or "transparency" in picture.info:
-        return picture.convert("RGBA")
-    return picture
+    if picture.mode.startswith(("I", "F")):  # 16-bit grey, 32-bit integers, floats
+        values = np.nan_to_num(np.asarray(picture).astype(np.float32))
+        peak = 1 if picture.mode == "F" and values.max() <= 1 else 65535
+        return Image.fromarray(((values / peak).clip(0, 1) * 255 + 0.5).astype(np.uint8))
+    return picture.convert("RGBA") if picture.mode == "P" or "transparency" in picture.info else picture
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Apply an embedded colour profile (phones write Display P3); one that doesn't fit is ignored."""
-    if not profile or image.mode not in ("RGB", "CMYK"):
-        return image
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image
-    return converted or image
+    """Apply an embedded colour profile (phones write Display P3); one that does not fit is ignored."""
+    if profile and image.mode in ("RGB", "CMYK"):
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            result = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            return result or image
+    return image
 
 
 class Picture:
-    """A still picture as a Source of one frame."""
+    """A still picture as a source of one frame, forwards and backwards."""
 
     def __init__(self, path: PathLike) -> None:
         image, self.notes = read_picture(path)
@@ -435,16 +390,16 @@ class Picture:
     def __iter__(self) -> Iterator[Frame]:
         yield self._frame
 
-    def __reversed__(self) -> Iterator[Frame]:
-        yield self._frame
+    __reversed__ = __iter__
 
 
 class VideoReader:
-    """Frames of a video with exact times (the first is 0), as often as wanted, forwards and backwards.
+    """Frames of a video with exact times (the first is 0), as often as wanted, forwards and ``reversed``.
 
-    Backwards decodes from key frames in chunks of CHUNK_BYTES, so memory does not grow with length.
-    ``planes``: also give each frame's own YUV samples, which VideoWriter keeps where the picture is unchanged.
-    Raises UserError on construction if there is no video; damage inside the video becomes a note.
+    Backwards decodes from key frames in chunks of CHUNK_BYTES, so that memory does not grow with length; it
+    is slow only where key frames are rare. ``planes``: give each frame's own YUV samples too, which
+    VideoWriter keeps where nothing was painted. Raises UserError if there is no video; damage within one
+    becomes a note.
     """
 
     def __init__(self, path: PathLike, planes: bool = True) -> None:
@@ -452,166 +407,151 @@ class VideoReader:
         self.notes: list[str] = []
         if self.info.kind != "video":
             raise UserError(f"{path}: there is no video in it; give a video, or a picture, of a face.")
-        self._planes = planes and not self.info.hdr and (self.info.width * self.info.height) % 2 == 0
-        self._ticks = array("q")  # time of each frame in units of the time base, known after one forward pass
-        self._stamps = array("q")  # the file's own stamps
-        self._keys: list[int] = []  # indices of key frames
-        self._last = Fraction(0)  # duration of the last frame
-        self._complete = False
-        if self.info.hdr:
-            self._curve = _tone_curve(self.info.color.transfer)
+        self._light: Samples | None = None
+        if self.info.color.transfer in (_PQ, _HLG):
+            self._light = _light(self.info.color.transfer)
             self.info = replace(self.info, color=Color())
-            self.notes.append(f"{self.info.path.name}: HDR, tone-mapped to BT.709 (8 bits).")
-            self._hdr = True
-        else:
-            self._hdr = False
+            self.notes.append(f"{self.info.path.name}: HDR is tone-mapped to 8 bits of BT.709.")
+        even = self.info.width % 2 == self.info.height % 2 == 0
+        self._planes = planes and even and self._light is None
+        self._ticks = array("q")  # after a forward pass: each frame's time in units of the time base,
+        self._stamps = array("q")  # the file's own stamp of it,
+        self._keys: list[int] = []  # and the indices of key frames
+        self._last = 1  # duration of the last frame, in units of the time base
 
     def __iter__(self) -> Iterator[Frame]:
+        base = self.info.time_base
+        step = max(1, round(1 / self.info.fps / base))
         ticks, stamps, keys = array("q"), array("q"), []
-        step = max(1, round(1 / self.info.fps / self.info.time_base))
-        damage: list[str] = []
         shift: int | None = None
-        held: tuple[av.VideoFrame, int] | None = None  # a frame's duration is known when the next one comes
+        damage: list[str] = []
+        held: Any = None  # a frame's duration is known when the next one comes
         with _opened(self.info.path) as container:
-            stream = _video_stream(container)
-            assert stream is not None
-            for native in _decoded(container, stream, damage):
+            for native in _decoded(container, _streams(container)[0], damage):
                 last = ticks[-1] if ticks else -step
-                stamp = native.pts if native.pts is not None else last + step - (shift or 0)
-                if shift is None:
-                    shift = -stamp
+                stamp = last + step - (shift or 0) if native.pts is None else native.pts
+                shift = -stamp if shift is None else shift
                 tick = stamp + shift
-                if tick <= last or (tick - last) * self.info.time_base > 60 * MAX_JUMP:
-                    if (last - tick) * self.info.time_base < 1 and tick <= last:
-                        tick = last + 1  # two frames with one stamp
-                    else:  # the clock was set anew
-                        shift += last + step - tick
-                        tick = last + step
+                if last - 1 / base < tick <= last:  # two frames with one stamp
+                    tick = last + 1
+                elif not last < tick < last + 600 / base:  # the clock was set anew
+                    shift, tick = shift + last + step - tick, last + step
                 if native.key_frame:
                     keys.append(len(ticks))
                 ticks.append(tick)
                 stamps.append(stamp)
                 if held is not None:
-                    yield self._frame(held[0], len(ticks) - 2, held[1], tick - held[1])
-                held = (native, tick)
+                    yield self._frame(held, len(ticks) - 2, last, tick - last)
+                held = native
             if held is None:
                 raise UserError(f"{self.info.path}: no frame of the video can be decoded; export it again.")
-            last_step = held[0].duration or step
-            yield self._frame(held[0], len(ticks) - 1, held[1], last_step)
-        if not self._complete:
-            self._ticks, self._stamps, self._keys, self._complete = ticks, stamps, keys, True
-            self._last = last_step * self.info.time_base
+            yield self._frame(held, len(ticks) - 1, ticks[-1], held.duration or step)
+        if not self._ticks:
+            self._ticks, self._stamps, self._keys, self._last = ticks, stamps, keys, held.duration or step
             self._report(damage)
 
     def _report(self, damage: list[str]) -> None:
-        name, end = self.info.path.name, self._ticks[-1] * self.info.time_base + self._last
+        name, found, declared = self.info.path.name, len(self._ticks), self.info.frames
+        end, seconds = (self._ticks[-1] + self._last) * self.info.time_base, self.info.seconds
         if damage:
             self.notes.append(
-                f"{name}: {len(damage)} damaged piece(s) of the video were skipped ({damage[0]})."
+                f"{name}: {len(damage)} damaged pieces of the video were skipped ({damage[0]})."
             )
-        declared, found = self.info.frames or 0, len(self._ticks)
-        if declared > found:
+        if declared and declared > found:
             self.notes.append(f"{name}: {found} of the {declared} frames it declares could be decoded.")
-        elif self.info.frames is None and self.info.seconds and self.info.seconds - end > 1:
+        elif declared is None and seconds and seconds > end + 1:
             self.notes.append(
-                f"{name}: ends after {float(end):.2f} s of the {float(self.info.seconds):.2f} s it declares."
+                f"{name}: ends after {float(end):.2f} s of the {float(seconds):.2f} s it declares."
             )
 
-    def _frame(self, native: av.VideoFrame, index: int, tick: int, duration: int) -> Frame:
-        """Convert a decoded frame. SDR goes through the scaler's default path, as in every other reader, so that
-        frames compare equal with those that other software decodes."""
-        orientation = _orientation(native)
-        width, height = (self.info.width, self.info.height)[:: -1 if orientation[0] else 1]
-        same_size = (native.width, native.height) == (width, height)
-        if not same_size and not any("changes" in note for note in self.notes):
-            self.notes.append(
-                f"{self.info.path.name}: the frame size changes inside the video; the first size is kept."
-            )
-        matrix = native.colorspace if native.colorspace in _MATRICES else 1
-        if self._hdr:
-            deep = native.reformat(width, height, "rgb48le", src_colorspace=matrix, interpolation=_EXACT)
-            image = _tone_mapped(cast(NDArray[np.uint16], deep.to_ndarray()), self._curve)
+    def _frame(self, native: Any, index: int, tick: int, duration: int) -> Frame:
+        """Convert a decoded frame. SDR takes the scaler's default path, as in most software, so that frames
+        can be compared with what other software decodes."""
+        info, span = self.info, self.info.color.range
+        width, height = (info.height, info.width) if info.orientation[0] else (info.width, info.height)
+        fits = (native.width, native.height) == (width, height)
+        note = f"{info.path.name}: the frame size changes inside the video; all frames get the first one's."
+        if not fits and note not in self.notes:
+            self.notes.append(note)
+        matrix = _matrix(native.colorspace)
+        if self._light is None:
+            rgb = native.reformat(width, height, "rgb24", src_colorspace=matrix, threads=1)
+            image = rgb.to_ndarray()
         else:
-            image = cast(Pixels, native.reformat(width, height, "rgb24", src_colorspace=matrix).to_ndarray())
-        yuv = None
-        if self._planes and same_size and native.format.name.startswith(("yuv", "nv")):
-            span = self.info.color.range
-            eight = native.reformat(
-                format="yuv420p", interpolation=_EXACT, src_color_range=span, dst_color_range=span
+            rgb = native.reformat(
+                width, height, "rgb48le", src_colorspace=matrix, interpolation=_EXACT, threads=1
             )
-            y, u, v = (_oriented(plane, orientation) for plane in _planes(eight))
-            yuv = (y, u, v)
-        base = self.info.time_base
-        return Frame(index, tick * base, duration * base, _oriented(image, orientation), yuv)
+            image = _tone_mapped(self._light[rgb.to_ndarray()])
+        yuv = None
+        if self._planes and fits and native.format.name.startswith(("yuv", "nv")):
+            tags = {"src_color_range": span, "dst_color_range": span}
+            eight = native.reformat(format="yuv420p", interpolation=_EXACT, threads=1, **tags)
+            yuv = [_upright(plane, info.orientation) for plane in _planes(eight)]
+        base = info.time_base
+        return Frame(index, tick * base, duration * base, _upright(image, info.orientation), yuv)
 
     def __reversed__(self) -> Iterator[Frame]:
-        if not self._complete:
+        if not self._ticks:
             deque(self, maxlen=0)
-        total = len(self._ticks)
         chunk = max(8, min(128, CHUNK_BYTES // (self.info.width * self.info.height * 3 // 2)))
-        for stop in range(total, 0, -chunk):
-            start = max(0, stop - chunk)
-            for index, native in reversed(list(enumerate(self._between(start, stop), start))):
+        follower = self._ticks[-1] + self._last
+        for stop in range(len(self._ticks), 0, -chunk):
+            natives = self._between(max(0, stop - chunk), stop)
+            for index in range(stop - 1, stop - 1 - len(natives), -1):
                 tick = self._ticks[index]
-                if index + 1 < total:
-                    duration = self._ticks[index + 1] - tick
-                else:
-                    duration = round(self._last / self.info.time_base)
-                yield self._frame(native, index, tick, duration)
+                yield self._frame(natives.pop(), index, tick, follower - tick)
+                follower = tick
 
-    def _between(self, start: int, stop: int) -> list[av.VideoFrame]:
-        """Decoded frames start..stop-1: from the nearest key frame where seeking works, else from the beginning."""
-        key = max((key for key in self._keys if key <= start), default=0)
-        monotonic = self._stamps[-1] - self._stamps[0] == self._ticks[-1]  # no stamp was missing or mended
-        attempts: list[int | None] = [None]
-        if key > 0 and monotonic:
-            margin = int(
-                2 / self.info.time_base
-            )  # some containers land behind the key frame that was asked for
-            attempts = [self._stamps[key], self._stamps[key] - margin, None]
-        wanted = self._stamps[start:stop]
-        for seek in attempts:
+    def _between(self, start: int, stop: int) -> list[Any]:
+        """Decoded frames start..stop-1: from the nearest key frame if seeking works, else from the first."""
+        wanted, base = self._stamps[start:stop], self.info.time_base
+        key = self._stamps[max((key for key in self._keys if key <= start), default=0)]
+        seeks = [key, key - int(2 / base)]  # some containers land behind the key frame that was asked for
+        if (
+            start == 0 or self._stamps[-1] - self._stamps[0] != self._ticks[-1]
+        ):  # stamps were missing or mended
+            seeks = []
+        for seek in seeks:
             with _opened(self.info.path) as container:
-                stream = _video_stream(container)
-                assert stream is not None
-                natives = _decoded(container, stream, [])
-                if seek is None:
-                    return list(islice(natives, start, stop))
+                stream = _streams(container)[0]
                 container.seek(seek, stream=stream)
-                found: list[av.VideoFrame] = []
-                clean = False  # from a key frame on, a frame decodes as in the forward pass
-                for native in natives:
-                    clean = clean or (native.key_frame and native.pts is not None and native.pts <= wanted[0])
-                    if native.pts is not None and native.pts > wanted[-1]:
-                        break
-                    if clean and native.pts is not None and native.pts >= wanted[0]:
+                found: list[Any] = []
+                clean = False  # from a key frame on, all is decoded as in the forward pass
+                for native in _decoded(container, stream, []):
+                    stamp = wanted[0] - 1 if native.pts is None else native.pts
+                    clean = clean or (native.key_frame and stamp <= wanted[0])
+                    if clean and stamp >= wanted[0]:
                         found.append(native)
-                        if len(found) == len(wanted):
-                            break
-                if array("q", [native.pts or 0 for native in found]) == wanted:
+                    if stamp >= wanted[-1]:
+                        break
+                if array("q", [native.pts for native in found]) == wanted:
                     return found
-        return []
+        with _opened(self.info.path) as container:
+            return list(islice(_decoded(container, _streams(container)[0], []), start, stop))
+
+
+Source: TypeAlias = Picture | VideoReader
 
 
 def open_source(path: PathLike) -> Source:
-    """Open a face source: a picture or a video. Raises UserError, also for a file with sound only."""
+    """Open a face: a picture or a video. Raises UserError, also for a file with sound only."""
     return Picture(path) if probe(path).kind == "picture" else VideoReader(path)
 
 
-def plan_frames(source: Source, seconds: Fraction, extend: str = "pingpong") -> Iterator[Frame]:
-    """The output's frames for ``seconds`` of speech, with the output's times.
+def plan_frames(source: Source, seconds: Fraction | float, extend: str = "pingpong") -> Iterator[Frame]:
+    """The output's frames, with the output's times, for so many seconds of speech.
 
-    A picture gives ceil(seconds x fps) frames. A video that is longer than the speech ends with it; one that is
-    shorter continues by ``extend``: "pingpong" (back and forth), "loop", "hold" (the last frame) or "none" (the video
-    ends first). A video and a speech whose ends are within SLACK of each other (the usual padding of audio codecs)
-    give exactly the video's frames. Each frame keeps its own duration in either direction.
+    A picture gives ceil(seconds x fps) frames. A video that is longer than the speech ends with it; a shorter
+    one goes on by ``extend``: "pingpong" (back and forth), "loop", "hold" (its last frame), or "none" (ends
+    before the speech). If the two ends are within SLACK, which is the usual padding of audio codecs, the
+    frames are exactly the video's. Each frame keeps its own duration, also backwards. Raises UserError for
+    another ``extend``.
     """
     if extend not in EXTEND:
         raise UserError(f"extend is {extend!r}; it must be one of {', '.join(EXTEND)}.")
     still = source.info.kind == "picture"
     slack = Fraction(0) if still else SLACK
-    tail: list[Frame] = []  # frames behind the end of the speech, wanted only if the video ends there too
-    end = Fraction(0)
+    end, tail = Fraction(0), list[Frame]()  # frames behind the speech count if the video ends there too
     for frame in source:
         if frame.time >= seconds + slack:
             return
@@ -622,7 +562,7 @@ def plan_frames(source: Source, seconds: Fraction, extend: str = "pingpong") -> 
         end = frame.time + frame.duration
     if end <= seconds + slack:
         yield from tail
-    if tail or seconds - end <= slack:
+    if seconds - end <= slack:
         return
     for frame in _continued(source, "hold" if still else extend, end):
         if frame.time >= seconds:
@@ -631,138 +571,120 @@ def plan_frames(source: Source, seconds: Fraction, extend: str = "pingpong") -> 
 
 
 def _continued(source: Source, extend: str, time: Fraction) -> Iterator[Frame]:
-    """What follows the last frame, for ever (except for "none")."""
+    """What follows the last frame: for ever, except for "none"."""
     if extend == "none":
         return
-    if extend == "hold" or (first := next(islice(source, 1, None), None)) is None:
+    if extend == "hold" or next(islice(source, 1, None), None) is None:
         last = next(iter(reversed(source)))
-        for turn in count():
-            yield replace(last, time=time + turn * last.duration)
-    del first
+        yield from (replace(last, time=time + turn * last.duration) for turn in count())
     for turn in count():
-        if extend == "loop":
-            frames: Iterator[Frame] = iter(source)
-        else:  # the frame at the turn was shown already
-            frames = islice(reversed(source) if turn % 2 == 0 else iter(source), 1, None)
-        for frame in frames:
+        back = extend == "pingpong" and turn % 2 == 0
+        shown = (
+            1 if extend == "pingpong" else 0
+        )  # the frame at which the direction turns is on screen already
+        for frame in islice(reversed(source) if back else source, shown, None):
             yield replace(frame, time=time)
             time += frame.duration
 
 
-# ------------------------------------------------------------------------------------------------- sound
+# -------------------------------------------------------------------------------------------------- sound
 
 
 class AudioReader:
-    """The sound of a file, streamed as mono float32 in [-1, 1] at 16 kHz.
+    """The sound of a file, iterated as chunks of mono float32 in [-1, 1] at 16 kHz.
 
-    Time 0 is the first frame of the file's video if it has one, else the first sample. Gaps in the time stamps become
-    silence, overlaps are cut, so that sample n is heard at n / 16000 s. Surround channels are mixed with the centre at
-    full weight, sides at -3 dB, back at -6 dB and no low-frequency channel, normalised so that nothing clips.
-    Raises UserError if there is no sound.
+    Time 0 is the first frame of the file's video if it has one, else the first sample; gaps between time
+    stamps become silence and overlaps are cut, so that sample n is heard at n / 16000 s. In the mono mix of
+    surround sound the centre counts 1, front 0.71, back and side 0.5, low frequencies 0, divided by their
+    sum: nothing clips. Raises UserError if there is no sound.
     """
 
     def __init__(self, path: PathLike) -> None:
         self.path = _local(path)
         self.notes: list[str] = []
         with _opened(self.path) as container:
-            if _audio_stream(container) is None:
+            if _streams(container)[1] is None:
                 raise UserError(f"{path}: there is no sound track in it; give a file with speech.")
 
     @cached_property
     def zero(self) -> Fraction:
-        """The file's own time stamp of our time 0, seconds."""
+        """The file's own time stamp of time 0, seconds."""
         with _opened(self.path) as container:
-            audio, video = _audio_stream(container), _video_stream(container)
-            first = next((frame for frame in _decoded(container, audio, []) if frame.samples), None)
-            if first is None or first.pts is None:
-                return Fraction(0)
-            start = first.pts * first.time_base
-            if video is not None and video.start_time is not None and video.time_base is not None:
-                shown = video.start_time * video.time_base
-                if abs(start - shown) <= MAX_JUMP:
-                    return shown
-            return cast(Fraction, start)
+            video, audio = _streams(container)
+            first = next((frame for frame in _decoded(container, audio, []) if frame.pts is not None), None)
+            start = Fraction(0) if first is None else first.pts * first.time_base
+            shown = start if video is None else (video.start_time or 0) * video.time_base
+            return cast(Fraction, shown if abs(start - shown) <= MAX_JUMP else start)
 
     @cached_property
     def seconds(self) -> Fraction:
-        """Exact length, found by decoding once. Raises UserError below MIN_SECONDS."""
+        """Exact length, found by decoding it all. Raises UserError below MIN_SECONDS."""
         end = Fraction(0)
         for frame, start in self._timed():
             end = start + Fraction(frame.samples, frame.sample_rate)
         if end < MIN_SECONDS:
             raise UserError(
-                f"{self.path}: {float(end):.3f} s of sound; at least {float(MIN_SECONDS):.2f} s (one frame at 25 fps) "
-                "is needed: give a longer recording."
+                f"{self.path}: {float(end):.3f} s of sound; at least {float(MIN_SECONDS):.2f} s, one frame "
+                "at 25 fps, is needed: give a longer recording."
             )
         return end
 
-    def _timed(self) -> Iterator[tuple[av.AudioFrame, Fraction]]:
-        """Decoded frames and the time each starts at, counted in samples while the stamps agree with the count."""
-        expected, zero, damage = Fraction(0), self.zero, list[str]()
-        first = True
+    def _timed(self) -> Iterator[tuple[Any, Fraction]]:
+        """Decoded frames and their start: samples are counted while the (rounded) stamps agree with that."""
+        expected, zero, tolerance, damage = Fraction(0), self.zero, Fraction(0), list[str]()
         with _opened(self.path) as container:
-            for frame in _decoded(container, _audio_stream(container), damage):
+            for frame in _decoded(container, _streams(container)[1], damage):
                 if not frame.samples or not frame.sample_rate:
                     continue
                 start = expected if frame.pts is None else frame.pts * frame.time_base - zero
-                gap = start - expected
-                if abs(gap) > MAX_JUMP:
-                    zero += gap  # the clock was set anew
+                if abs(start - expected) > MAX_JUMP:
+                    zero += start - expected  # the clock was set anew
                     start = expected
-                elif abs(gap) < Fraction(1, 20) and not first:  # stamps are rounded, sample counts are not
+                elif abs(start - expected) <= tolerance:
                     start = expected
-                first = False
                 yield frame, start
-                expected = max(Fraction(0), start + Fraction(frame.samples, frame.sample_rate))
+                expected, tolerance = start + Fraction(frame.samples, frame.sample_rate), Fraction(1, 20)
         if damage and not self.notes:
-            self.notes.append(f"{self.path.name}: {len(damage)} damaged piece(s) of the sound were skipped.")
+            self.notes.append(f"{self.path.name}: {len(damage)} damaged pieces of the sound were skipped.")
 
-    def blocks(self, rate: int, layout: str | None = None) -> Iterator[tuple[NDArray[np.float32], list[str]]]:
-        """Resampled sound: (channels, n) float32 and the channels' names; ``layout`` None keeps the channels."""
-        resampler: av.AudioResampler | None = None
-        form: tuple[str, str, int] | None = None
-        given, skip, expected = 0, 0, Fraction(0)  # samples given, still to be cut
+    def blocks(self, rate: int, layout: str | None = None) -> Iterator[tuple[Samples, list[str]]]:
+        """Resampled sound (channels, n <= rate) float32 and channel names; None keeps the file's layout."""
+        resampler, form = None, None
+        given, skip, expected = 0, 0, Fraction(0)  # samples given, samples to be cut, end of the last frame
 
-        def taken(frames: list[av.AudioFrame]) -> Iterator[tuple[NDArray[np.float32], list[str]]]:
+        def taken(frames: list[av.AudioFrame]) -> Iterator[tuple[Samples, list[str]]]:
             nonlocal given, skip
             for frame in frames:
-                samples = cast(NDArray[np.float32], frame.to_ndarray())[:, skip:]
-                skip = max(0, skip - frame.samples)
-                given += samples.shape[1]
-                if samples.size:
-                    names = [channel.name for channel in frame.layout.channels]
-                    yield np.nan_to_num(samples).clip(-1, 1), names
+                samples = np.nan_to_num(frame.to_ndarray()[:, skip:]).clip(-1, 1)
+                skip, given = max(0, skip - frame.samples), given + samples.shape[1]
+                names = [channel.name for channel in frame.layout.channels]
+                yield from ((samples[:, i : i + rate], names) for i in range(0, samples.shape[1], rate))
 
         for frame, start in self._timed():
-            now = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if start != expected or now != form:
+            if start != expected or form != (frame.format.name, frame.layout.name, frame.sample_rate):
                 if resampler is not None:
                     yield from taken(resampler.resample(None))
+                form = (frame.format.name, frame.layout.name, frame.sample_rate)
                 resampler = av.AudioResampler("fltp", layout or frame.layout, rate)
-                form = now
-                lag = round(start * rate) - given
-                skip = max(0, -lag)
-                names = [
-                    channel.name for channel in (av.AudioLayout(layout) if layout else frame.layout).channels
-                ]
-                while lag > 0:
-                    silence = np.zeros((len(names), min(lag, rate)), np.float32)
-                    lag -= silence.shape[1]
-                    given += silence.shape[1]
-                    yield silence, names
-            assert resampler is not None
-            expected = start + Fraction(frame.samples, frame.sample_rate)
-            frame.pts = None
-            yield from taken(resampler.resample(frame))
+                names = [c.name for c in (av.AudioLayout(layout) if layout else frame.layout).channels]
+                gap = round(start * rate) - given
+                skip = max(0, -gap)
+                for i in range(0, gap, rate):
+                    yield np.zeros((len(names), min(rate, gap - i)), np.float32), names
+                given += max(0, gap)
+            expected, frame.pts = start + Fraction(frame.samples, frame.sample_rate), None
+            yield from taken(cast(av.AudioResampler, resampler).resample(frame))
         if resampler is not None:
             yield from taken(resampler.resample(None))
 
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+    def __iter__(self) -> Iterator[Samples]:
         for samples, names in self.blocks(SAMPLE_RATE):
-            yield _mix(names) @ samples
+            kinds = {"LF": 0.0, "FC": 1.0, "FL": 0.71, "FR": 0.71}
+            weights = np.array([kinds.get(name[:2], 0.5) for name in names], np.float32)
+            yield weights / weights.sum() @ samples if weights.any() else samples.mean(0)
 
-    def read(self, seconds: float | None = None) -> NDArray[np.float32]:
-        """The whole sound, or its first ``seconds``, as one array (N,)."""
+    def read(self, seconds: float | None = None) -> Samples:
+        """All the sound, or its first seconds, as one array (N,)."""
         limit = None if seconds is None else round(seconds * SAMPLE_RATE)
         chunks, total = [np.zeros(0, np.float32)], 0
         for chunk in self:
@@ -773,35 +695,17 @@ class AudioReader:
         return np.concatenate(chunks)[:limit]
 
 
-def _mix(names: list[str]) -> NDArray[np.float32]:
-    """Weights (channels,) of the mono mix; they add up to 1."""
-
-    def weight(name: str) -> float:
-        return (
-            0.0
-            if name.startswith("LFE")
-            else 1.0
-            if name == "FC"
-            else 0.5
-            if name[:1] in "BST"
-            else math.sqrt(0.5)
-        )
-
-    weights = np.array([weight(name) for name in names], np.float32)
-    return weights / weights.sum() if weights.sum() > 0 else np.full(len(names), 1 / len(names), np.float32)
-
-
-# ----------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------------ writing
 
 
 class VideoWriter:
-    """Writes frames and the source's sound; a context manager, and the file appears only when all went well.
+    """Writes frames and a file's sound. A context manager: the file appears only if the block succeeds.
 
-    ``info`` gives size, time base, colour tags and pixel aspect: that of the source, or ``plain_info``. ``audio`` is a file
-    whose sound packets are copied untouched if the container takes them, else encoded as AAC, which ``notes`` says
-    (uncompressed sound in .mp4 is always encoded: no browser or phone plays it there). ``recode_audio`` forces AAC. Sound
-    beyond the end of the video (plus SLACK) is cut. Matroska (.mkv) rounds all times to milliseconds.
-    Raises UserError for a folder, suffix or disk that cannot take the file.
+    ``info`` gives size, time base, colour tags and pixel aspect: the source's, or ``plain_info``. ``audio``:
+    a file whose sound packets are copied untouched if the container takes them, else encoded as AAC, which
+    ``notes`` says; uncompressed sound in .mp4 always is, since no browser or phone plays it there.
+    ``recode_audio`` asks for AAC. Sound that goes on for more than SLACK behind the video is cut. .mkv rounds
+    all times to milliseconds. Raises UserError for an ending, folder, size or disk that cannot take the file.
     """
 
     def __init__(
@@ -815,112 +719,89 @@ class VideoWriter:
         metadata: dict[str, str] | None = None,
     ) -> None:
         self.path, self.info, self.notes = Path(path), info, list[str]()
-        if self.path.suffix.lower() not in SUFFIXES:
+        self._format = FORMATS.get(self.path.suffix.lower(), "")
+        if not self._format:
             raise UserError(
-                f"{path}: a video is written as {', '.join(SUFFIXES)}; choose one of these endings."
+                f"{path}: a video is written as {', '.join(FORMATS)}; choose one of these endings."
             )
         if not self.path.absolute().parent.is_dir():
             raise UserError(f"{path}: the folder does not exist; create it or choose another.")
-        self._lossless, self._end, self._last_pts = lossless, Fraction(0), -1
-        self._sound: Iterator[tuple[Fraction, av.Packet[Any]]] = iter(())
-        self._waiting: tuple[Fraction, av.Packet[Any]] | None = None
+        self._rgb, self._end, self._last_pts = lossless, Fraction(0), -1
+        self._sound: Generator[Any, None, None] = (None for _ in ())
+        self._waiting: Any = None  # a sound packet whose time has not come
         self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         reader = None if audio is None else AudioReader(audio)
-        with self._guarded():
-            format = {".mkv": "matroska", ".mov": "mov"}.get(self.path.suffix.lower(), "mp4")
-            options = (
-                {"avoid_negative_ts": "disabled"} if format == "matroska" else {"movflags": "+faststart"}
-            )
-            self._container = av.open(f"file:{self._part}", "w", format=format, container_options=options)
-            self._container.metadata.update(metadata or {})
-            self._video = self._add_video(format)
-            if reader is not None:
-                self._add_sound(reader, format, recode_audio)
-
-    def _add_video(self, format: str) -> av.VideoStream:
-        info, odd = self.info, self.info.width % 2 or self.info.height % 2
-        if self._lossless:
-            codec, self._pixels, options = "libx264rgb", "rgb24", {"qp": "0", "preset": "ultrafast"}
-        elif odd and format != "mov":
-            codec, self._pixels = "libvpx-vp9", "yuv420p"
-            options = {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "1"}
-            self.notes.append(
-                f"{info.width}x{info.height} has an odd side, which H.264 cannot hold: encoded as VP9."
-            )
-        else:
-            codec, self._pixels, options = "libx264", "yuv420p", {"crf": "16", "preset": "fast"}
-            if odd:
-                self._pixels = "yuv444p"
-                self.notes.append(
-                    f"{info.width}x{info.height} has an odd side: encoded as H.264 4:4:4; use .mp4 for VP9."
-                )
-        stream = self._container.add_stream(
-            codec, rate=info.fps, options=options, width=info.width, height=info.height
+        # Matroska holds the negative stamps of codecs that start before 0; its muxer would rather shift all.
+        options = (
+            {"avoid_negative_ts": "disabled"} if self._format == "matroska" else {"movflags": "+faststart"}
         )
-        stream.pix_fmt = self._pixels
-        stream.time_base = info.time_base
-        context = stream.codec_context
-        context.time_base = info.time_base
-        context.sample_aspect_ratio = info.pixel_aspect
-        context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
-        if not self._lossless:
-            context.colorspace, context.color_range = info.color.matrix, info.color.range
+        with self._guarded():
+            self._container = av.open(
+                f"file:{self._part}", "w", format=self._format, container_options=options
+            )
+            self._container.metadata.update(metadata or {})
+            self._video = self._add_video()
+            if reader is not None:
+                self._add_sound(reader, recode_audio)
+
+    def _add_video(self) -> Any:
+        info = self.info
+        codec, options = "libx264", {"crf": "16", "preset": "fast"}
+        if self._rgb:
+            codec, options = "libx264rgb", {"qp": "0", "preset": "ultrafast"}
+        elif info.width % 2 or info.height % 2:
+            if self._format == "mov":
+                raise UserError(
+                    f"{self.path}: .mov cannot hold {info.width}x{info.height}, an odd size; write .mp4."
+                )
+            codec, options = "libvpx-vp9", {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6"}
+            self.notes.append(
+                f"{info.width}x{info.height} has an odd side, which H.264 cannot: encoded as VP9."
+            )
+        stream: Any = self._container.add_stream(codec, rate=info.fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = (
+            info.width,
+            info.height,
+            "rgb24" if self._rgb else "yuv420p",
+        )
+        stream.time_base = stream.codec_context.time_base = info.time_base
+        stream.codec_context.sample_aspect_ratio = info.pixel_aspect
+        stream.codec_context.color_primaries = info.color.primaries
+        stream.codec_context.color_trc = info.color.transfer
+        if not self._rgb:
+            stream.codec_context.colorspace, stream.codec_context.color_range = (
+                info.color.matrix,
+                info.color.range,
+            )
         return stream
 
-    def _add_sound(self, reader: AudioReader, format: str, recode: bool) -> None:
+    def _add_sound(self, reader: AudioReader, recode: bool) -> None:
+        name, mp4 = reader.path.name, self._format == "mp4"
         with _opened(reader.path) as source:
-            audio = _audio_stream(source)
-            assert audio is not None
-            codec = audio.codec_context.codec.canonical_name
-            raw = codec.startswith("pcm") and format == "mp4"
-            if not recode and not raw and _takes(format, audio):
-                stream = self._container.add_stream_from_template(audio)
-                self._sound = self._copied(reader, stream)
+            audio = _streams(source)[1]
+            codec, rate = audio.codec_context.codec.canonical_name, audio.codec_context.sample_rate
+            layout = "mono" if audio.codec_context.channels == 1 else "stereo"
+            raw = codec.startswith("pcm") and mp4
+            if not recode and not raw and _takes(self._format, audio):
+                self._sound = _copied(reader, self._container.add_stream_from_template(audio))
+                if mp4 and codec not in ("aac", "mp3", "opus", "flac"):
+                    self.notes.append(
+                        f"{name}: its {codec} sound is copied untouched; browsers may need AAC."
+                    )
                 return
-            rate, channels = audio.codec_context.sample_rate, audio.codec_context.channels
-        rates = av.Codec("aac", "w").audio_rates or []
-        rate = rate if rate in rates else 48_000
-        encoder = self._container.add_stream("aac", rate=rate)
-        encoder.layout = layout = "mono" if channels == 1 else "stereo"  # type: ignore[assignment]
-        encoder.bit_rate = 96_000 * (1 if channels == 1 else 2)
-        self._sound = self._encoded(reader, encoder, rate, layout)
-        way = "" if recode else "; .mov or .mkv would keep it untouched" if codec.startswith("pcm") else ""
-        self.notes.append(f"{reader.path.name}: the sound was encoded from {codec} to AAC{way}.")
-
-    def _copied(self, reader: AudioReader, stream: Any) -> Iterator[tuple[Fraction, av.Packet[Any]]]:
-        with _opened(reader.path) as source:
-            last = None
-            for packet in source.demux(_audio_stream(source)):
-                if packet.dts is None and packet.pts is None:
-                    continue
-                base = packet.time_base
-                shift = round(reader.zero / base)
-                dts = (packet.pts if packet.dts is None else packet.dts) - shift
-                dts = dts if last is None else max(dts, last + 1)
-                packet.pts = max(dts, dts if packet.pts is None else packet.pts - shift)
-                packet.dts = last = dts
-                packet.stream = stream
-                yield packet.pts * base, packet
-
-    def _encoded(
-        self, reader: AudioReader, stream: Any, rate: int, layout: str
-    ) -> Iterator[tuple[Fraction, av.Packet[Any]]]:
-        given = 0
-        for samples, _ in reader.blocks(rate, layout):
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
-            frame.sample_rate, frame.pts, frame.time_base = rate, given, Fraction(1, rate)
-            given += samples.shape[1]
-            for packet in stream.encode(frame):
-                yield packet.pts * packet.time_base, packet
-        for packet in stream.encode(None):
-            yield packet.pts * packet.time_base, packet
+        rate = rate if rate in (av.Codec("aac", "w").audio_rates or ()) else 48_000
+        encoder: Any = self._container.add_stream("aac", rate=rate)
+        encoder.layout, encoder.bit_rate = layout, 96_000 if layout == "mono" else 192_000
+        self._sound = _encoded(reader, encoder, rate, layout)
+        way = "; .mov or .mkv would keep it as it is" if raw else ""
+        self.notes.append(f"{name}: its {codec} sound is encoded as AAC{way}.")
 
     def write(self, frame: Frame, image: Pixels | None = None) -> None:
         """Append a frame, shown from ``frame.time``; ``image`` (H, W, 3) uint8 replaces the frame's own."""
         image = frame.image if image is None else image
         if image.shape != (self.info.height, self.info.width, 3) or image.dtype != np.uint8:
             raise ValueError(
-                f"a frame of {image.shape} {image.dtype}, not {(self.info.height, self.info.width, 3)} uint8"
+                f"{image.shape} {image.dtype} is not ({self.info.height}, {self.info.width}, 3) uint8"
             )
         pts = round(frame.time / self.info.time_base)
         if pts <= self._last_pts:
@@ -936,34 +817,25 @@ class VideoWriter:
             self._feed(frame.time)
 
     def _native(self, frame: Frame, image: Pixels) -> av.VideoFrame:
-        color = self.info.color
-        if self._pixels == "rgb24":
+        if self._rgb:
             return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        if self._pixels == "yuv444p":
-            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            native = rgb.reformat(
-                format="yuv444p",
-                interpolation=_EXACT,
-                dst_colorspace=color.matrix,
-                dst_color_range=color.range,
-            )
-        else:
-            native = _to_yuv(image, color)
-            if frame.yuv is not None and frame.yuv[0].shape == image.shape[:2]:
-                # Both conversions round alike, so their difference is the change alone: zero where nothing changed.
-                before = _planes(_to_yuv(frame.image, color))
-                for new, old, own in zip(_planes(native), before, frame.yuv, strict=True):
-                    new[:] = (own.astype(np.int16) + new - old).clip(0, 255)
+        color = self.info.color
+        native = _to_yuv(image, color)
+        if frame.yuv is not None and frame.yuv[0].shape == image.shape[:2]:
+            # Both conversions round alike: their difference is the change alone, and 0 where nothing changed.
+            before = _planes(_to_yuv(frame.image, color))
+            for new, old, own in zip(_planes(native), before, frame.yuv, strict=True):
+                new[:] = (own.astype(np.int16) + new - old).clip(0, 255)
         native.colorspace, native.color_range = color.matrix, color.range
         return native
 
     def _feed(self, until: Fraction) -> None:
-        """Mux sound up to a time: in step with the picture, or the muxer would have to hold it all."""
+        """Mux sound up to a time: in step with the picture, or the muxer holds one until the other comes."""
         while True:
             self._waiting = self._waiting or next(self._sound, None)
-            if self._waiting is None or self._waiting[0] >= until:
+            if self._waiting is None or self._waiting.pts * self._waiting.time_base >= until:
                 return
-            self._container.mux(self._waiting[1])
+            self._container.mux(self._waiting)
             self._waiting = None
 
     def close(self) -> None:
@@ -971,15 +843,15 @@ class VideoWriter:
         with self._guarded():
             self._container.mux(self._video.encode(None))
             self._feed(self._end + SLACK)
+            self._sound.close()
             self._container.close()
-            os.replace(self._part, self.path)
+            self._part.replace(self.path)
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        try:
+        with suppress(av.error.FFmpegError, OSError, AttributeError, ValueError):
+            self._sound.close()
             self._container.close()
-        except (av.error.FFmpegError, AttributeError, ValueError):
-            pass
         self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> VideoWriter:
@@ -997,38 +869,59 @@ class VideoWriter:
             yield
         except BaseException as error:
             self.abort()
-            if isinstance(error, (av.error.FFmpegError, OSError)):
-                reason = getattr(error, "strerror", None) or error
-                raise UserError(
-                    f"{self.path}: cannot be written ({reason}); check free space and permissions of the folder."
-                ) from error
-            raise
+            if not isinstance(error, (av.error.FFmpegError, OSError)):
+                raise
+            raise UserError(
+                f"{self.path}: cannot be written ({_reason(error)}); check the folder's rights and space."
+            ) from error
 
 
-def _takes(format: str, audio: av.AudioStream) -> bool:
-    """Whether a container of this format takes the stream's packets as they are: ask the muxer itself."""
+def _takes(format: str, audio: Any) -> bool:
+    """Whether a container of this format takes the stream's packets as they are: its muxer is asked."""
     try:
         with av.open(io.BytesIO(), "w", format=format) as trial:
             trial.add_stream_from_template(audio)
             trial.start_encoding()
-        return True
     except (av.error.FFmpegError, ValueError):
         return False
+    return True
+
+
+def _copied(reader: AudioReader, stream: Any) -> Generator[Any, None, None]:
+    """The file's sound packets, moved so that the reader's time 0 is 0."""
+    with _opened(reader.path) as source:
+        last = -math.inf
+        for packet in source.demux(_streams(source)[1]):
+            if packet.pts is None and packet.dts is None:
+                continue
+            shift = round(reader.zero / packet.time_base)
+            dts = max(last + 1, (packet.pts if packet.dts is None else packet.dts) - shift)
+            packet.pts = max(dts, dts if packet.pts is None else packet.pts - shift)
+            packet.dts = last = dts
+            packet.stream = stream
+            yield packet
+
+
+def _encoded(reader: AudioReader, stream: Any, rate: int, layout: str) -> Generator[Any, None, None]:
+    given = 0
+    for samples, _ in reader.blocks(rate, layout):
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, given, Fraction(1, rate)
+        given += samples.shape[1]
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
 
 
 def plain_info(width: int, height: int, fps: Fraction | float = PICTURE_FPS) -> MediaInfo:
-    """Info for writing frames that come from no file: BT.709, limited range, constant frame rate."""
+    """For VideoWriter, when the frames come from no file: BT.709, limited range, constant frame rate."""
     rate = Fraction(fps).limit_denominator(1001)
     return MediaInfo(Path(), "video", width, height, fps=rate, time_base=1 / rate)
 
 
 def read_clip(path: PathLike, max_seconds: float | None = None) -> Clip:
-    """Read a short video into memory, at most ``max_seconds`` of it; no sound track gives an empty ``audio``."""
+    """Read a short video, or its first seconds, into memory; without a sound track, ``audio`` is empty."""
     reader = VideoReader(path, planes=False)
-    frames = []
-    for frame in reader:
-        if max_seconds is not None and frame.time >= max_seconds:
-            break
-        frames.append(frame.image)
+    wanted = takewhile(lambda frame: max_seconds is None or frame.time < max_seconds, reader)
+    frames = [frame.image for frame in wanted]
     audio = AudioReader(path).read(max_seconds) if reader.info.has_audio else np.zeros(0, np.float32)
     return Clip(np.stack(frames), reader.info.fps, audio)

@@ -1,0 +1,673 @@
+"""Media: frame counts, time stamps, pixels, sound packets, memory and broken files, on clips made here."""
+
+from __future__ import annotations
+
+import io
+import os
+import wave
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from moditalker import media
+from moditalker.errors import UserError
+from moditalker.media import (
+    AudioReader,
+    Frame,
+    Picture,
+    VideoReader,
+    VideoWriter,
+    open_source,
+    plain_info,
+    plan_frames,
+    probe,
+    read_clip,
+    read_picture,
+)
+
+BASE = Fraction(1, 90_000)
+
+
+def pattern(count: int, width: int = 64, height: int = 48) -> Iterator[np.ndarray]:
+    """Smooth coloured frames, each different from all others."""
+    y, x = np.mgrid[:height, :width]
+    for i in range(count):
+        red = 40 + 2 * i % 180
+        yield np.stack([np.full_like(x, red), 60 + 100 * x // width, 80 + 90 * y // height], -1).astype(
+            np.uint8
+        )
+
+
+def make(
+    path: Path,
+    frames: list[np.ndarray] | None = None,
+    *,
+    fps: Fraction | int = 25,
+    stamps: list[int] | None = None,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    rotation: int = 0,
+    audio: str | None = None,
+    rate: int = 44_100,
+    layout: str = "stereo",
+    seconds: float = 1.0,
+    audio_start: float = 0.0,
+    context: dict[str, Any] | None = None,
+) -> Path:
+    """Write a test clip with PyAV alone (independent of VideoWriter)."""
+    base = 1 / Fraction(fps) if codec.startswith("mpeg") else BASE
+    with av.open(str(path), "w", options={"movflags": "+faststart"} if path.suffix == ".mp4" else {}) as out:
+        video = sound = None
+        if frames is not None:
+            height, width = frames[0].shape[:2]
+            video = out.add_stream(codec, rate=fps, width=width, height=height, options=options or {})
+            video.pix_fmt, video.time_base = pixels, base
+            video.codec_context.time_base = base
+            for name, value in (context or {}).items():
+                setattr(video.codec_context, name, value)
+            if rotation:
+                video.set_display_rotation(rotation)
+        if audio is not None:
+            sound = out.add_stream(audio, rate=rate)
+            sound.layout = layout
+        if video is not None and frames is not None:
+            step = round(1 / Fraction(fps) / base)
+            for i, image in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixels)
+                frame.pts, frame.time_base = (stamps[i] if stamps else i * step), base
+                frame.duration = step
+                out.mux(video.encode(frame))
+            out.mux(video.encode(None))
+        if sound is not None:
+            resampler = av.AudioResampler(sound.format, layout, rate)
+            channels = sound.layout.nb_channels
+            tone = tone_at(rate, seconds)
+            frame = av.AudioFrame.from_ndarray(
+                np.repeat(tone[None], channels, 0), format="fltp", layout=layout
+            )
+            frame.sample_rate = rate
+            start = round(audio_start * rate)
+            for piece in resampler.resample(frame):
+                piece.pts, piece.time_base, start = start, Fraction(1, rate), start + piece.samples
+                out.mux(sound.encode(piece))
+            out.mux(sound.encode(None))
+    return path
+
+
+def tone_at(rate: int, seconds: float) -> np.ndarray:
+    """A quiet tone with one loud click in the middle."""
+    tone = 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)
+    middle = len(tone) // 2
+    tone[middle : middle + max(1, rate // 2000)] = 0.9
+    return tone.astype(np.float32)
+
+
+def packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def plain_frames(path: Path) -> list[tuple[Fraction, np.ndarray]]:
+    """Frames as PyAV decodes them without our reader."""
+    with av.open(str(path)) as container:
+        return [(f.pts * f.time_base, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+
+
+# ------------------------------------------------------------------------------------------ reading video
+
+
+@pytest.mark.parametrize("fps", [25, Fraction(30_000, 1001), Fraction(24_000, 1001), 60, 12])
+def test_frame_rates(tmp_path: Path, fps: Fraction | int) -> None:
+    path = make(tmp_path / "a.mp4", list(pattern(20)), fps=fps)
+    reader = VideoReader(path)
+    assert abs(reader.info.fps - fps) < Fraction(1, 50)
+    assert reader.info.frames == 20
+    frames = list(reader)
+    step = round(1 / Fraction(fps) / BASE)
+    assert [frame.time for frame in frames] == [i * step * BASE for i in range(20)]
+    assert {frame.duration for frame in frames} == {step * BASE}
+    for frame, (_, image) in zip(frames, plain_frames(path), strict=True):
+        assert np.array_equal(frame.image, image)
+    assert reader.notes == []
+
+
+def test_variable_frame_rate_survives_reading_and_writing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    stamps = np.concatenate([[0], np.cumsum(rng.integers(1500, 9000, 29))]).tolist()
+    path = make(tmp_path / "a.mp4", list(pattern(30)), stamps=stamps)
+    reader = VideoReader(path)
+    frames = list(reader)
+    assert [frame.time for frame in frames] == [stamp * BASE for stamp in stamps]
+    with VideoWriter(tmp_path / "b.mp4", reader.info) as writer:
+        for frame in frames:
+            writer.write(frame)
+    again = list(VideoReader(tmp_path / "b.mp4"))
+    assert [(f.time, f.duration) for f in again] == [(f.time, f.duration) for f in frames]
+
+
+def test_rotation_tag(tmp_path: Path) -> None:
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:24, :32] = (250, 20, 20)
+    for degrees in (90, 180, -90):
+        path = make(tmp_path / f"{degrees}.mp4", [image] * 3, rotation=degrees)
+        reader = VideoReader(path)
+        frame = next(iter(reader))
+        wanted = np.rot90(image, degrees // 90)
+        assert frame.image.shape == wanted.shape == (reader.info.height, reader.info.width, 3)
+        assert np.abs(frame.image.astype(int) - wanted).mean() < 6
+        with VideoWriter(tmp_path / "out.mp4", reader.info) as writer:
+            for frame in reader:
+                writer.write(frame)
+        (_, seen), *_ = plain_frames(tmp_path / "out.mp4")  # no tag is left, the pixels stand upright
+        assert np.abs(seen.astype(int) - wanted).mean() < 6
+
+
+def test_ten_bits(tmp_path: Path) -> None:
+    image = next(pattern(1))
+    path = make(tmp_path / "a.mkv", [image] * 2, codec="ffv1", pixels="yuv420p10le")
+    seen = next(iter(VideoReader(path))).image
+    assert np.abs(seen.astype(int) - image).mean() < 2
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_hdr_is_tone_mapped(tmp_path: Path, transfer: int) -> None:
+    grey = np.repeat(np.linspace(10, 245, 64).astype(np.uint8)[None, :, None], 48, 0).repeat(3, 2)
+    tags = {"color_trc": transfer, "color_primaries": 9, "colorspace": 9}
+    path = make(tmp_path / "a.mkv", [grey] * 2, codec="ffv1", pixels="yuv420p10le", context=tags)
+    reader = VideoReader(path)
+    row = next(iter(reader)).image[20].astype(int)
+    assert (np.diff(row[:, 0]) >= 0).all()  # brighter stays brighter
+    assert np.ptp(row, axis=1).max() <= 2  # grey stays grey
+    assert row[-1, 0] >= 250
+    assert row[0, 0] < 30
+    diffuse_white = {16: 0.58, 18: 0.75}[transfer]  # code value of 203 cd/m2
+    at_white = row[np.abs(grey[20, :, 0] / 255 - diffuse_white).argmin(), 0]
+    assert 220 <= at_white <= 250
+    assert "HDR" in reader.notes[0]
+    assert reader.info.color.transfer == 1
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "mpg", "open"])
+def test_backwards_is_forwards_reversed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(media, "CHUNK_BYTES", 0)  # chunks of 8 frames
+    options = {"g": "12", "bf": "2"}
+    if kind == "mpg":
+        path = make(tmp_path / "a.mpg", list(pattern(60)), codec="mpeg1video", options=options)
+    else:
+        options |= {"x264-params": "open-gop=1"} if kind == "open" else {}
+        path = make(tmp_path / f"a.{'mp4' if kind == 'open' else kind}", list(pattern(60)), options=options)
+    reader = VideoReader(path)
+    forward = list(reader)
+    backward = list(reversed(reader))
+    assert [frame.index for frame in backward] == list(range(len(forward)))[::-1]
+    for a, b in zip(forward, backward[::-1], strict=True):
+        assert (a.index, a.time, a.duration) == (b.index, b.time, b.duration)
+        assert np.array_equal(a.image, b.image)
+        assert a.yuv is not None
+        assert b.yuv is not None
+        assert all(np.array_equal(p, q) for p, q in zip(a.yuv, b.yuv, strict=True))
+
+
+def test_memory_does_not_grow_with_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "CHUNK_BYTES", 4 << 20)
+    images = list(pattern(125, 320, 240))
+    path = make(tmp_path / "a.mp4", images, options={"g": "50", "preset": "ultrafast"})
+    del images
+    reader = VideoReader(path)
+    process = psutil.Process()
+
+    def peak(seconds: int) -> float:
+        top = 0
+        for i, _ in enumerate(plan_frames(reader, Fraction(seconds))):
+            if i % 50 == 0:
+                top = max(top, process.memory_info().rss)
+        return top / 2**20
+
+    peak(6)
+    short = peak(12)
+    assert peak(60) <= short + 25
+
+
+# ------------------------------------------------------------------------------------------- planning time
+
+
+def test_plan_gives_the_frames_of_the_speech(tmp_path: Path) -> None:
+    reader = VideoReader(make(tmp_path / "a.mp4", list(pattern(50))))
+    for seconds in (Fraction(1), Fraction(3, 2), Fraction(101, 100), Fraction(4, 100)):
+        frames = list(plan_frames(reader, seconds))
+        assert len(frames) == -(-seconds * 25 // 1)
+        assert [frame.index for frame in frames] == list(range(len(frames)))
+    for seconds in (Fraction(191, 100), Fraction(2), Fraction(209, 100)):  # the padding of audio codecs
+        assert len(list(plan_frames(reader, seconds))) == 50
+
+
+def test_plan_extends_the_source(tmp_path: Path) -> None:
+    reader = VideoReader(make(tmp_path / "a.mp4", list(pattern(5)), fps=10))
+
+    def plan(extend: str) -> list[Frame]:
+        return list(plan_frames(reader, Fraction(16, 10), extend))
+
+    frames = plan("pingpong")
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
+    assert [frame.time for frame in frames] == [Fraction(i, 10) for i in range(16)]
+    first = {frame.index: frame.image for frame in frames[:5]}
+    assert all(np.array_equal(frame.image, first[frame.index]) for frame in frames)
+    assert [frame.index for frame in plan("loop")] == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
+    assert [frame.index for frame in plan("hold")] == [0, 1, 2, 3] + [4] * 12
+    assert len(plan("none")) == 5
+    with pytest.raises(UserError, match="pingpong"):
+        plan("bounce")
+
+
+def test_plan_keeps_variable_durations_both_ways(tmp_path: Path) -> None:
+    stamps = [0, 3000, 9000, 12_000]
+    reader = VideoReader(make(tmp_path / "a.mp4", list(pattern(4)), stamps=stamps))
+    frames = list(plan_frames(reader, Fraction(1, 2)))
+    durations = {frame.index: frame.duration for frame in frames[:4]}
+    assert [frame.index for frame in frames][:7] == [0, 1, 2, 3, 2, 1, 0]
+    assert all(b.time - a.time == durations[a.index] for a, b in pairwise(frames))
+
+
+def test_plan_of_one_frame_and_of_a_picture(tmp_path: Path) -> None:
+    reader = VideoReader(make(tmp_path / "a.mp4", list(pattern(1))))
+    assert len(list(plan_frames(reader, Fraction(1)))) == 25
+    Image.fromarray(next(pattern(1))).save(tmp_path / "a.png")
+    source = open_source(tmp_path / "a.png")
+    for seconds, count in ((Fraction(1), 25), (Fraction(101, 100), 26), (Fraction(1, 20), 2)):
+        frames = list(plan_frames(source, seconds))
+        assert len(frames) == count
+        assert [frame.time for frame in frames] == [Fraction(i, 25) for i in range(count)]
+
+
+# ----------------------------------------------------------------------------------------------- pictures
+
+
+def test_alpha_is_shown_on_white(tmp_path: Path) -> None:
+    image = np.zeros((40, 30, 4), np.uint8)
+    image[:20] = (200, 100, 50, 255)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    pixels, notes = read_picture(tmp_path / "a.png")
+    assert np.array_equal(pixels[0, 0], (200, 100, 50))
+    assert np.array_equal(pixels[-1, 0], (255, 255, 255))
+    assert "white" in notes[0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:20, :30] = (250, 250, 250)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    turned = {
+        1: image,
+        2: image[:, ::-1],
+        3: image[::-1, ::-1],
+        4: image[::-1],
+        5: image.swapaxes(0, 1),
+        6: np.rot90(image, -1),
+        7: image[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(image),
+    }[orientation]
+    pixels, _ = read_picture(tmp_path / "a.jpg")
+    info = probe(tmp_path / "a.jpg")
+    assert (info.height, info.width) == pixels.shape[:2] == turned.shape[:2]
+    assert np.abs(pixels.astype(int) - turned).mean() < 5
+
+
+def test_sixteen_bits_grey_and_palette(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(32, 0)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    pixels, _ = read_picture(tmp_path / "a.png")
+    assert np.abs(pixels[0, :, 1].astype(float) - ramp[0] / 257).max() <= 0.51
+    Image.fromarray(next(pattern(1))).quantize(16).save(tmp_path / "p.png")
+    assert read_picture(tmp_path / "p.png")[0].shape == (48, 64, 3)
+
+
+def test_huge_picture_is_reduced(tmp_path: Path) -> None:
+    Image.new("L", (12_000, 9000), 120).save(tmp_path / "a.jpg")
+    picture = Picture(tmp_path / "a.jpg")
+    assert picture.info.width / picture.info.height == pytest.approx(4 / 3, abs=2e-3)
+    assert picture.info.width * picture.info.height <= media.LEVEL_PIXELS
+    assert picture.info.width % 2 == picture.info.height % 2 == 0
+    assert "12000x9000" in picture.notes[0]
+
+
+# --------------------------------------------------------------------------------------------------- sound
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "rate", "layout"),
+    [
+        ("aac", ".m4a", 44_100, "stereo"),
+        ("aac", ".mp4", 48_000, "5.1"),
+        ("libmp3lame", ".mp3", 44_100, "mono"),
+        ("pcm_s16le", ".wav", 8000, "mono"),
+        ("pcm_f32le", ".wav", 96_000, "stereo"),
+        ("libopus", ".webm", 48_000, "stereo"),
+        ("flac", ".flac", 22_050, "mono"),
+    ],
+)
+def test_sound_is_read_as_mono_16_khz(
+    tmp_path: Path, codec: str, suffix: str, rate: int, layout: str
+) -> None:
+    path = make(tmp_path / f"a{suffix}", audio=codec, rate=rate, layout=layout, seconds=2)
+    reader = AudioReader(path)
+    chunks = list(reader)
+    sound = np.concatenate(chunks)
+    assert sound.dtype == np.float32
+    assert 0 <= reader.seconds - 2 < Fraction(6, 100)  # the last codec frame is padded
+    assert abs(len(sound) - reader.seconds * 16_000) <= 16
+    assert max(map(len, chunks)) <= 16_000
+    click = np.abs(sound - np.convolve(sound, np.ones(5) / 5, "same")).argmax()
+    assert abs(click - 16_000) <= 12  # heard where it was written, within 0.75 ms
+    quiet = sound[4000:12_000]
+    assert np.sqrt((quiet**2).mean()) == pytest.approx(
+        0.1 / np.sqrt(2), rel=0.12
+    )  # no channel count changes loudness
+
+
+def test_sound_keeps_its_offset_to_the_picture(tmp_path: Path) -> None:
+    path = make(
+        tmp_path / "a.mkv", list(pattern(50)), audio="pcm_s16le", rate=16_000, layout="mono", audio_start=0.5
+    )
+    reader = AudioReader(path)
+    sound = reader.read()
+    assert reader.seconds == Fraction(3, 2)
+    assert not sound[:7990].any()
+    assert np.abs(sound).argmax() == pytest.approx(16_000, abs=12)
+    with VideoWriter(tmp_path / "b.mov", VideoReader(path).info, path) as writer:
+        for frame in VideoReader(path):
+            writer.write(frame)
+    assert np.abs(AudioReader(tmp_path / "b.mov").read()).argmax() == pytest.approx(16_000, abs=12)
+
+
+def test_gaps_in_sound_become_silence(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as out:
+        stream = out.add_stream("pcm_s16le", rate=16_000)
+        stream.layout = "mono"
+        for i in [*range(10), *range(20, 30)]:  # 0.1 s each
+            frame = av.AudioFrame.from_ndarray(
+                np.full((1, 1600), 8000, np.int16), format="s16", layout="mono"
+            )
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, i * 1600, Fraction(1, 16_000)
+            out.mux(stream.encode(frame))
+    reader = AudioReader(tmp_path / "a.mkv")
+    sound = reader.read()
+    assert reader.seconds == 3
+    assert not sound[16_100:31_900].any()
+    assert (np.abs(sound[33_000:47_000] - 0.244) < 0.01).all()
+
+
+# -------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "out", "untouched"),
+    [
+        ("aac", ".m4a", ".mp4", True),
+        ("aac", ".m4a", ".mkv", True),
+        ("libmp3lame", ".mp3", ".mp4", True),
+        ("mp2", ".mpg", ".mp4", True),
+        ("ac3", ".ac3", ".mp4", True),
+        ("flac", ".flac", ".mp4", True),
+        ("libopus", ".ogg", ".mp4", True),
+        ("pcm_s16le", ".wav", ".mov", True),
+        ("pcm_s16le", ".wav", ".mkv", True),
+        ("pcm_s16le", ".wav", ".mp4", False),
+        ("libopus", ".ogg", ".mov", False),
+    ],
+)
+def test_sound_packets_are_copied(tmp_path: Path, codec: str, suffix: str, out: str, untouched: bool) -> None:
+    audio = make(tmp_path / f"a{suffix}", audio=codec, rate=48_000, seconds=2)
+    seconds = AudioReader(audio).seconds
+    Image.fromarray(next(pattern(1))).save(tmp_path / "a.png")
+    source = open_source(tmp_path / "a.png")
+    with VideoWriter(tmp_path / f"b{out}", source.info, audio) as writer:
+        frames = [writer.write(frame) for frame in plan_frames(source, seconds)]
+    if untouched:
+        assert b"".join(packets(tmp_path / f"b{out}")) == b"".join(packets(audio))
+        assert [("browsers" in note) for note in writer.notes] == [True] * (codec in ("mp2", "ac3"))
+    else:
+        assert "AAC" in writer.notes[0]
+        assert len(packets(tmp_path / f"b{out}")) > 80
+    seen = AudioReader(tmp_path / f"b{out}").read()
+    heard = AudioReader(audio).read()
+    click = [np.abs(sound - np.convolve(sound, np.ones(5) / 5, "same")).argmax() for sound in (seen, heard)]
+    assert abs(click[0] - click[1]) <= 20  # Matroska: milliseconds
+    assert len(list(VideoReader(tmp_path / f"b{out}"))) == len(frames) == -(-seconds * 25 // 1)
+
+
+def test_sound_ends_with_the_video(tmp_path: Path) -> None:
+    audio = make(tmp_path / "a.m4a", audio="aac", seconds=4)
+    with VideoWriter(tmp_path / "b.mp4", plain_info(64, 48), audio) as writer:
+        for i, image in enumerate(pattern(25)):
+            writer.write(Frame(i, Fraction(i, 25), Fraction(1, 25), image))
+    assert packets(tmp_path / "b.mp4") == packets(audio)[: len(packets(tmp_path / "b.mp4"))]
+    assert 1.0 <= AudioReader(tmp_path / "b.mp4").seconds <= 1.13
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        video = container.streams.video[0]
+        assert video.duration * video.time_base == 1
+        assert video.average_rate == 25
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("size", [(64, 48), (63, 47)])
+def test_lossless_is_lossless(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8) for _ in range(5)]
+    with VideoWriter(tmp_path / f"a{suffix}", plain_info(*size), lossless=True) as writer:
+        for i, image in enumerate(images):
+            writer.write(Frame(i, Fraction(i, 25), Fraction(1, 25), image))
+    for image, (_, plain), frame in zip(
+        images, plain_frames(tmp_path / f"a{suffix}"), VideoReader(tmp_path / f"a{suffix}"), strict=True
+    ):
+        assert np.array_equal(image, plain)
+        assert np.array_equal(image, frame.image)
+
+
+@pytest.mark.parametrize(("width", "height"), [(63, 48), (64, 47), (63, 47)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_odd_sizes_stay(tmp_path: Path, width: int, height: int, suffix: str) -> None:
+    images = list(pattern(5, width, height))
+    with VideoWriter(tmp_path / f"a{suffix}", plain_info(width, height)) as writer:
+        for i, image in enumerate(images):
+            writer.write(Frame(i, Fraction(i, 25), Fraction(1, 25), image))
+    assert "odd" in writer.notes[0]
+    frames = plain_frames(tmp_path / f"a{suffix}")
+    assert len(frames) == 5
+    for image, (_, seen) in zip(images, frames, strict=True):
+        assert seen.shape == image.shape
+        assert np.abs(seen.astype(int) - image).mean() < 3
+
+
+@pytest.mark.parametrize("matrix", [1, 2, 6])
+@pytest.mark.parametrize("span", [1, 2])
+def test_colours_do_not_shift(tmp_path: Path, matrix: int, span: int) -> None:
+    """The encoder gets the source's own samples where nothing was painted; the mean holds where it was."""
+    images = [np.clip(image.astype(int) + 30, 0, 255).astype(np.uint8) for image in pattern(4)]
+    tags = {"colorspace": matrix, "color_range": span, "color_primaries": matrix, "color_trc": matrix}
+    path = make(tmp_path / "a.mkv", images, codec="ffv1", context=tags)
+    reader = VideoReader(path)
+    with VideoWriter(tmp_path / "b.mp4", reader.info) as writer:
+        writer._video.options = {"qp": "0"}  # H.264 without loss in YUV: what is read is what the encoder got
+        for frame in reader:
+            painted = frame.image.copy()
+            painted[16:32, 16:32] += 10
+            writer.write(frame, painted)
+    with av.open(str(path)) as a, av.open(str(tmp_path / "b.mp4")) as b:
+        for source, result in zip(a.decode(video=0), b.decode(video=0), strict=True):
+            own = [plane.astype(int) for plane in media._planes(source)]
+            got = [plane.astype(int) for plane in media._planes(result)]
+            change = got[0] - own[0]
+            assert not change[:16].any()
+            assert not change[32:].any()
+            assert change[16:32, 16:32].mean() == pytest.approx(10 * (219 / 255 if span == 1 else 1), abs=0.3)
+            for p, q in zip(own[1:], got[1:], strict=True):
+                assert np.abs(q - p).max() <= 1
+            assert (result.colorspace, max(1, result.color_range)) == (matrix, span)  # not said is limited
+            assert (result.color_primaries, result.color_trc) == (matrix, matrix)
+
+
+def test_pixel_aspect_and_metadata(tmp_path: Path) -> None:
+    tags = {"sample_aspect_ratio": Fraction(16, 15)}
+    path = make(tmp_path / "a.mp4", list(pattern(3)), context=tags)
+    with VideoWriter(tmp_path / "b.mp4", VideoReader(path).info, metadata={"comment": "synthetic"}) as writer:
+        for frame in VideoReader(path):
+            writer.write(frame)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 15)
+        assert container.metadata["comment"] == "synthetic"
+
+
+def test_nothing_half_written_stays(tmp_path: Path) -> None:
+    out = tmp_path / "b.mp4"
+    out.write_bytes(b"older result")
+
+    def fail() -> None:
+        with VideoWriter(out, plain_info(64, 48)) as writer:
+            writer.write(Frame(0, Fraction(0), Fraction(1, 25), next(pattern(1))))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert out.read_bytes() == b"older result"
+    assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]
+    for name, width in (("b.txt", 64), ("no/b.mp4", 64), ("b.mov", 63)):
+        with pytest.raises(UserError):
+            VideoWriter(tmp_path / name, plain_info(width, 48))
+    assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]
+
+
+def test_read_clip(tmp_path: Path) -> None:
+    clip = read_clip(make(tmp_path / "a.mp4", list(pattern(50)), audio="aac", seconds=2), max_seconds=1)
+    assert clip.frames.shape == (25, 48, 64, 3)
+    assert clip.fps == 25
+    assert clip.audio.shape == (16_000,)
+    assert read_clip(make(tmp_path / "b.mp4", list(pattern(5)))).audio.shape == (0,)
+
+
+# -------------------------------------------------------------------------------------------- broken input
+
+
+def refused(path: Path, *words: str) -> None:
+    for reader in (open_source, lambda path: AudioReader(path).seconds):
+        with pytest.raises(UserError) as caught:
+            reader(path)
+        assert path.name in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_broken_files_get_their_sentence(tmp_path: Path) -> None:
+    refused(tmp_path / "missing.mp4", "no such file")
+    refused(tmp_path, "not a file")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    refused(tmp_path / "empty.mp4", "empty")
+    (tmp_path / "text.mp4").write_text("this is not a video\n" * 100)
+    refused(tmp_path / "text.mp4", "cannot be read")
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:3,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    refused(tmp_path / "list.mp4")
+    rng = np.random.default_rng(0)
+    for name in ("noise.mp4", "noise.mpg", "noise.wav", "noise.mp3", "noise.png", "noise.jpg"):
+        (tmp_path / name).write_bytes(rng.bytes(20_000))
+        refused(tmp_path / name)
+    whole = make(tmp_path / "whole.mp4", list(pattern(50)), audio="aac").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[:600])  # inside the index
+    refused(tmp_path / "cut.mp4")
+
+
+def test_wrong_kinds_get_their_sentence(tmp_path: Path) -> None:
+    silent = make(tmp_path / "silent.mp4", list(pattern(5)))
+    with pytest.raises(UserError, match=r"silent\.mp4: there is no sound track"):
+        AudioReader(silent)
+    sound = make(tmp_path / "sound.wav", audio="pcm_s16le")
+    with pytest.raises(UserError, match=r"sound\.wav: there is no video"):
+        open_source(sound)
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    with pytest.raises(UserError, match="1x1 pixels"):
+        open_source(tmp_path / "dot.png")
+    with pytest.raises(UserError, match="no sound"):
+        AudioReader(tmp_path / "dot.png")
+    short = make(tmp_path / "short.wav", audio="pcm_s16le", seconds=0.01)
+    with pytest.raises(UserError, match=r"0\.010 s of sound"):
+        _ = AudioReader(short).seconds
+    none = tmp_path / "none.wav"
+    with wave.open(str(none), "wb") as empty:
+        empty.setparams((1, 2, 16_000, 0, "NONE", ""))
+    with pytest.raises(UserError):
+        _ = AudioReader(none).seconds
+    Image.fromarray(next(pattern(1, 300, 300))).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:400])
+    with pytest.raises(UserError, match="damaged"):
+        open_source(tmp_path / "cut.png")
+
+
+def test_truncated_video_gives_what_it_has(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(50)]
+    whole = make(tmp_path / "a.mp4", images, audio="aac", seconds=2, options={"g": "10"}).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 6 // 10])
+    reader = VideoReader(tmp_path / "cut.mp4")
+    frames = list(reader)
+    assert 10 < len(frames) < 50
+    assert "of the 50 frames" in " ".join(reader.notes)
+    assert len(list(plan_frames(reader, Fraction(3)))) == 75
+    damaged = bytearray(whole)
+    for start in range(len(whole) // 3, len(whole) // 3 + 4000, 7):
+        damaged[start] ^= 0xFF
+    (tmp_path / "bad.mp4").write_bytes(bytes(damaged))
+    assert len(list(VideoReader(tmp_path / "bad.mp4"))) > 10
+
+
+def test_cover_art_is_no_video(tmp_path: Path) -> None:
+    cover = io.BytesIO()
+    Image.fromarray(next(pattern(1))).save(cover, "JPEG")
+    path = tmp_path / "a.mp3"
+    with av.open(str(path), "w") as out:
+        sound = out.add_stream("libmp3lame", rate=16_000)
+        picture = out.add_mux_stream("mjpeg", width=64, height=48)
+        picture.disposition = av.stream.Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 16_000), np.float32), format="fltp", layout="stereo")
+        frame.sample_rate = 16_000
+        packet = av.Packet(cover.getvalue())
+        packet.stream, packet.pts, packet.dts, packet.is_keyframe = picture, 0, 0, True
+        out.mux(packet)
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    assert probe(path).kind == "audio"
+    assert AudioReader(path).seconds > 0.9
+
+
+# ------------------------------------------------------------------------------------------------ real clips
+
+
+def test_grid_clips(tmp_path: Path) -> None:
+    shared = Path(os.environ.get("MODITALKER_SHARED", Path(__file__).parents[2] / "shared"))
+    clips = sorted(shared.glob("data/grid/s*/*.mpg"))[:1]
+    if not clips:
+        pytest.skip("the GRID corpus is not beside the repository")
+    for clip in clips:
+        reader = VideoReader(clip)
+        seconds = AudioReader(clip).seconds
+        for out, lossless in (("b.mp4", False), ("c.mp4", True)):
+            with VideoWriter(tmp_path / out, reader.info, clip, lossless=lossless) as writer:
+                frames = list(plan_frames(reader, seconds))
+                for frame in frames:
+                    writer.write(frame)
+            assert packets(tmp_path / out) == packets(clip)
+            assert len(plain_frames(tmp_path / out)) == len(plain_frames(clip))
+        for (time, a), (again, b) in zip(plain_frames(clip), plain_frames(tmp_path / "c.mp4"), strict=True):
+            assert time == again
+            assert np.array_equal(a, b)
+        one, other = plain_frames(clip)[40][1], plain_frames(tmp_path / "b.mp4")[40][1]
+        assert np.abs(one.astype(float).mean((0, 1)) - other.mean((0, 1))).max() < 0.25
