@@ -111,8 +111,8 @@ class WarpHead(nn.Module):
         b, s = x.shape[:2]
         height, width = identity.shape[-2:]
         x = self.norm(x).flatten(0, 1).permute(0, 3, 1, 2)  # BS D H' W'
-        fine = F.pixel_shuffle(self._apply(self.fine, x), self.patch)
-        coarse = F.pixel_shuffle(self._apply(self.coarse, x), self.patch // 2)
+        fine = F.pixel_shuffle(self._per_cell(self.fine, x), self.patch)
+        coarse = F.pixel_shuffle(self._per_cell(self.coarse, x), self.patch // 2)
         coarse = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
         start = identity_landmarks[:, None].expand_as(landmarks).flatten(0, 1)
         flow = coarse_flow(landmarks.flatten(0, 1), start, height, width)
@@ -125,7 +125,7 @@ class WarpHead(nn.Module):
         return out.unflatten(0, (b, s)).transpose(1, 2)
 
     @staticmethod
-    def _apply(layer: nn.Linear, x: Tensor) -> Tensor:
+    def _per_cell(layer: nn.Linear, x: Tensor) -> Tensor:
         return F.conv2d(x, layer.weight[..., None, None], layer.bias)
 
 
