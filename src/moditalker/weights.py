@@ -36,19 +36,19 @@ NAMED: dict[str, Weights] = {
     ),
     "face-detector": Weights(
         "face_detector.safetensors",
-        "8b1d952ddde7d68154e020fbf098d559f050d8ab4b649548125e26543654e012",
+        "1d2b2b024b5ec306ce28198a4c0a5a8cc7229ea1db1306a7ab5a92fb60311cc7",
         MEDIAPIPE,
         "Apache-2.0",
     ),
     "face-detector-far": Weights(
         "face_detector_far.safetensors",
-        "11eb2e3571d95a93d60077e44e93a080749036813c0e6299d24861a122bc33fa",
+        "715c08d75cbaf5171e2e7138d32f2f2aaa97ed6c007699fae612c530b6c1674f",
         MEDIAPIPE,
         "Apache-2.0",
     ),
     "face-mesh": Weights(
         "face_mesh.safetensors",
-        "7f1f5141121f94f595a1623b1b250dde9ee3e02eea75e627f937a8be553c1735",
+        "c611f56490c23f6fea2c704aad8bbc5fc7be82739b6d20bd035457ffab0750f7",
         MEDIAPIPE,
         "Apache-2.0",
     ),
