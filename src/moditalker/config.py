@@ -97,6 +97,7 @@ class AtomConfig:
     audio_to_upper: bool = False  # released code: audio also reaches the lip-unrelated branch, through FiLM
     scale: Positive = 1.0  # residual landmarks are multiplied by this before noising
     audio_window: CountOrZero = 0  # frames to each side whose audio the lips see [ours]; 0: all [paper]
+    merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
 
 

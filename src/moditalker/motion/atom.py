@@ -121,6 +121,7 @@ class AtomBlock(nn.Module):
         self.self_attention = RotarySelfAttention(d, config.heads)
         self.cross_attention = CrossAttention(d, config.heads)
         self.disentangled = config.disentangled
+        self.merge_residual = config.merge_residual
         self.out = nn.Linear(d, 2 * d if config.disentangled else d)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -157,7 +158,8 @@ class AtomBlock(nn.Module):
             upper = self.branch(upper, upper_vector, positions, None)  # B S D
             merged = lips + upper  # B S D
             vector = (lip_vector + upper_vector) / 2  # B D
-        merged = self.attend(self.norm3(merged), positions, face)  # B S D
+        seen = self.attend(self.norm3(merged), positions, face)  # B S D
+        merged = merged + seen if self.merge_residual else seen  # B S D
         merged = merged + self.film3(merged, vector)  # B S D
         return self.out(merged)  # B S 2D
 

@@ -44,6 +44,7 @@ class MotionClip:
     speaker: str
     landmarks: Array  # (S, 68, 3) frontal, canonical units, 25 Hz
     waveform: Array  # (N,) in [-1, 1], 16 kHz
+    faces: Array  # (n, 68, 3) frames frontalised one by one, as a picture is: what l_id can also look like
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ def faces(clips: Iterable[MotionClip]) -> tuple[Array, Array]:
     """All frames of a speaker, and those in which the mouth is shut as far as it gets: (n, 68, 3) each."""
     every, shut = [], []
     for clip in clips:
-        opening = lip_opening(clip.landmarks)
-        every.append(clip.landmarks)
-        shut.append(clip.landmarks[opening <= np.quantile(opening, 0.1)])
+        for frames in (clip.landmarks, clip.faces):
+            opening = lip_opening(frames)
+            every.append(frames)
+            shut.append(frames[opening <= np.quantile(opening, 0.1)])
     return np.concatenate(every), np.concatenate(shut)
 
 
@@ -338,15 +340,15 @@ class AtomTask:
     def validate(self) -> dict[str, float]:
         """Per group, medians over clips: correlation of lip opening and mouth width, and amplitude ratios.
 
-        l_id is the frame of another clip (where there is one) whose mouth is shut most in its first second.
-        ``still``: range of the opening in silence over the speaking range; ``shut``: where in that its mean is.
+        l_id is the frame of another clip (where there is one) whose mouth is shut most.
+        ``still``: range of the opening in silence over the speaking range; ``shut``: where its mean lies.
         """
         figures: dict[str, float] = {}
         for group, members in self.validation.items():
             rows = []
             for number, (clip, speech) in enumerate(members):
                 others = [c for c, _ in members if c.speaker == clip.speaker and c is not clip] or [clip]
-                source = others[number % len(others)].landmarks[:25]
+                source = others[number % len(others)].faces
                 l_id = source[lip_opening(source).argmin()]
                 made = np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id, number)))
                 row = []
