@@ -27,9 +27,11 @@ EDGE = {2: -6.0, 3: -5.0, 4: -2.0, 12: -2.0, 13: -5.0, 14: -6.0} | dict.fromkeys
 TOP_RAMP = 12.0  # rows over which the mask fades in below the region's first row
 BORDER_RAMP = 4.0  # and at its other borders
 LIPS = 7.0  # around the lips, colours may differ rightly
-COLOUR_REACH = 14.0  # standard deviation of the Gaussian over which a colour match is local
+COLOUR_REACH = 8.0  # standard deviation of the Gaussian over which a colour match is local
+COLOUR_ODD = 0.15  # of white: pixels that differ by more than others do hardly show the same thing
 COLOUR_SECONDS = 0.15  # memory of the colour match
 COLOUR_STEP = 0.15  # a change of brightness beyond this within one frame is a cut: the match starts anew
+GRAIN_ODD = 0.06  # the same for giving detail back, which must not show where the mouths differ
 DARK = 0.06  # of white: darker than this, the match adds rather than multiplies
 
 _ANGLES = torch.arange(64) * (2 * math.pi / 64)
@@ -203,7 +205,7 @@ class Blender:
         middle = difference[:, inside].median(dim=1).values
         # Where one of them shows something else (a hand, a moved jaw), it has no say.
         odd = (difference - middle[:, None, None]).square().sum(0)
-        weight = skin * torch.exp(-odd / (2 * 0.08**2)) + 1e-8
+        weight = skin * torch.exp(-odd / (2 * COLOUR_ODD**2)) + 1e-8
         total = weight.sum()
         both = torch.stack([aligned, region]) + DARK  # 2 3 h w
         mean = (both * weight).sum((-2, -1), keepdim=True) / total
@@ -222,7 +224,7 @@ class Blender:
     def _grain(self, source: Tensor, aligned: Tensor, region: Tensor, skin: Tensor, grid: Tensor) -> Tensor:
         """What the crop is too coarse for, (3, H', W'), where generated and source show the same skin."""
         odd = (aligned - region).square().sum(0)
-        same = _blur((skin * torch.exp(-odd / (2 * 0.06**2)))[None], self.unit)
+        same = _blur((skin * torch.exp(-odd / (2 * GRAIN_ODD**2)))[None], self.unit)
         detail = source - _sample(aligned, grid, "bicubic")
         return _sample(same, grid, "bilinear") * detail
 
