@@ -112,7 +112,7 @@ class FaceTracker:
         """All faces of a picture, from left to right.
 
         image: (H, W, 3) uint8 RGB. tiles: how many times the picture is halved, into overlapping tiles, to
-        find faces too small for one look at the whole; no tile is made smaller than a detector's input.
+        find faces too small for one look at the whole, none smaller than 128 pixels.
         """
         rough = self._meshes(image, self._candidates(image, tiles))
         again = [region_of(face.points) for face in rough if face.score >= PRESENCE]  # now well centred
@@ -192,23 +192,25 @@ class FaceTracker:
         looks = [self._detections(image, whole, *self.near), self._detections(image, whole, *self.far)]
         for level in range(1, tiles + 1):
             tile = side / 2**level
-            if tile < self.far[0].size:
+            if tile < self.near[0].size:
                 break
             xs, ys = (
                 np.linspace(min(tile, n) / 2, n - min(tile, n) / 2, max(1, math.ceil(2 * n / tile) - 1))
                 for n in (width, height)
             )
             looks += [self._detections(image, Region(x, y, tile), *self.far) for y in ys for x in xs]
-        rows = np.concatenate(looks)
-        rows = rows[np.argsort(-rows[:, 0], kind="stable")]
+        rows, which = np.concatenate(looks), np.repeat(np.arange(len(looks)), [len(look) for look in looks])
+        order = np.argsort(-rows[:, 0], kind="stable")
+        rows, which = rows[order], which[order]
         regions = []
-        while len(rows):  # non-maximum suppression: overlapping boxes become their mean
-            group = _overlaps(rows[0, 1:5], rows[:, 1:5])
-            group[0] = True
-            x0, y0, x1, y1, *eyes = np.average(rows[group, 1:], axis=0, weights=rows[group, 0]).tolist()
+        while len(rows):  # non-maximum suppression: the best look's overlapping boxes become their mean
+            same = _overlaps(rows[0, 1:5], rows[:, 1:5])
+            same[0] = True
+            group = rows[same & (which == which[0])]
+            x0, y0, x1, y1, *eyes = np.average(group[:, 1:], axis=0, weights=group[:, 0]).tolist()
             angle = math.atan2(eyes[3] - eyes[1], eyes[2] - eyes[0])
             regions.append(Region((x0 + x1) / 2, (y0 + y1) / 2, REGION * max(x1 - x0, y1 - y0), angle))
-            rows = rows[~group]
+            rows, which = rows[~same], which[~same]
         return regions
 
     @torch.inference_mode()
