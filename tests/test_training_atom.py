@@ -1,0 +1,175 @@
+"""AToM's training: recordings keep sound and motion together, one clip is learnt, silence is shut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from moditalker.config import load
+from moditalker.errors import UserError
+from moditalker.features.speech import FRAME, SAMPLE_RATE, SpeechEncoder
+from moditalker.landmarks import lip_opening
+from moditalker.training.atom import AtomTask
+from moditalker.training.loop import fit
+from moditalker.training.recordings import (
+    MotionClip,
+    change_speed,
+    closed_pause,
+    faces,
+    fill_gaps,
+    load_recordings,
+    make_recordings,
+    read_motion_clip,
+    rest_mouth,
+    save_recordings,
+)
+
+
+class Loudness(SpeechEncoder):
+    """Loudness of 20 ms and of what is around them: enough to see whether sound and motion stay together."""
+
+    width = 4
+    margin = 0
+
+    def encode_window(self, samples: torch.Tensor) -> torch.Tensor:
+        level = samples.unflatten(0, (-1, 320)).square().mean(1).add(1e-8).log10()[:, None] / 4
+        return torch.cat([level, level.roll(1, 0), level.roll(-1, 0), level**2], dim=1)
+
+
+def clip(name: str = "a_1", seed: int = 0, frames: int = 75) -> MotionClip:
+    """A mouth that opens with the sound's loudness."""
+    rng = np.random.default_rng(seed)
+    loudness = np.repeat(rng.random(frames // 5) * (rng.random(frames // 5) < 0.6), 5)
+    loudness = np.convolve(loudness, np.ones(3) / 3, "same")
+    face = np.random.default_rng(7).normal(0, 0.3, size=(68, 3))
+    face[36:48, 1] = 0.5
+    face[36:42, 0], face[42:48, 0] = -0.5, 0.5
+    face[60:68, :2] = face[[48] * 8, :2]
+    landmarks = np.repeat(face[None], frames, axis=0)
+    landmarks[:, 65:68, 1] -= 0.3 * loudness[:, None]
+    noise = rng.normal(size=frames * FRAME)
+    sound = 0.3 * noise * np.repeat(loudness, FRAME)
+    landmarks = landmarks.astype(np.float32)
+    return MotionClip(name, name.split("_")[0], landmarks, sound.astype(np.float32), landmarks[::9])
+
+
+def test_recordings_keep_sound_and_motion_together() -> None:
+    clips = [clip(f"{speaker}_{k}", seed=k) for k, speaker in enumerate("aab")]
+    recordings = make_recordings(clips, Loudness(), 6, seed=3, silent=0.0)
+    for recording in recordings:
+        assert recording.speech.shape == (2 * len(recording.landmarks), 4)
+        heard = recording.speech[:, 0].astype(np.float32).reshape(-1, 2).mean(1)
+        assert np.corrcoef(heard, lip_opening(recording.landmarks))[0, 1] > 0.5
+    again = make_recordings(clips, Loudness(), 6, seed=3, silent=0.0)
+    for one, two in zip(recordings, again, strict=True):
+        np.testing.assert_array_equal(one.speech, two.speech)
+    assert {r.speaker for r in recordings} == {"a", "b"}
+
+
+def test_silent_recordings_are_shut() -> None:
+    for recording in make_recordings([clip()], Loudness(), 4, silent=1.0):
+        assert lip_opening(recording.landmarks).max() < 0.02
+
+
+def test_pauses_reach_rest_and_join_smoothly() -> None:
+    rest, before, after = np.zeros((68, 3)), np.full((68, 3), 1.0), np.full((68, 3), 2.0)
+    pause = closed_pause(30, before, after, rest)[:, 0, 0]
+    np.testing.assert_allclose(pause[6:24], 0, atol=1e-6)
+    assert np.abs(np.diff([1.0, *pause, 2.0])).max() < 0.55
+
+
+def test_speed_changes_both() -> None:
+    whole = clip()
+    track, sound = change_speed(whole.landmarks, whole.waveform, 1.25)
+    assert len(track) == 60
+    assert len(sound) == 60 * FRAME
+
+
+def test_rest_is_shut_and_faces_are_sorted() -> None:
+    clips = [clip(seed=1), clip(seed=2)]
+    assert lip_opening(rest_mouth(clips)) < 0.02
+    every, shut = faces(clips)
+    assert len(shut) < len(every)
+    assert lip_opening(shut).max() <= lip_opening(every).max()
+
+
+def test_gaps_are_filled() -> None:
+    landmarks = clip().landmarks.copy()
+    landmarks[10:13] = np.nan
+    filled = fill_gaps(landmarks)
+    assert np.isfinite(filled).all()
+    np.testing.assert_allclose(filled[11], (filled[9] + filled[13]) / 2, atol=1e-5)
+
+
+def test_recordings_are_read_back(tmp_path: Path) -> None:
+    made = make_recordings([clip("s1_x")], Loudness(), 2)
+    save_recordings(made, tmp_path / "r.safetensors")
+    for one, two in zip(made, load_recordings(tmp_path / "r.safetensors"), strict=True):
+        assert one.speaker == two.speaker
+        np.testing.assert_array_equal(one.landmarks, two.landmarks)
+        np.testing.assert_array_equal(one.speech, two.speech)
+
+
+def test_a_clip_without_sound_is_refused(tmp_path: Path) -> None:
+    save_file({"points": np.zeros((3, 68, 3), np.float32)}, tmp_path / "s1_x.safetensors")
+    with pytest.raises(UserError, match="with sound"):
+        read_motion_clip(tmp_path / "s1_x.safetensors")
+
+
+def small_task() -> AtomTask:
+    config = load("tiny")
+    config = replace(
+        config,
+        speech=replace(config.speech, width=4),
+        atom=replace(
+            config.atom,
+            width=32,
+            layers=2,
+            feed_forward=32,
+            frames=32,
+            overlap=8,
+            dropout=0.0,
+            audio_window=2,
+        ),
+        atom_training=replace(
+            config.atom_training,
+            steps=120,
+            batch=4,
+            learning_rate=2e-3,
+            warmup=10,
+            ema=0.95,
+            validate_every=1000,
+        ),
+    )
+    clips = [clip(f"a_{k}", seed=k) for k in range(3)]
+    recordings = make_recordings(clips, Loudness(), 6)
+    return AtomTask(config, recordings, clips, {"own": clips[:1]}, Loudness(), batch_size=4)
+
+
+def test_every_parameter_learns() -> None:
+    task = small_task()
+    torch.nn.init.normal_(task.model.out.weight, std=0.02)
+    loss, _ = task.loss(task.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0))
+    loss.backward()
+    silent = [n for n, p in task.model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert [n for n in silent if "null" not in n] == []
+
+
+@pytest.mark.slow
+def test_a_clip_is_learnt(tmp_path: Path) -> None:
+    figures = fit(small_task(), small_task().config.atom_training, tmp_path, log=lambda line: None)
+    assert figures["own.open"] > 0.7
+    assert figures["own.zeros_still"] < 0.3
+
+
+def test_batches_depend_on_the_seed_alone() -> None:
+    one, two = (small_task().batch(np.random.default_rng(5)) for _ in range(2))
+    assert torch.equal(one.x0, two.x0)
+    assert torch.equal(one.speech, two.speech)
+    assert one.x0.shape == (4, 32, 204)
+    assert SAMPLE_RATE == 25 * FRAME
