@@ -43,7 +43,7 @@ from moditalker.landmarks import (
 
 Float = NDArray[np.float64]
 SHAKE = np.radians(0.15)  # of an estimated pose: ridge for clips in which the head hardly moves
-CAUTION = 10.0  # contamination counts as so many times its measured variance: unseen people differ
+CAUTION = 300.0  # contamination counts as so many times its measured variance: unseen people differ
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def read(folder: Path, leave_out: set[str], most: int) -> dict[str, Float]:
 
 
 def build(
-    clips: dict[str, Float], identities: int = 8, lips: int = 10, upper: int = 4, directions: int = 40
+    clips: dict[str, Float], identities: int = 8, lips: int = 10, upper: int = 4, directions: int = 80
 ) -> FaceModel:
     """Learn a model from clips named SPEAKER_CLIP, (S, 68, 3) image points each."""
     share = {clip: weight / len(clips[clip]) for clip, weight in shares(clips).items()}  # of a frame
@@ -158,7 +158,7 @@ def shares(clips: dict[str, Float]) -> dict[str, float]:
 
 
 def mean_face(clips: dict[str, Float]) -> Float:
-    """Symmetric, origin and scale as in `moditalker.landmarks`, upright where the speakers' mean pitch is 0."""
+    """Symmetric; origin and scale as in `moditalker.landmarks`; upright at the speakers' mean pitch."""
     weights = shares(clips)
     mean = next(iter(clips.values()))[0] * FLIP
     for _ in range(8):
@@ -221,7 +221,7 @@ def covariance(shapes: Float, points: NDArray[np.intp]) -> Float:
 
 
 def directions_of(scatter: Float, count: int) -> Float:
-    """(count, 204): the strongest directions of a covariance (204, 204) made symmetric, times their deviation."""
+    """(count, 204): strongest directions of a covariance (204, 204) made symmetric, times their deviation."""
     flipped = mirrored(mirrored(scatter.reshape(204, 68, 3)).reshape(204, 204).T.reshape(204, 68, 3))
     values, vectors = np.linalg.eigh((scatter + flipped.reshape(204, 204).T) / 2)
     return (vectors * np.sqrt(np.maximum(values, 0))).T[::-1][:count]
