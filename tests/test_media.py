@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import wave
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -286,6 +287,12 @@ def test_plan_of_one_frame_and_of_a_picture(tmp_path: Path) -> None:
         frames = list(plan_frames(source, seconds))
         assert len(frames) == count
         assert [frame.time for frame in frames] == [Fraction(i, 25) for i in range(count)]
+
+
+def test_damaged_time_stamps_are_refused(tmp_path: Path) -> None:
+    reader = VideoReader(make(tmp_path / "a.mp4", list(pattern(30)), stamps=list(range(30))))
+    with pytest.raises(UserError, match="time stamps"):
+        deque(plan_frames(reader, Fraction(2)), maxlen=0)
 
 
 # ----------------------------------------------------------------------------------------------- pictures

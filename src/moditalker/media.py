@@ -49,6 +49,7 @@ SAMPLE_RATE = 16_000  # Hz, of all sound that is read
 PICTURE_FPS = Fraction(25)  # of a video made from a picture
 SLACK = Fraction(1, 10)  # s: sound and video whose ends are this close end together
 MIN_SECONDS = Fraction(1, 25)  # s of sound: one frame at 25 fps
+MIN_STEP = Fraction(1, 1000)  # s from frame to frame, on average
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels, of a video frame
 MAX_PICTURE = 170_000_000  # pixels, of a picture before it is reduced
 LEVEL_SIDE, LEVEL_PIXELS = 4096, 36_864 * 256  # the largest frame of H.264 level 5.2
@@ -445,9 +446,10 @@ class VideoReader:
                 held = native
             if held is None:
                 raise UserError(f"{self.info.path}: no frame of the video can be decoded; export it again.")
-            yield self._frame(held, len(ticks) - 1, ticks[-1], held.duration or step)
+            final = held.duration if held.duration and held.duration * base >= MIN_STEP else step
+            yield self._frame(held, len(ticks) - 1, ticks[-1], final)
         if not self._ticks:
-            self._ticks, self._stamps, self._keys, self._last = ticks, stamps, keys, held.duration or step
+            self._ticks, self._stamps, self._keys, self._last = ticks, stamps, keys, final
             self._report(damage)
 
     def _report(self, damage: list[str]) -> None:
@@ -564,6 +566,11 @@ def plan_frames(source: Source, seconds: Fraction | float, extend: str = "pingpo
         yield from tail
     if seconds - end <= slack:
         return
+    if frame.time < frame.index * MIN_STEP:
+        raise UserError(
+            f"{source.info.path}: {frame.index + 1} frames in {float(end):.4f} s, more than {1 / MIN_STEP} "
+            "a second; its time stamps are damaged: export it again."
+        )
     for frame in _continued(source, "hold" if still else extend, end):
         if frame.time >= seconds:
             return
