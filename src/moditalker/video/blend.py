@@ -23,7 +23,8 @@ EYE_SHARE = 42 / 128  # eye distance over crop width, where the configuration le
 FEATHER = 2.0  # standard deviation of the Gaussian that softens the mask [paper: Gaussian blur]
 CHIN = 4.0  # mask's edge beyond the chin line: two FEATHERs, so that no chin of the source shines through
 # By the ears the outline hardly moves: there the edge stays on the cheek, and the source draws the outline.
-EDGE = {2: -6.0, 3: -5.0, 4: -2.0, 12: -2.0, 13: -5.0, 14: -6.0} | dict.fromkeys(range(5, 12), CHIN)
+_SIDE = {2: -6.0, 3: -5.0, 4: -2.0, 5: 2.0}
+EDGE = _SIDE | {16 - point: edge for point, edge in _SIDE.items()} | dict.fromkeys(range(6, 11), CHIN)
 TOP_RAMP = 12.0  # rows over which the mask fades in below the region's first row
 BORDER_RAMP = 4.0  # and at its other borders
 LIPS = 7.0  # around the lips, colours may differ rightly
@@ -104,7 +105,9 @@ class Blender:
         placed = self._place(soft, matrix, size)
         if placed is not None:
             rows, columns, to_region = placed
-            grid = _grid(to_region, (rows.stop - rows.start, columns.stop - columns.start), soft.shape)
+            grid = _grid(
+                to_region, (rows.stop - rows.start, columns.stop - columns.start), (self.height, self.width)
+            )
             result[rows, columns] = _sample(soft[None], grid, "bilinear")[0].numpy()
         return result
 
@@ -214,7 +217,7 @@ class Blender:
         small = _blur(small, COLOUR_REACH * self.unit / step, zeros=True)
         trust = 0.05  # weight of the overall match against the local one
         local = (small[:-1].unflatten(0, (2, 3)) + trust * mean) / (small[-1] + trust)
-        gain = (local[0] / local[1]).clamp(0.6, 1.6)
+        gain = (local[0] / local[1]).clamp(0.5, 2.0)
         gain = F.interpolate(gain[None], size=region.shape[1:], mode="bilinear", align_corners=False)[0]
         if self.gain is not None and float((gain - self.gain).mean().abs()) < COLOUR_STEP:
             gain = self.keep * self.gain + (1 - self.keep) * gain
