@@ -37,6 +37,9 @@ JITTER_LIPS = 0.003  # less: what the lips do is the signal
 # Cuts: neighbouring frames differ (mean grey difference, of 1) this many times more than usual, and the face
 # has moved by this part of its size, or they differ by so much that it does not matter.
 CUT_RATIO, CUT_MOVE, CUT_DIFFERENCE = 5.0, 0.04, 0.2
+CUT_PART = (
+    0.4  # and where the face was lost: this part of the picture is new (something in its way is smaller)
+)
 CUT_USUAL = 0.006  # the least that counts as usual: people talking before a fixed camera
 
 
@@ -118,9 +121,9 @@ class FaceTracker:
         again = [region_of(face.points) for face in rough if face.score >= PRESENCE]  # now well centred
         found = self._meshes(image, again)
         faces: list[Face] = []
-        for face in sorted(found, key=lambda face: -face.size):
-            apart = not _overlaps(face.box, np.array([other.box for other in faces])).any()
-            if face.score >= PRESENCE and apart:
+        for face in found:  # best first
+            others = np.array([other.box for other in faces])
+            if face.score >= PRESENCE and not (_overlaps(face.box, others, smaller=True) > 0.5).any():
                 faces.append(face)
         return sorted(faces, key=lambda face: float(face.centre[0]))
 
@@ -152,12 +155,10 @@ class FaceTracker:
         lost = 0  # frames since
         cut = doubt = False  # no face was seen since a cut; since what may be a cut or something in the way
         usual = 3 * CUT_USUAL  # how much neighbouring frames differ
-        before = there = np.zeros(
-            (0,), np.float32
-        )  # thumbnails: of the previous frame, of the one with ``last``
+        before = there = None  # thumbnails: of the previous frame, of the one with ``last``
         for frame in frames:
             look = _thumbnail(frame)
-            change = _difference(look, before) if before.size else 0.0
+            change = 0.0 if before is None else float(np.abs(look - before).mean())
             jump = change > CUT_RATIO * usual
             usual = usual if jump else max(CUT_USUAL, 0.8 * usual + 0.2 * change)
             before = look
@@ -169,7 +170,8 @@ class FaceTracker:
                 often = lost % max(1, round(fps / 2)) == 0  # tiles cost much: now and then is enough
                 faces = self.detect(frame, 2 if often else 0)
                 doubt = doubt or jump
-                if faces and doubt and last is not None and _difference(look, there) > CUT_RATIO * usual:
+                new = there is not None and (np.abs(look - there) > 0.02).mean() > CUT_PART
+                if faces and last is not None and doubt and new:
                     last, lost, cut = None, 0, True
                 face = _pick(faces, choose, last, lost / fps)
             if face is None:
@@ -204,7 +206,7 @@ class FaceTracker:
         rows, which = rows[order], which[order]
         regions = []
         while len(rows):  # non-maximum suppression: the best look's overlapping boxes become their mean
-            same = _overlaps(rows[0, 1:5], rows[:, 1:5])
+            same = _overlaps(rows[0, 1:5], rows[:, 1:5]) > 0.3
             same[0] = True
             group = rows[same & (which == which[0])]
             x0, y0, x1, y1, *eyes = np.average(group[:, 1:], axis=0, weights=group[:, 0]).tolist()
@@ -365,11 +367,6 @@ def _moved(a: Face, b: Face) -> float:
     return max(math.dist(a.centre, b.centre) / a.size, abs(math.log2(b.size / a.size)))
 
 
-def _difference(a: Array, b: Array) -> float:
-    """Of two thumbnails: mean absolute difference."""
-    return float(np.abs(a - b).mean())
-
-
 def _thumbnail(frame: Image) -> Array:
     """32 x 32 grey samples in [0, 1]."""
     rows, columns = (np.linspace(0, n - 1, 32).astype(int) for n in frame.shape[:2])
@@ -382,11 +379,12 @@ def _span(centre: float, reach: float, length: int) -> tuple[int, int]:
     return start, max(start + 1, min(int(centre + reach) + 3, length))
 
 
-def _overlaps(box: tuple[float, float, float, float] | Array, boxes: Array) -> NDArray[np.bool_]:
-    """Which boxes (N, 4) are the same face as box (4,): intersection over union above 0.3."""
+def _overlaps(box: tuple[float, float, float, float] | Array, boxes: Array, smaller: bool = False) -> Array:
+    """Intersection of a box (4,) with boxes (N, 4) over their union or, if asked, over the smaller one."""
     a, b = np.asarray(box), boxes.reshape(-1, 4)
     common = np.clip(np.minimum(a[2:], b[:, 2:]) - np.maximum(a[:2], b[:, :2]), 0, None).prod(1)
-    return np.asarray(common > 0.3 * ((a[2:] - a[:2]).prod() + (b[:, 2:] - b[:, :2]).prod(1) - common))
+    one, other = (a[2:] - a[:2]).prod(), (b[:, 2:] - b[:, :2]).prod(1)
+    return np.asarray(common / np.maximum(np.minimum(one, other) if smaller else one + other - common, 1e-9))
 
 
 def _anchors(size: int, layers: list[tuple[int, int]]) -> Array:
