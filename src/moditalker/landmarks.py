@@ -264,12 +264,14 @@ def _warp_one(
     limits = np.array([frame.shape[1], frame.shape[0]])
     low = np.clip(np.floor(corners.min(0)).astype(int) - reach, 0, limits - 1)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + reach + 1, low + 1, limits)
-    part = np.ascontiguousarray(frame[low[1] : high[1], low[0] : high[0]])
-    image = torch.from_numpy(part).permute(2, 0, 1)[None].float()
+    part = frame[low[1] : high[1], low[0] : high[0]]
     back = back - np.array([[0, 0, low[0]], [0, 0, low[1]]])
-    pool = int(shrink / 4)
-    if pool > 1:  # very large sources: means of pool x pixels first
-        image = F.avg_pool2d(image, pool, ceil_mode=True, count_include_pad=False)
+    pool = max(1, int(shrink / 4))
+    if pool == 1:
+        image = _planes(part)
+    else:  # very large sources: first means of pool x pool pixels, in bands of rows, to hold no copy in float
+        bands = (_planes(part[row : row + 32 * pool]) for row in range(0, len(part), 32 * pool))
+        image = torch.cat([F.avg_pool2d(band, pool, ceil_mode=True) for band in bands], dim=2)
         back = (back - np.array([[0, 0, (pool - 1) / 2]] * 2)) / pool
         shrink /= pool
     taps = max(2, math.ceil(box * shrink)) if box > 0 else 1
@@ -284,6 +286,11 @@ def _warp_one(
     if taps > 1:
         values = F.avg_pool2d(values, taps)
     return values[0].permute(1, 2, 0)
+
+
+def _planes(pixels: NDArray[np.generic]) -> torch.Tensor:
+    """(H, W, C) -> (1, C, H, W) float32."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float()
 
 
 # --- drawing -----------------------------------------------------------------------------------------------
