@@ -26,59 +26,24 @@ from moditalker.checkpoint import load_weights
 from moditalker.config import Config
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
-from moditalker.features.face import FaceTracker
-from moditalker.features.face_model import default_model, frontalize
+from moditalker.features.face import Choice, FaceTracker
+from moditalker.features.face_model import frontalize
+from moditalker.features.identity import Anchor, FaceFrame, Follower, choose_anchor
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
-from moditalker.landmarks import affine_to_pose, align_stream, lip_opening, transform, warp
+from moditalker.landmarks import affine_to_pose, transform
 from moditalker.media import AudioReader, Frame, Source, VideoWriter, open_source, plan_frames
 from moditalker.motion.atom import Atom
 from moditalker.motion.sample import sample_motion
-from moditalker.streams import Clock, Timeline, beside, fade
+from moditalker.streams import Clock, Timeline, beside
 from moditalker.video.blend import Blender
 from moditalker.video.sample import load_sampler
 from moditalker.weights import ASSETS, sha256
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-Choice = str | int | tuple[float, float]
 Progress = Callable[[str, int, int], None]
 
 MOTION_RATE = 25.0  # Hz, of landmarks
-LOOK = 25  # frames with a face that the anchor is chosen from
-FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The identity that a shot is made from: one aligned frame of the source, and the person's resting shape.
-
-    crop: (size, size, 3) uint8; landmarks: (68, 2) crop pixels; frontal: (68, 3) canonical, the paper's l_id;
-    neutral: (68, 3) canonical, against which every frame of this person is frontalised.
-    """
-
-    crop: Pixels
-    landmarks: Array
-    frontal: Array
-    neutral: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class FaceFrame:
-    """A frame of the source and the face in it.
-
-    landmarks: (68, 3) pixels of the frame, None where there is no face; matrix: (2, 3) frame -> crop pixels;
-    cut: the first face of a new shot; strength: of the generated mouth, less than 1 near faceless frames.
-    """
-
-    frame: Frame
-    landmarks: Array | None
-    matrix: NDArray[np.float64]
-    cut: bool = False
-    strength: float = 1.0
-
-    @property
-    def usable(self) -> bool:
-        return self.landmarks is not None and bool(np.isfinite(self.matrix).all())
 
 
 class Sampler(Protocol):
@@ -273,28 +238,18 @@ class MoDiTalker:
         """
         source, length = open_source(face), Fraction(seconds)
         still = source.info.kind == "picture"
-        size, count = self.config.crop.size, 0
-        first: FaceFrame | None = None
-        seen: list[tuple[Array, NDArray[np.float64], Pixels]] = []
-        for item in self._track(source, source, choose):
-            if item.cut and seen:
-                break  # an anchor is of one shot
-            count += 1
-            if item.usable and item.landmarks is not None:
-                first = first or item
-                seen.append((item.landmarks, item.matrix, aligned_crop(item, size)))
-            if len(seen) == LOOK:
-                break
-        if first is None:
-            where = "in the picture" if still else f"in any of its {count} frames"
+        follower = Follower(self.tracker, self.config.crop, source, choose)
+        anchor = follower.find_anchor()
+        if anchor is None:
+            where = "in the picture" if still else "in any of its frames"
             raise UserError(f"{face}: no face was found {where}; give one that shows a face from the front")
-        anchor = choose_anchor(seen)
 
         def frames() -> Iterator[FaceFrame]:
             planned = plan_frames(source, length, extend)
-            if still:
-                return (replace(first, frame=frame) for frame in planned)
-            return self._track(planned, source, choose)
+            if not still:
+                return follower.follow(planned)
+            found = next(follower.follow(source))
+            return (replace(found, frame=frame) for frame in planned)
 
         return FaceTrack(source, anchor, length, frames)
 
@@ -308,24 +263,6 @@ class MoDiTalker:
     def video(self, face: FaceTrack, motion: Motion, seed: int = 0, steps: int | None = None) -> Video:
         """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size."""
         return Video(self, face, motion, seed, steps)
-
-    def _track(self, frames: Iterable[Frame], source: Source, choose: Choice) -> Iterator[FaceFrame]:
-        """Frames with the tracked, aligned face, a fixed look-ahead later."""
-        fps, size = float(source.info.fps), (source.info.height, source.info.width)
-        tracked = beside(frames, lambda items: self.tracker.track((f.image for f in items), fps, choose))
-        aligned = beside(
-            tracked,
-            lambda items: align_stream(
-                (None if face is None else face.landmarks for _, face in items), self.config.crop, fps, size
-            ),
-        )
-        found = (
-            FaceFrame(frame, None if face is None else face.landmarks, matrix, face is not None and face.cut)
-            for (frame, face), matrix in aligned
-        )
-        look = round(FADE_SECONDS * fps)
-        faded = beside(found, lambda items: fade((item.usable for item in items), look))
-        return (replace(item, strength=strength) for item, strength in faded)
 
 
 @dataclass(frozen=True)
@@ -394,14 +331,14 @@ class Video:
                 yield Target(face, run, anchor)
                 continue
             if face.cut and begun:
-                anchor = choose_anchor([(face.landmarks, face.matrix, aligned_crop(face, size))])
+                anchor = choose_anchor([face.candidate(size)])
             begun = True
             points, matrix = face.landmarks[None], face.matrix[None]
             # The motion of one identity, as another one makes it: the difference to l_id carries it over.
             frontal = anchor.frontal + (frontal - self.motion.identity)
             posed = affine_to_pose(frontal[None], frontalize(points, anchor.neutral)[0], points)
             source, wanted = transform(points, matrix)[0], transform(posed, matrix)[0]
-            yield Target(face, run, anchor, aligned_crop(face, size), source, wanted)
+            yield Target(face, run, anchor, face.crop(size), source, wanted)
 
     def _regions(self, targets: Iterator[Target]) -> Iterator[Tensor | None]:
         """The generated region of each frame, run by run; None where there is no usable face."""
@@ -461,25 +398,6 @@ class Video:
             "notes": notes,
             "version": __version__,
         }
-
-
-def aligned_crop(face: FaceFrame, size: int) -> Pixels:
-    """(size, size, 3) uint8 of a usable frame."""
-    crop: Pixels = warp(face.frame.image[None], face.matrix[None], size)[0]
-    return crop
-
-
-def choose_anchor(faces: list[tuple[Array, NDArray[np.float64], Pixels]]) -> Anchor:
-    """The identity out of some frames of one person: landmarks (68, 3), matrix (2, 3), crop of each.
-
-    It is the frame whose mouth is shut most, so that what speech adds to it is all that moves.
-    """
-    points, matrices = np.stack([face[0] for face in faces]), np.stack([face[1] for face in faces])
-    neutral = default_model().neutral(points)
-    frontal, _ = frontalize(points, neutral)
-    best = int(np.argmin(lip_opening(frontal)))
-    aligned = transform(points[best : best + 1], matrices[best : best + 1])[0]
-    return Anchor(faces[best][2], aligned[:, :2], frontal[best], neutral)
 
 
 def check_device(device: str) -> None:

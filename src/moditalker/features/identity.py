@@ -1,0 +1,137 @@
+"""The face of each frame, and the identity that a shot is made from: a whole source tracked and aligned.
+
+Everything streams with a fixed look-ahead; a frame waits only until its own answer is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moditalker.config import CropConfig
+from moditalker.features.face import Choice, FaceTracker
+from moditalker.features.face_model import default_model, frontalize
+from moditalker.landmarks import align_stream, lip_opening, transform, warp
+from moditalker.media import Frame, Source
+from moditalker.streams import beside, fade
+
+Array = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+Candidate = tuple[Array, Matrix, Pixels]  # of a frame: landmarks (68, 3), matrix (2, 3), crop
+
+LOOK = 25  # faces that the anchor is chosen from
+LOOK_SECONDS = 0.12  # between them, so that the mouth is seen shut and open
+OPENNESS = 0.75  # rank of the identity frame among them, from the most shut mouth to the most open
+FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The identity that a shot is made from, all of it out of the source.
+
+    crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
+    frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which
+    every frame of this person is frontalised.
+    """
+
+    crop: Pixels
+    landmarks: Array
+    frontal: Array
+    neutral: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FaceFrame:
+    """A frame of the source and the face in it.
+
+    landmarks: (68, 3) pixels of the frame, None where there is no face; matrix: (2, 3) frame -> crop pixels;
+    cut: the first face of a new shot; strength: of the generated mouth, less than 1 near faceless frames.
+    """
+
+    frame: Frame
+    landmarks: Array | None
+    matrix: Matrix
+    cut: bool = False
+    strength: float = 1.0
+
+    @property
+    def usable(self) -> bool:
+        return self.landmarks is not None and bool(np.isfinite(self.matrix).all())
+
+    def crop(self, size: int) -> Pixels:
+        """The aligned crop, (size, size, 3) uint8, of a usable frame."""
+        crop: Pixels = warp(self.frame.image[None], self.matrix[None], size)[0]
+        return crop
+
+    def candidate(self, size: int) -> Candidate:
+        """What `choose_anchor` wants to know of a usable frame."""
+        assert self.landmarks is not None
+        return self.landmarks, self.matrix, self.crop(size)
+
+
+class Follower:
+    """One face through one source."""
+
+    def __init__(
+        self, tracker: FaceTracker, crop: CropConfig, source: Source, choose: Choice = "largest"
+    ) -> None:
+        self.tracker, self.crop, self.source, self.choose = tracker, crop, source, choose
+
+    def follow(self, frames: Iterable[Frame], stride: int = 1) -> Iterator[FaceFrame]:
+        """Frames with the tracked, aligned face; `stride`: they are every so many of the source."""
+        info = self.source.info
+        fps, size = float(info.fps / stride), (info.height, info.width)
+        tracked = beside(
+            frames, lambda items: self.tracker.track((frame.image for frame in items), fps, self.choose)
+        )
+        aligned = beside(
+            tracked,
+            lambda items: align_stream(
+                (None if face is None else face.landmarks for _, face in items), self.crop, fps, size
+            ),
+        )
+        found = (
+            FaceFrame(frame, None if face is None else face.landmarks, matrix, face is not None and face.cut)
+            for (frame, face), matrix in aligned
+        )
+        faded = beside(found, lambda items: fade((item.usable for item in items), round(FADE_SECONDS * fps)))
+        return (replace(item, strength=strength) for item, strength in faded)
+
+    def find_anchor(self) -> Anchor | None:
+        """The identity of the first shot that shows a face; None where no frame does."""
+        for stride in sorted({max(1, round(LOOK_SECONDS * self.source.info.fps)), 1}, reverse=True):
+            if seen := self._look(stride):
+                return choose_anchor(seen)
+        return None
+
+    def _look(self, stride: int) -> list[Candidate]:
+        """Up to LOOK faces of the first shot that has any, in every `stride`-th frame."""
+        seen: list[Candidate] = []
+        for item in self.follow(islice(self.source, 0, None, stride), stride):
+            if item.cut and seen:
+                break
+            if item.usable:
+                seen.append(item.candidate(self.crop.size))
+            if len(seen) == LOOK:
+                break
+        return seen
+
+
+def choose_anchor(faces: list[Candidate]) -> Anchor:
+    """The identity out of some frames of one person.
+
+    l_id is the most shut mouth, so that what speech adds to it is all that moves. x_id has a rather open one,
+    so that teeth are seen: on people that the weights never saw, lips then follow the speech better [ours].
+    """
+    points, matrices = np.stack([face[0] for face in faces]), np.stack([face[1] for face in faces])
+    neutral = default_model().neutral(points)
+    frontal, _ = frontalize(points, neutral)
+    order = np.argsort(lip_opening(frontal))
+    shut, shown = order[0], order[min(len(order) - 1, int(OPENNESS * len(order)))]
+    aligned = transform(points[shown][None], matrices[shown][None])[0]
+    return Anchor(faces[shown][2], aligned[:, :2], frontal[shut], neutral)
