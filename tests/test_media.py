@@ -398,6 +398,31 @@ def test_sound_keeps_its_offset_to_the_picture(tmp_path: Path) -> None:
     assert np.abs(AudioReader(tmp_path / "b.mov").read()).argmax() == pytest.approx(16_000, abs=12)
 
 
+def test_many_channels(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "a.wav"), "wb") as out:
+        out.setparams((40, 2, 16_000, 0, "NONE", ""))
+        out.writeframes(np.full((16_000, 40), 16_384, np.int16).tobytes())
+    sound = AudioReader(tmp_path / "a.wav").read()
+    assert sound.shape == (16_000,)
+    assert np.abs(sound - 0.5).max() < 1e-4
+    with VideoWriter(tmp_path / "b.mp4", plain_info(64, 48), tmp_path / "a.wav") as writer:
+        for i, image in enumerate(pattern(25)):
+            writer.write(Frame(i, Fraction(i, 25), Fraction(1, 25), image))
+    assert np.abs(AudioReader(tmp_path / "b.mp4").read()[2000:14_000] - 0.5).max() < 0.05
+
+
+def test_mix_of_channels() -> None:
+    surround = ["FL", "FR", "FC", "LFE", "BL", "BR"]
+    for outputs in (1, 2):
+        for names in (["FC"], ["FL", "FR"], ["NONE"] * 5, surround, ["LFE"]):
+            mix = media._mix(names, outputs)
+            assert mix.shape == (outputs, len(names))
+            assert np.allclose(mix.sum(1), 1)
+    left, right = media._mix(surround, 2)
+    assert left[1] == left[5] == left[3] == right[0] == right[4] == 0
+    assert left[2] == right[2] > left[0] == right[1] > left[4] == right[5] > 0
+
+
 def test_gaps_in_sound_become_silence(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mkv"), "w") as out:
         stream = out.add_stream("pcm_s16le", rate=16_000)

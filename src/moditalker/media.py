@@ -654,30 +654,30 @@ class AudioReader:
         if damage and not self.notes:
             self.notes.append(f"{self.path.name}: {len(damage)} damaged pieces of the sound were skipped.")
 
-    def blocks(self, rate: int, layout: str | None = None) -> Iterator[tuple[Samples, list[str]]]:
-        """Resampled sound (channels, n <= rate) float32 and channel names; None keeps the file's layout."""
-        resampler, form = None, None
+    def blocks(self, rate: int, channels: int) -> Iterator[Samples]:
+        """The sound at any rate as mono or stereo: (channels, n <= rate) float32 in [-1, 1]."""
+        resampler, form, mix = None, None, np.zeros((channels, 0), np.float32)
         given, skip, expected = 0, 0, Fraction(0)  # samples given, samples to be cut, end of the last frame
 
-        def taken(frames: list[av.AudioFrame]) -> Iterator[tuple[Samples, list[str]]]:
+        def taken(frames: list[av.AudioFrame]) -> Iterator[Samples]:
             nonlocal given, skip
             for frame in frames:
-                samples = np.nan_to_num(frame.to_ndarray()[:, skip:]).clip(-1, 1)
+                packed = frame.to_ndarray().reshape(frame.samples, -1)  # planes would end at 8 channels
+                samples = (mix @ np.nan_to_num(packed[skip:]).T).clip(-1, 1)
                 skip, given = max(0, skip - frame.samples), given + samples.shape[1]
-                names = [channel.name for channel in frame.layout.channels]
-                yield from ((samples[:, i : i + rate], names) for i in range(0, samples.shape[1], rate))
+                yield from (samples[:, i : i + rate] for i in range(0, samples.shape[1], rate))
 
         for frame, start in self._timed():
             if start != expected or form != (frame.format.name, frame.layout.name, frame.sample_rate):
                 if resampler is not None:
                     yield from taken(resampler.resample(None))
                 form = (frame.format.name, frame.layout.name, frame.sample_rate)
-                resampler = av.AudioResampler("fltp", layout or frame.layout, rate)
-                names = [c.name for c in (av.AudioLayout(layout) if layout else frame.layout).channels]
+                resampler = av.AudioResampler("flt", frame.layout, rate)
+                mix = _mix([channel.name for channel in frame.layout.channels], channels)
                 gap = round(start * rate) - given
                 skip = max(0, -gap)
                 for i in range(0, gap, rate):
-                    yield np.zeros((len(names), min(rate, gap - i)), np.float32), names
+                    yield np.zeros((channels, min(rate, gap - i)), np.float32)
                 given += max(0, gap)
             expected, frame.pts = start + Fraction(frame.samples, frame.sample_rate), None
             yield from taken(cast(av.AudioResampler, resampler).resample(frame))
@@ -685,10 +685,7 @@ class AudioReader:
             yield from taken(resampler.resample(None))
 
     def __iter__(self) -> Iterator[Samples]:
-        for samples, names in self.blocks(SAMPLE_RATE):
-            kinds = {"LF": 0.0, "FC": 1.0, "FL": 0.71, "FR": 0.71}
-            weights = np.array([kinds.get(name[:2], 0.5) for name in names], np.float32)
-            yield weights / weights.sum() @ samples if weights.any() else samples.mean(0)
+        return (samples[0] for samples in self.blocks(SAMPLE_RATE, 1))
 
     def read(self, seconds: float | None = None) -> Samples:
         """All the sound, or its first seconds, as one array (N,)."""
@@ -700,6 +697,17 @@ class AudioReader:
             if limit is not None and total >= limit:
                 break
         return np.concatenate(chunks)[:limit]
+
+
+def _mix(names: list[str], outputs: int) -> Samples:
+    """Weights (outputs, channels) from named channels to mono or stereo; each row adds up to 1."""
+    if outputs == len(names):
+        return np.eye(outputs, dtype=np.float32)
+    weights = np.array([{"LF": 0, "FC": 1, "FL": 0.71, "FR": 0.71}.get(name[:2], 0.5) for name in names])
+    sides = [[True] * len(names)] if outputs == 1 else [[not n.endswith(o) for n in names] for o in "RL"]
+    rows = weights * np.array(sides)
+    rows[rows.sum(1) == 0] = 1  # nothing but low frequencies, or one side only
+    return cast(Samples, (rows / rows.sum(1, keepdims=True)).astype(np.float32))
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -787,7 +795,7 @@ class VideoWriter:
         with _opened(reader.path) as source:
             audio = _streams(source)[1]
             codec, rate = audio.codec_context.codec.canonical_name, audio.codec_context.sample_rate
-            layout = "mono" if audio.codec_context.channels == 1 else "stereo"
+            channels = min(2, audio.codec_context.channels)
             raw = codec.startswith("pcm") and mp4
             if not recode and not raw and _takes(self._format, audio):
                 self._sound = _copied(reader, self._container.add_stream_from_template(audio))
@@ -798,8 +806,8 @@ class VideoWriter:
                 return
         rate = rate if rate in (av.Codec("aac", "w").audio_rates or ()) else 48_000
         encoder: Any = self._container.add_stream("aac", rate=rate)
-        encoder.layout, encoder.bit_rate = layout, 96_000 if layout == "mono" else 192_000
-        self._sound = _encoded(reader, encoder, rate, layout)
+        encoder.layout, encoder.bit_rate = "stereo" if channels == 2 else "mono", 96_000 * channels
+        self._sound = _encoded(reader, encoder, rate, channels)
         way = "; .mov or .mkv would keep it as it is" if raw else ""
         self.notes.append(f"{name}: its {codec} sound is encoded as AAC{way}.")
 
@@ -909,9 +917,9 @@ def _copied(reader: AudioReader, stream: Any) -> Generator[Any, None, None]:
             yield packet
 
 
-def _encoded(reader: AudioReader, stream: Any, rate: int, layout: str) -> Generator[Any, None, None]:
-    given = 0
-    for samples, _ in reader.blocks(rate, layout):
+def _encoded(reader: AudioReader, stream: Any, rate: int, channels: int) -> Generator[Any, None, None]:
+    given, layout = 0, "stereo" if channels == 2 else "mono"
+    for samples in reader.blocks(rate, channels):
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, given, Fraction(1, rate)
         given += samples.shape[1]
