@@ -54,7 +54,9 @@ def test_ten_steps_are_five_and_five_resumed(tmp_path: Path) -> None:
 
 
 def test_loop_learns_and_leaves_a_log(tmp_path: Path) -> None:
-    config = TrainingConfig(steps=400, learning_rate=0.02, schedule="cosine", warmup=10, validate_every=100, ema=0.95)
+    config = TrainingConfig(
+        steps=400, learning_rate=0.02, schedule="cosine", warmup=10, validate_every=100, ema=0.95
+    )
     lines: list[str] = []
     figures = fit(Line(), config, tmp_path, lines.append)
     assert figures["error"] < 0.1
@@ -80,7 +82,9 @@ def clips(config: Config, count: int = 2) -> VideoClips:
         crops = np.repeat(grey[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
         angle = np.linspace(0, 2 * np.pi, 68)
         points = np.stack([64 + 30 * np.cos(angle), 90 + 20 * np.sin(angle)], axis=-1)
-        made.append(VideoClip(f"p{i}_c", f"p{i}", crops, np.repeat(points[None], 20, axis=0).astype(np.float32)))
+        made.append(
+            VideoClip(f"p{i}_c", f"p{i}", crops, np.repeat(points[None], 20, axis=0).astype(np.float32))
+        )
     return VideoClips(made, config.crop, config.autoencoder)
 
 
@@ -107,7 +111,9 @@ def test_video_tasks_run_one_after_the_other(tmp_path: Path) -> None:
     figures = fit(task, config.mtov_training, tmp_path / "mtov", quiet)
     assert {"p0", "p0_still", "p0_true"} <= figures.keys()
     assert all(np.isfinite(value) for value in figures.values())
-    assert all(torch.equal(a, b) for a, b in zip(frozen, task.model.autoencoder.encoder.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(frozen, task.model.autoencoder.encoder.parameters(), strict=True)
+    )
 
 
 def test_batches_are_a_function_of_the_seed() -> None:

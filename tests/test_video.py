@@ -9,11 +9,18 @@ import pytest
 import torch
 
 from moditalker.config import AutoencoderConfig, Config, load
-from moditalker.video.autoencoder import Autoencoder, plane_shape, psnr, reconstruction_loss, still_clip, to_patches
+from moditalker.video.autoencoder import (
+    Autoencoder,
+    plane_shape,
+    psnr,
+    reconstruction_loss,
+    still_clip,
+    to_patches,
+)
 from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.sample import VideoSampler, overlapped
 from moditalker.video.triplane import PlaneShape
-from moditalker.video.warp import coarse_flow, landmark_frames, warp_by_flow
+from moditalker.video.warp import coarse_flow, landmark_frames, mouth_interior, warp_by_flow
 
 TINY = load("tiny")
 
@@ -34,11 +41,11 @@ def points(seed: int, *shape: int) -> torch.Tensor:
     return torch.rand(*shape, 68, 2, generator=generator) * torch.tensor([127.0, 71.0])
 
 
-def video_inputs(config: Config, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def video_inputs(config: Config, batch: int = 1) -> tuple[torch.Tensor, ...]:
     a = config.autoencoder
     generator = torch.Generator().manual_seed(1)
     pose = torch.rand(batch, 3, a.frames, a.height, a.width, generator=generator) * 2 - 1
-    return pose, pose[:, :, 0], points(2, batch, a.frames), points(3, batch)
+    return pose, pose[:, :, :1], pose[:, :, 0], points(2, batch, a.frames), points(3, batch)
 
 
 @pytest.mark.parametrize("shape", [(16, 9, 16), (5, 3, 7), (1, 1, 1), (8, 32, 32)])
@@ -62,7 +69,7 @@ def test_patches_are_rows_columns_channels() -> None:
 def test_autoencoder_shapes_and_gradients(decoder: str, collapse: str) -> None:
     config = small(decoder=decoder, collapse=collapse, residual=decoder == "warp")
     model = Autoencoder(config.autoencoder)
-    pose, identity, landmarks, identity_landmarks = video_inputs(config)
+    pose, _, identity, landmarks, identity_landmarks = video_inputs(config)
     conditions = (identity, landmarks, identity_landmarks) if decoder == "warp" else ()
     z = model.encode(pose)
     assert z.shape == (1, 8, plane_shape(config.autoencoder).cells)
@@ -102,6 +109,21 @@ def test_flow_looks_where_the_landmark_was() -> None:
     flow = coarse_flow(after, before, 72, 128)[0, :, 30, 44]
     assert flow[0] == pytest.approx(-4, abs=0.3)
     assert flow[1] == pytest.approx(0, abs=1e-4)
+
+
+def test_mouth_interior_is_what_lies_between_the_inner_lips() -> None:
+    face = torch.zeros(2, 68, 2)
+    x = torch.tensor([40.0, 45, 50, 55, 60, 55, 50, 45])
+    y = torch.tensor([30.0, 26, 25, 26, 30, 35, 37, 35])
+    face[:, 60:] = torch.stack([x, y], dim=-1)
+    face[1, 60:, 1] = 30.0  # shut
+    gap = mouth_interior(face, 72, 128)
+    assert gap[0, 0, 31, 50] > 0.99
+    assert gap[0, 0, 22, 50] < 0.02
+    assert gap[0, 0, 40, 50] < 0.02
+    assert gap[0, 0, 30, 30] == 0
+    assert gap[0].sum() == pytest.approx(0.5 * 20 * 9 + 40, rel=0.35)
+    assert gap[1].max() == 0
 
 
 @pytest.mark.parametrize("style", ["discs", "gaussians"])

@@ -136,6 +136,7 @@ class MToVConfig:
     identity_planes: Literal["all", "hw"] = "all"  # all [paper]; hw: zeros in the other two [released]
     condition_layers: CountOrZero = 0  # of the landmark and pose encoders; 0: as many as the autoencoder's
     landmark_frames: Literal["discs", "gaussians"] = "discs"  # white discs [paper]; soft, by part [ours]
+    first_estimate: bool = False  # the UNet predicts what landmark and pose planes leave over [ours]
     normalise: bool = False  # diffuse planes scaled to unit variance [ours]
     overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
 

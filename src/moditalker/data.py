@@ -29,10 +29,13 @@ class VideoClip:
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """What the video stage trains on; videos (B, 3, S, H, W) in [-1, 1], landmarks in pixels of the region."""
+    """What the video stage trains on; videos (B, 3, S, H, W) in [-1, 1], landmarks in pixels of the
+    region.
+    """
 
     video: Tensor  # the generated region
     pose: Tensor  # pose frames X_P: rows from the top of the crop, as high as the region
+    identity_pose: Tensor  # (B, 3, 1, H, W) the pose frame of x_id
     identity: Tensor  # (B, 3, H, W) x_id, the region of another frame of the same clip
     landmarks: Tensor  # (B, S, 68, 2)
     identity_landmarks: Tensor  # (B, 68, 2)
@@ -53,7 +56,9 @@ def read_clip(path: Path) -> VideoClip:
         with safe_open(path, framework="numpy") as file:
             crops, landmarks = file.get_tensor("crops"), file.get_tensor("landmarks")
     except Exception as error:
-        raise UserError(f"{path}: not a prepared clip ({error}); make it with `moditalker prepare`") from error
+        raise UserError(
+            f"{path}: not a prepared clip ({error}); make it with `moditalker prepare`"
+        ) from error
     return VideoClip(path.stem, path.stem.rsplit("_", 1)[0], crops, landmarks[..., :2])
 
 
@@ -67,7 +72,11 @@ class VideoClips:
     """
 
     def __init__(
-        self, clips: list[VideoClip], crop: CropConfig, autoencoder: AutoencoderConfig, speaker_weight: float = 0.35
+        self,
+        clips: list[VideoClip],
+        crop: CropConfig,
+        autoencoder: AutoencoderConfig,
+        speaker_weight: float = 0.35,
     ) -> None:
         self.crop, self.frames = crop, autoencoder.frames
         self.height = autoencoder.height
@@ -90,7 +99,9 @@ class VideoClips:
             items.append(self.item(clip, start, other, rng if augment else None))
         return collate(items)
 
-    def item(self, clip: VideoClip, start: int, identity: int, rng: np.random.Generator | None = None) -> VideoBatch:
+    def item(
+        self, clip: VideoClip, start: int, identity: int, rng: np.random.Generator | None = None
+    ) -> VideoBatch:
         """Frames ``start .. start + S`` of a clip with frame ``identity`` as x_id: a batch of one."""
         index = [*range(start, start + self.frames), identity]
         crops = torch.from_numpy(clip.crops[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -98,10 +109,12 @@ class VideoClips:
         if rng is not None:
             crops, points = augment_clip(crops, points, rng)
         region = crops[:, :, self.crop.region_top :]
+        pose = pose_frames(crops[None].transpose(1, 2), self.height, self.crop.pose_rows)
         points = points - torch.tensor([0.0, self.crop.region_top])
         return VideoBatch(
             video=region[None, :-1].transpose(1, 2),
-            pose=pose_frames(crops[None, :-1].transpose(1, 2), self.height, self.crop.pose_rows),
+            pose=pose[:, :, :-1],
+            identity_pose=pose[:, :, -1:],
             identity=region[None, -1],
             landmarks=points[None, :-1],
             identity_landmarks=points[None, -1],
@@ -111,12 +124,16 @@ class VideoClips:
 def collate(items: list[VideoBatch]) -> VideoBatch:
     """Batches of one -> one batch."""
     return VideoBatch(
-        *(torch.cat([getattr(item, name) for item in items]).contiguous() for name in VideoBatch.__dataclass_fields__)
+        *(
+            torch.cat([getattr(item, name) for item in items]).contiguous()
+            for name in VideoBatch.__dataclass_fields__
+        )
     )
 
 
 def augment_clip(crops: Tensor, points: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Colour, contrast, flip and a small similarity with shear, the same for the whole clip and its landmarks.
+    """Colour, contrast, flip and a small similarity with shear, the same for the whole clip and its
+    landmarks.
 
     crops (S, 3, H, W) in [-1, 1]; points (S, 68, 2) crop pixels.
     """

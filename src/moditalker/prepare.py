@@ -1,13 +1,13 @@
 """Videos -> prepared clips: ``python -m moditalker.prepare VIDEOS OUT``.
 
-Each video becomes one safetensors file with what the training tasks read: aligned crops, landmarks in crop pixels and
-in source pixels, the alignment, and the sound. Videos without a face on every frame are named and left out.
+Each video becomes one safetensors file with what the training tasks read: aligned crops, landmarks in crop
+pixels and in source pixels, the alignment, and the sound. Videos without a face on every frame are named and
+left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +25,9 @@ RATE = Fraction(25)  # frames a second that the models are trained at
 SUFFIXES = {".mp4", ".mpg", ".mpeg", ".mov", ".mkv", ".avi", ".webm"}
 
 
-def prepare_clip(video: Path, out: Path, tracker: FaceTracker, crop: CropConfig, seconds: float = 60.0) -> None:
+def prepare_clip(
+    video: Path, out: Path, tracker: FaceTracker, crop: CropConfig, seconds: float = 60.0
+) -> None:
     """Prepare one video of at most ``seconds`` into the file ``out``, which appears whole or not at all.
 
     Raises:
@@ -33,7 +35,9 @@ def prepare_clip(video: Path, out: Path, tracker: FaceTracker, crop: CropConfig,
     """
     source = open_source(video)
     if abs(source.info.fps - RATE) > Fraction(1, 10):
-        raise UserError(f"{video.name}: {float(source.info.fps):.2f} frames a second; convert it to {RATE} first")
+        raise UserError(
+            f"{video.name}: {float(source.info.fps):.2f} frames a second; convert it to {RATE} first"
+        )
     frames = []
     for frame in source:
         if frame.time >= seconds:
@@ -55,7 +59,7 @@ def prepare_clip(video: Path, out: Path, tracker: FaceTracker, crop: CropConfig,
     }
     part = out.with_suffix(".part")
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, part)
-    os.replace(part, out)
+    part.replace(out)
 
 
 def videos_below(folder: Path) -> Iterator[tuple[Path, str]]:

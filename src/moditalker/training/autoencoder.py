@@ -16,7 +16,7 @@ from moditalker.video.autoencoder import Autoencoder, psnr, reconstruction_loss,
 from moditalker.video.warp import affinity, cell_grid
 
 MOUTH_WEIGHT = 3.0  # of the pixels around the mouth, over those of the face [ours]
-OUTSIDE_WEIGHT = 0.15  # of what lies beyond the face: paste-back does not show it
+OUTSIDE_WEIGHT = 0.08  # of what lies beyond the face: paste-back does not show it
 HIDDEN_LANDMARKS = 0.25  # share of clips whose landmarks the decoder does not see [ours]
 WEIGHT_STEP = 4  # pixels between the nodes where weights are computed
 
@@ -26,7 +26,7 @@ def face_weight(landmarks: Tensor, height: int, width: int) -> Tensor:
     rows, columns = height // WEIGHT_STEP, width // WEIGHT_STEP
     grid = cell_grid(rows, columns, WEIGHT_STEP, landmarks)
     scale = width / 128  # reaches below are pixels of a crop of 128
-    face = affinity(grid, landmarks[..., list(LIP_RELATED), :], 9.0 * scale).amax(-1)
+    face = affinity(grid, landmarks[..., list(LIP_RELATED), :], 7.0 * scale).amax(-1)
     mouth = affinity(grid, landmarks[..., list(MOUTH), :], 5.0 * scale).amax(-1)
     weight = OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * face + (MOUTH_WEIGHT - 1) * mouth
     b, s = landmarks.shape[:2]
@@ -52,11 +52,15 @@ def face_psnr(output: Tensor, batch: VideoBatch) -> Tensor:
 
 
 class AutoencoderTask:
-    """Reconstruct clips through their planes; noise on the planes keeps the decoder from reading too much in them."""
+    """Reconstruct clips through their planes; noise on the planes keeps the decoder from reading too much in
+    them.
+    """
 
     name = "autoencoder"
 
-    def __init__(self, config: Config, train: VideoClips, held_out: VideoClips, plane_noise: float = 0.05) -> None:
+    def __init__(
+        self, config: Config, train: VideoClips, held_out: VideoClips, plane_noise: float = 0.05
+    ) -> None:
         self.config, self.train, self.plane_noise = config, train, plane_noise
         self.model = Autoencoder(config.autoencoder)
         self.held_out = {name: collate(items) for name, items in validation_items(held_out, 4).items()}
@@ -73,9 +77,13 @@ class AutoencoderTask:
 
     @staticmethod
     def _hide_landmarks(batch: VideoBatch, generator: torch.Generator) -> VideoBatch:
-        """Some clips get the identity's landmarks on every frame, so that their planes have to tell what moves."""
+        """Some clips get the identity's landmarks on every frame, so that their planes have to tell what
+        moves.
+        """
         hidden = torch.rand(len(batch.video), 1, 1, 1, generator=generator) < HIDDEN_LANDMARKS
-        return replace(batch, landmarks=torch.where(hidden, batch.identity_landmarks[:, None], batch.landmarks))
+        return replace(
+            batch, landmarks=torch.where(hidden, batch.identity_landmarks[:, None], batch.landmarks)
+        )
 
     def validate(self) -> dict[str, float]:
         figures = {}
@@ -83,7 +91,9 @@ class AutoencoderTask:
             still = still_clip(batch.identity, batch.video.shape[2])
             z, z_still = (self.model.encode(video, batch.identity) for video in (batch.video, still))
             figures[f"{name}"] = float(face_psnr(self.model.decode(z, *self._conditions(batch)), batch))
-            figures[f"{name}_still"] = float(face_psnr(self.model.decode(z_still, *self._conditions(batch)), batch))
+            figures[f"{name}_still"] = float(
+                face_psnr(self.model.decode(z_still, *self._conditions(batch)), batch)
+            )
             figures[f"{name}_copy"] = float(face_psnr(still, batch))
         return figures
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -27,8 +26,13 @@ from moditalker.config import TrainingConfig
 class Task(Protocol):
     """What the loop needs to know of a task."""
 
-    name: str
-    model: nn.Module  # everything that is trained and saved
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def model(self) -> nn.Module:
+        """Everything that is trained and saved."""
 
     def batch(self, rng: np.random.Generator) -> Any:
         """A random batch."""
@@ -49,7 +53,9 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def fit(task: Task, config: TrainingConfig, run: Path, log: Callable[[str], None] = print) -> dict[str, float]:
+def fit(
+    task: Task, config: TrainingConfig, run: Path, log: Callable[[str], None] = print
+) -> dict[str, float]:
     """Train until ``config.steps``; resume from ``run/last.pt`` where there is one.
 
     Returns:
@@ -71,9 +77,14 @@ def fit(task: Task, config: TrainingConfig, run: Path, log: Callable[[str], None
         log(f"{task.name}: resumed at step {step}")
 
     def save() -> None:
-        state = {"model": task.model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step}
+        state = {
+            "model": task.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average,
+            "step": step,
+        }
         torch.save(state, run / "last.pt.part")
-        os.replace(run / "last.pt.part", run / "last.pt")
+        (run / "last.pt.part").replace(run / "last.pt")
 
     def validate() -> dict[str, float]:
         current = copy.deepcopy(task.model.state_dict())
@@ -97,7 +108,7 @@ def fit(task: Task, config: TrainingConfig, run: Path, log: Callable[[str], None
     saved = begun = time.monotonic()
     first = step
     try:
-        with open(run / "log.jsonl", "a") as curve:
+        with (run / "log.jsonl").open("a") as curve:
             while step < config.steps and not stopped:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, step)

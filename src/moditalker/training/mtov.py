@@ -1,12 +1,14 @@
-"""Task ``mtov``: diffusion over the planes (Eq. 6), with the condition encoders and, for ``warp``, the decoder.
+"""Task ``mtov``: diffusion over the planes (Eq. 6), with the condition encoders and, for ``warp``, the
+decoder.
 
-Beside Eq. 6 the predicted planes are decoded and compared in pixels [ours]: planes made only to reconstruct have
-directions that cannot be predicted and others that decide the picture, and pixels tell which.
+Beside Eq. 6 the predicted planes are decoded and compared in pixels [ours]: planes made only to reconstruct
+have directions that cannot be predicted and others that decide the picture, and pixels tell which.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from moditalker.video.model import VideoModel
 
 PIXELS = 1.0  # weight of the pixel loss
 PLANES = 0.05  # weight of Eq. 6 beside it
-FIRST_STEP = 0.5  # share of samples trained at t = T - 1, where sampling starts
+FIRST_STEP = 0.6  # share of samples trained at t = T - 1, where sampling starts
 LANDMARK_NOISE = 0.35  # pixels: detected and generated landmarks are not exact
 
 
@@ -53,10 +55,14 @@ class MToVTask:
         squares = []
         for i in range(batches):
             batch = self.train.batch(4, np.random.default_rng((self.config.mtov_training.seed, i)))
-            squares.append(self.model.autoencoder.encode(batch.video, batch.identity).square().mean(0, keepdim=True))
+            squares.append(
+                self.model.autoencoder.encode(batch.video, batch.identity).square().mean(0, keepdim=True)
+            )
         shape = self.model.unet.shape
         planes = shape.split(torch.stack(squares).mean(0))
-        return shape.join(plane.mean(dim=(-1, -2), keepdim=True).expand_as(plane) for plane in planes)[0].sqrt()
+        return shape.join(plane.mean(dim=(-1, -2), keepdim=True).expand_as(plane) for plane in planes)[
+            0
+        ].sqrt()
 
     def batch(self, rng: np.random.Generator) -> VideoBatch:
         batch = self.train.batch(self.config.mtov_training.batch, rng)
@@ -68,7 +74,7 @@ class MToVTask:
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             z = self.model.autoencoder.encode(batch.video, batch.identity)
-        conditions = self.model.conditions(batch.pose, *batch.conditions)
+        conditions = self.model.conditions(batch.pose, batch.identity_pose, *batch.conditions)
         z0 = self.model.normalise(z)
         last = self.diffusion.config.timesteps - 1
         t = torch.randint(0, last + 1, (len(z),), generator=generator)
@@ -84,11 +90,13 @@ class MToVTask:
     def validate(self) -> dict[str, float]:
         figures = {}
         for name, batch in self.held_out.items():
-            conditions = self.model.conditions(batch.pose, *batch.conditions)
+            conditions = self.model.conditions(batch.pose, batch.identity_pose, *batch.conditions)
             z = self.model.autoencoder.encode(batch.video, batch.identity)
             noise = draw_noise(z.shape, generators(0, len(z)))
-            sampled = self.diffusion.sample(lambda zt, t, c=conditions: self.model.predict(zt, t, c), noise)
-            still = self.model.autoencoder.encode(still_clip(batch.identity, batch.video.shape[2]), batch.identity)
+            sampled = self.diffusion.sample(partial(self.model.predict, conditions=conditions), noise)
+            still = self.model.autoencoder.encode(
+                still_clip(batch.identity, batch.video.shape[2]), batch.identity
+            )
             planes = {"": self.model.restore(sampled), "_still": still, "_true": z}
             for kind, value in planes.items():
                 figures[name + kind] = float(face_psnr(self.model.decode(value, conditions), batch))

@@ -1,8 +1,9 @@
 """The tri-plane autoencoder (paper section 3, Eq. 5): clips <-> planes.
 
-Videos are (B, 3, S, H, W) in [-1, 1], planes (B, C, L) in (-1, 1). Two decoders share everything up to the last step:
-``pixels`` [paper] turns tokens into RGB; ``warp`` [ours] also sees the identity frame and the landmarks, and answers
-with a warp of that frame plus a residual, so that texture is copied and not remembered.
+Videos are (B, 3, S, H, W) in [-1, 1], planes (B, C, L) in (-1, 1). Two decoders share everything up to the
+last step: ``pixels`` [paper] turns tokens into RGB; ``warp`` [ours] also sees the identity frame and the
+landmarks, and answers with a warp of that frame plus a residual, so that texture is copied and not
+remembered.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ def plane_shape(config: AutoencoderConfig) -> PlaneShape:
 def _transformer(config: AutoencoderConfig, layers: int) -> TimeSformer:
     shape = plane_shape(config)
     return TimeSformer(
-        shape.frames, shape.height, shape.width, config.dim, layers, config.heads, config.head_dim, config.feed_forward
+        shape.frames,
+        shape.height,
+        shape.width,
+        config.dim,
+        layers,
+        config.heads,
+        config.head_dim,
+        config.feed_forward,
     )
 
 
@@ -42,9 +50,9 @@ RESIDUAL_GAIN = 10.0  # where it starts: differences to the identity are about a
 class Encoder(nn.Module):
     """E of the paper: a clip -> its planes.
 
-    With ``residual`` on [ours], planes can also be taken against an identity frame: they then carry the difference
-    alone, at full scale. Planes of the picture itself differ from the identity's by a few hundredths, and a decoder
-    that sees the identity anyway learns to ignore them.
+    With ``residual`` on [ours], planes can also be taken against an identity frame: they then carry the
+    difference alone, at full scale. Planes of the picture itself differ from the identity's by a few
+    hundredths, and a decoder that sees the identity anyway learns to ignore them.
     """
 
     def __init__(self, config: AutoencoderConfig) -> None:
@@ -61,7 +69,9 @@ class Encoder(nn.Module):
             config.collapse_heads,
             config.collapse_feed_forward,
         )
-        self.gain = nn.Parameter(torch.full((config.plane_channels, 1), RESIDUAL_GAIN)) if config.residual else None
+        self.gain = (
+            nn.Parameter(torch.full((config.plane_channels, 1), RESIDUAL_GAIN)) if config.residual else None
+        )
 
     def raw(self, video: Tensor) -> Tensor:
         """(B, 3, S, H, W) in [-1, 1] -> (B, C, L), unbounded."""
@@ -69,12 +79,16 @@ class Encoder(nn.Module):
         return self.to_planes(self.transformer(x))
 
     def raw_still(self, frame: Tensor, frames: int) -> Tensor:
-        """``raw(still_clip(frame, frames))`` at the price of one frame: equal frames attend to equal values."""
+        """``raw(still_clip(frame, frames))`` at the price of one frame: equal frames attend to equal
+        values.
+        """
         x = self.transformer(self.embed(to_patches(frame[:, :, None], self.patch)))  # B 1 H' W' D
         return self.to_planes(x.expand(-1, frames, -1, -1, -1))
 
     def forward(self, video: Tensor, raw_identity: Tensor | None = None) -> Tensor:
-        """(B, 3, S, H, W) in [-1, 1] -> (B, C, L) in (-1, 1); against ``raw`` planes of the identity, if given."""
+        """(B, 3, S, H, W) in [-1, 1] -> (B, C, L) in (-1, 1); against ``raw`` planes of the identity, if
+        given.
+        """
         planes = self.raw(video)
         if raw_identity is not None and self.gain is not None:
             planes = self.gain * (planes - raw_identity)
@@ -99,7 +113,9 @@ class PixelDecoder(nn.Module):
 
 
 class WarpDecoder(nn.Module):
-    """Planes, the identity frame and landmarks -> a clip, as a warp of the identity frame plus a residual [ours]."""
+    """Planes, the identity frame and landmarks -> a clip, as a warp of the identity frame plus a residual
+    [ours].
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -160,8 +176,12 @@ def still_clip(frame: Tensor, frames: int) -> Tensor:
     return frame[:, :, None].expand(-1, -1, frames, -1, -1)
 
 
-def reconstruction_loss(output: Tensor, target: Tensor, weight: Tensor | None = None, gradient: float = 1.0) -> Tensor:
-    """L1 of the pixels and of their differences to the right and below; (B, 3, S, H, W), weight broadcastable."""
+def reconstruction_loss(
+    output: Tensor, target: Tensor, weight: Tensor | None = None, gradient: float = 1.0
+) -> Tensor:
+    """L1 of the pixels and of their differences to the right and below; (B, 3, S, H, W), weight
+    broadcastable.
+    """
 
     def mean(difference: Tensor, w: Tensor | None) -> Tensor:
         return difference.abs().mean() if w is None else (difference.abs() * w).mean()

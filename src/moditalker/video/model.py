@@ -1,4 +1,6 @@
-"""The video stage as one module: autoencoder, condition encoders and diffusion UNet (paper section 3, Fig. 1)."""
+"""The video stage as one module: autoencoder, condition encoders and diffusion UNet (paper section 3, Fig.
+1).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from moditalker.video.warp import landmark_frames
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a clip is made from: planes Z_L, Z_P, Z_I (B, C, L), and what the ``warp`` decoder sees beside planes."""
+    """What a clip is made from: planes Z_L, Z_P, Z_I (B, C, L), and what the ``warp`` decoder sees beside
+    planes.
+    """
 
     landmark: Tensor
     pose: Tensor
@@ -26,8 +30,8 @@ class Conditions:
 class VideoModel(nn.Module):
     """E_I, E_L, E_P, the UNet and the decoder of Fig. 1.
 
-    Diffusion runs on the planes as they are [paper], or with ``mtov.normalise`` on planes scaled to unit variance by
-    ``plane_scale`` (C, L).
+    Diffusion runs on the planes as they are [paper], or with ``mtov.normalise`` on planes scaled to unit
+    variance by ``plane_scale`` (C, L).
     """
 
     plane_scale: Tensor
@@ -45,33 +49,52 @@ class VideoModel(nn.Module):
         self.register_buffer("plane_scale", torch.ones(config.autoencoder.plane_channels, shape.cells))
 
     def conditions(
-        self, pose: Tensor, identity: Tensor, landmarks: Tensor, identity_landmarks: Tensor, z_identity: Tensor | None = None
-    ) -> Conditions:  # fmt: skip
+        self,
+        pose: Tensor,
+        identity_pose: Tensor,
+        identity: Tensor,
+        landmarks: Tensor,
+        identity_landmarks: Tensor,
+        z_identity: Tensor | None = None,
+    ) -> Conditions:
         """Encode what a clip is made from.
 
         Args:
             pose: (B, 3, S, H, W) pose frames X_P in [-1, 1].
+            identity_pose: (B, 3, 1, H, W) the pose frame of x_id.
             identity: (B, 3, H, W) x_id.
             landmarks: (B, S, 68, 2) in pixels of the region.
             identity_landmarks: (B, 68, 2).
             z_identity: (B, C, L) the identity's planes, where they are known already.
         """
-        height, width = pose.shape[-2:]
         if z_identity is None:
             with torch.no_grad():
                 z_identity = self.autoencoder.encode_still(identity)
-        drawn = landmark_frames(landmarks, height, width, self.config.mtov.landmark_frames)
+        height, width = pose.shape[-2:]
+        every = torch.cat([landmarks, identity_landmarks[:, None]], dim=1)
+        drawn = landmark_frames(every, height, width, self.config.mtov.landmark_frames)
         warp = self.config.autoencoder.decoder == "warp"
         return Conditions(
-            landmark=self.landmark_encoder(drawn),
-            pose=self.pose_encoder(pose),
+            landmark=self._against(self.landmark_encoder, drawn[:, :, :-1], drawn[:, :, -1]),
+            pose=self._against(self.pose_encoder, pose, identity_pose[:, :, 0]),
             identity=z_identity,
             decoder=(identity, landmarks, identity_landmarks) if warp else (),
         )
 
+    def _against(self, encoder: Encoder, video: Tensor, identity: Tensor) -> Tensor:
+        """Planes of a condition; ``residual`` takes them against the identity's, as the autoencoder does."""
+        if not self.config.autoencoder.residual:
+            return encoder(video)
+        return encoder(video, encoder.raw_still(identity, video.shape[2]))
+
     def predict(self, zt: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """F_MToV of Eq. 6: normalised planes, noised (B, C, L) -> clean (or the noise, as the config says)."""
-        return self.unet(zt, t, conditions.landmark, conditions.pose, conditions.identity)
+        """F_MToV of Eq. 6: normalised planes, noised (B, C, L) -> clean (or the noise, as the config
+        says).
+        """
+        predicted = self.unet(zt, t, conditions.landmark, conditions.pose, conditions.identity)
+        if self.config.mtov.first_estimate:
+            predicted = predicted + self.normalise(conditions.landmark + conditions.pose)
+        return predicted
 
     def normalise(self, z: Tensor) -> Tensor:
         """Planes -> what diffusion runs on."""

@@ -1,12 +1,12 @@
 """Video clip by clip: any number of frames through a model of S frames, in constant memory (paper section 3).
 
-Every clip is anchored to the same identity frame and starts from the same noise, so that nothing drifts; neighbouring
-clips share ``mtov.overlap`` frames, across which one fades into the next.
+Every clip is anchored to the same identity frame and starts from the same noise, so that nothing drifts;
+neighbouring clips share ``mtov.overlap`` frames, across which one fades into the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,9 @@ from moditalker.config import from_dict
 from moditalker.diffusion import Diffusion, draw_noise, generators
 from moditalker.video.model import VideoModel, pose_frames
 
-Frame = tuple[NDArray[np.uint8], NDArray[np.float32]]  # crop (size, size, 3), landmarks (68, 2) in crop pixels
+Frame = tuple[
+    NDArray[np.uint8], NDArray[np.float32]
+]  # crop (size, size, 3), landmarks (68, 2) in crop pixels
 
 
 class VideoSampler:
@@ -45,8 +47,8 @@ class VideoSampler:
         """Generate the region of each frame.
 
         Args:
-            frames: (crop, landmarks): of the crop only the pose rows are looked at; landmarks say what to make.
-            identity: crop and landmarks of x_id.
+            frames: (crop, landmarks): of the crop only the pose rows are looked at; landmarks say what to
+            make. identity: crop and landmarks of x_id.
             seed: of the noise.
             steps: DDIM steps, by default the config's.
 
@@ -56,18 +58,23 @@ class VideoSampler:
         crop, config = self.config.crop, self.config.autoencoder
         device = self.model.plane_scale.device
         top = torch.tensor([0.0, crop.region_top], device=device)
-        x_id = _pixels(identity[0][None]).to(device)[:, :, crop.region_top :]
+        crop_id = _pixels(identity[0][None]).to(device)
+        x_id = crop_id[:, :, crop.region_top :]
+        pose_id = pose_frames(crop_id[:, :, None], config.height, crop.pose_rows)
         l_id = torch.from_numpy(np.ascontiguousarray(identity[1])).float().to(device)[None] - top
         z_id = self.model.autoencoder.encode_still(x_id)
-        noise = draw_noise(z_id.shape, generators(seed), device)
+        chance = generators(seed)
+        noise = draw_noise(z_id.shape, chance, device)
 
         def clip(part: list[Frame]) -> Tensor:
             part = part + [part[-1]] * (config.frames - len(part))
             crops = _pixels(np.stack([frame for frame, _ in part])).to(device)
             points = torch.from_numpy(np.stack([points for _, points in part])).float().to(device) - top
             pose = pose_frames(crops.transpose(0, 1)[None], config.height, crop.pose_rows)
-            conditions = self.model.conditions(pose, x_id, points[None], l_id, z_id)
-            z0 = self.diffusion.sample(lambda zt, t: self.model.predict(zt, t, conditions), noise, steps)
+            conditions = self.model.conditions(pose, pose_id, x_id, points[None], l_id, z_id)
+            z0 = self.diffusion.sample(
+                lambda zt, t: self.model.predict(zt, t, conditions), noise, steps, generator=chance
+            )
             video = self.model.decode(self.model.restore(z0), conditions)
             return video[0].transpose(0, 1).clamp(-1, 1).cpu()  # S 3 H W
 
@@ -86,7 +93,9 @@ def load_sampler(folder: Path, device: torch.device | str = "cpu") -> VideoSampl
     return VideoSampler(model.to(device).requires_grad_(False))
 
 
-def overlapped(frames: Iterable[Frame], clip, length: int, overlap: int) -> Iterator[Tensor]:  # type: ignore[no-untyped-def]
+def overlapped(
+    frames: Iterable[Frame], clip: Callable[[list[Frame]], Tensor], length: int, overlap: int
+) -> Iterator[Tensor]:
     """Windows of ``length`` frames through ``clip``, each fading into the next over ``overlap`` frames."""
     fade = (torch.arange(overlap) + 1.0) / (overlap + 1)
     waiting: list[Frame] = []

@@ -1,4 +1,6 @@
-"""Divided space-time transformer over the patches of a clip (Bertasius et al. 2021), as the released code sets it up."""
+"""Divided space-time transformer over the patches of a clip (Bertasius et al. 2021), as the released code
+sets it up.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def time_rotation(frames: int, head_dim: int) -> Rotary:
 
 
 def space_rotation(height: int, width: int, head_dim: int) -> Rotary:
-    """Axial over linspace(-1, 1): the first half of a head turns by row, the second by column [released code]."""
+    """Axial over linspace(-1, 1): the first half of a head turns by row, the second by column [released
+    code].
+    """
     scales = torch.logspace(0.0, math.log2(5.0), head_dim // 4, base=2.0) * math.pi
     rows = torch.linspace(-1, 1, height)[:, None, None] * scales
     columns = torch.linspace(-1, 1, width)[None, :, None] * scales
@@ -47,7 +51,22 @@ class SpaceTimeLayer(nn.Module):
 class TimeSformer(nn.Module):
     """Space-time layers over tokens (B, S, H, W, D); no final norm."""
 
-    def __init__(self, frames: int, height: int, width: int, dim: int, layers: int, heads: int, head_dim: int, feed_forward: int) -> None:  # noqa: E501
+    time_cos: Tensor
+    time_sin: Tensor
+    space_cos: Tensor
+    space_sin: Tensor
+
+    def __init__(
+        self,
+        frames: int,
+        height: int,
+        width: int,
+        dim: int,
+        layers: int,
+        heads: int,
+        head_dim: int,
+        feed_forward: int,
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(SpaceTimeLayer(dim, heads, head_dim, feed_forward) for _ in range(layers))
         for name, (cos, sin) in (

@@ -1,7 +1,7 @@
 """The tri-plane latent of a clip: three planes, each with one axis of (time, height, width) collapsed.
 
-A latent is kept as one sequence of cells (B, C, L): plane ``hw``, then ``ws`` (rows are frames, height is collapsed),
-then ``hs`` (rows are frames, width is collapsed), as the released code stores it.
+A latent is kept as one sequence of cells (B, C, L): plane ``hw``, then ``ws`` (rows are frames, height is
+collapsed), then ``hs`` (rows are frames, width is collapsed), as the released code stores it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class CollapseTransformer(nn.Module):
         self.token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.position = nn.Parameter(torch.randn(1, length + 1, dim) * 0.02)
         self.layers = nn.ModuleList(
-            nn.ModuleList([Attention(dim, heads, max(1, dim // 8)), FeedForward(dim, feed_forward, gated=False)])
+            nn.ModuleList(
+                [Attention(dim, heads, max(1, dim // 8)), FeedForward(dim, feed_forward, gated=False)]
+            )
             for _ in range(layers)
         )
 
@@ -63,9 +65,10 @@ class CollapseTransformer(nn.Module):
         """(N, length, D) -> (N, D)."""
         x = torch.cat([x, self.token.expand(x.shape[0], -1, -1)], dim=1)
         x = x + self.position[:, : x.shape[1]]
-        for attention, feed_forward in self.layers:  # type: ignore[misc]
-            x = x + attention(x)
-            x = x + feed_forward(x)
+        for layer in self.layers:
+            assert isinstance(layer, nn.ModuleList)
+            for part in layer:  # attention, feed-forward
+                x = x + part(x)
         return x[:, 0]
 
 
@@ -80,7 +83,16 @@ class CollapseMean(nn.Module):
 class ToPlanes(nn.Module):
     """Tokens (B, S, H, W, D) -> planes (B, C, L), before they are squashed into (-1, 1)."""
 
-    def __init__(self, shape: PlaneShape, dim: int, channels: int, collapse: str, layers: int, heads: int, feed_forward: int) -> None:  # noqa: E501
+    def __init__(
+        self,
+        shape: PlaneShape,
+        dim: int,
+        channels: int,
+        collapse: str,
+        layers: int,
+        heads: int,
+        feed_forward: int,
+    ) -> None:
         super().__init__()
         self.shape = shape
 

@@ -66,14 +66,46 @@ def warp_by_flow(image: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
+def mouth_interior(landmarks: Tensor, height: int, width: int, softness: float = 0.7) -> Tensor:
+    """Where the mouth is open: 1 between the inner lips, 0 elsewhere, soft over about two pixels.
+
+    (N, 68, 2) pixels -> (N, 1, height, width). The crop is upright, so each column has one upper and one
+    lower edge.
+    """
+    x = torch.arange(width, device=landmarks.device, dtype=landmarks.dtype)
+    y = torch.arange(height, device=landmarks.device, dtype=landmarks.dtype)[:, None]
+
+    def edge(points: Tensor) -> Tensor:
+        """Height of a line through points (N, K, 2) ordered from left to right, at each column: (N, 1,
+        width).
+        """
+        (x0, y0), (x1, y1) = points[:, :-1, None].unbind(-1), points[:, 1:, None].unbind(-1)  # N K-1 1
+        along = (x - x0) / (x1 - x0).clamp_min(1e-3)
+        inside = ((along >= 0) & (along < 1)).to(x)
+        line = y0 + along.clamp(0, 1) * (y1 - y0)
+        return (line * inside).sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp_min(1)
+
+    left, right = landmarks[:, None, 60:61, 0], landmarks[:, None, 64:65, 0]  # N 1 1
+    upper, lower = edge(landmarks[:, [60, 61, 62, 63, 64]]), edge(landmarks[:, [60, 67, 66, 65, 64]])
+    between = ((y - upper) / softness).sigmoid() * ((lower - y) / softness).sigmoid()
+    open_ = ((lower - upper) / softness - 1).clamp(0, 1)  # touching lips have nothing between them
+    return (between * open_ * ((x > left) & (x < right)))[:, None]
+
+
 class LandmarkTokens(nn.Module):
-    """Tokens (B, S, H', W', D) that tell each cell of the landmarks near it, and each frame of all of them."""
+    """Tokens (B, S, H', W', D) that tell each cell of the landmarks near it, and each frame of all of
+    them.
+    """
+
+    lip_related: Tensor
 
     def __init__(self, shape: PlaneShape, patch: int, dim: int) -> None:
         super().__init__()
         self.shape, self.patch = shape, patch
         self.near = nn.Linear(4 * POINTS, dim)
-        self.frame = nn.Sequential(nn.Linear(4 * len(LIP_RELATED), 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
+        self.frame = nn.Sequential(
+            nn.Linear(4 * len(LIP_RELATED), 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim)
+        )
         self.register_buffer("lip_related", torch.tensor(LIP_RELATED), persistent=False)
 
     def forward(self, landmarks: Tensor, identity_landmarks: Tensor) -> Tensor:
@@ -89,22 +121,24 @@ class LandmarkTokens(nn.Module):
 
 
 class WarpHead(nn.Module):
-    """Tokens -> flow, mask and residual on the identity frame, then two convolutions at full resolution."""
+    """Tokens -> flow, mask and residual on the identity frame, a picture between the lips, and two
+    convolutions.
+    """
 
     FLOW_LIMIT = 8.0  # pixels that the learned flow may add to the coarse one
     EXTRA = 4  # channels that tokens hand to the convolutions beside the residual
+    INTERIOR = -0.5  # where the colour between the lips starts: dark
 
     def __init__(self, dim: int, patch: int, hidden: int = 16) -> None:
         super().__init__()
         self.patch = patch
         self.norm = nn.LayerNorm(dim)
-        self.fine = nn.Linear(dim, (3 + self.EXTRA) * patch**2)
+        self.fine = nn.Linear(dim, (6 + self.EXTRA) * patch**2)  # residual, extra, interior
         self.coarse = nn.Linear(dim, 3 * (patch // 2) ** 2)  # flow x, y and mask at half resolution
-        self.refine = nn.Sequential(
-            nn.Conv2d(6 + self.EXTRA, hidden, 3, padding=1), nn.SiLU(), nn.Conv2d(hidden, 3, 3, padding=1)
-        )
-        for layer in (self.coarse, self.fine, self.refine[-1]):
-            nn.init.zeros_(layer.bias)
+        last = nn.Conv2d(hidden, 3, 3, padding=1)
+        self.refine = nn.Sequential(nn.Conv2d(7 + self.EXTRA, hidden, 3, padding=1), nn.SiLU(), last)
+        for layer in (self.coarse, self.fine, last):  # starts as the warped identity frame
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             layer.weight.data.mul_(0.1)
 
     def forward(self, x: Tensor, identity: Tensor, landmarks: Tensor, identity_landmarks: Tensor) -> Tensor:
@@ -120,8 +154,10 @@ class WarpHead(nn.Module):
         frames = identity[:, None].expand(-1, s, -1, -1, -1).flatten(0, 1)
         warped = warp_by_flow(frames, flow)
         keep = (coarse[:, 2:] + 3.0).sigmoid()  # starts near 1: the warped frame as it is
-        mixed = keep * warped + fine[:, :3]
-        out = mixed + self.refine(torch.cat([warped, mixed, fine[:, 3:]], dim=1))  # BS 3 H W
+        residual, extra, interior = fine.split([3, self.EXTRA, 3], dim=1)
+        gap = mouth_interior(landmarks.flatten(0, 1), height, width)
+        mixed = torch.lerp(keep * warped + residual, interior + self.INTERIOR, gap)
+        out = mixed + self.refine(torch.cat([warped, mixed, extra, gap], dim=1))  # BS 3 H W
         return out.unflatten(0, (b, s)).transpose(1, 2)
 
     @staticmethod
@@ -129,19 +165,23 @@ class WarpHead(nn.Module):
         return F.conv2d(x, layer.weight[..., None, None], layer.bias)
 
 
-PARTS = (LIP_RELATED[:17], LIP_RELATED[17:29], LIP_RELATED[29:])  # jaw, outer lips, inner lips: one colour each
+PARTS = (
+    LIP_RELATED[:17],
+    LIP_RELATED[17:29],
+    LIP_RELATED[29:],
+)  # jaw, outer lips, inner lips: one colour each
 
 
 def landmark_frames(landmarks: Tensor, height: int, width: int, style: str) -> Tensor:
     """Landmarks drawn as a clip for E_L: (B, S, 68, 2) pixels -> (B, 3, S, height, width) in [-1, 1].
 
     ``discs``: all points as white discs of radius 3 per 256 pixels of width on black [released code].
-    ``gaussians``: jaw, outer and inner lips as soft spots in three colours, so that motion below a pixel shows and
-    touching lips can be told apart [ours].
+    ``gaussians``: jaw, outer and inner lips as soft spots in three colours, so that motion below a pixel
+    shows and touching lips can be told apart [ours].
     """
     if style == "discs":
-        points = landmarks.detach().cpu().flatten(0, 1).numpy()
-        drawn = torch.from_numpy(draw(points, height, width)).to(landmarks)[:, None].expand(-1, 3, -1, -1)
+        discs = draw(landmarks.detach().cpu().flatten(0, 1).numpy(), height, width)
+        drawn = torch.from_numpy(discs).to(landmarks)[:, None].expand(-1, 3, -1, -1)
     else:
         reach = 1.5 * width / 128
         y = torch.arange(height, device=landmarks.device, dtype=landmarks.dtype)
