@@ -98,7 +98,9 @@ def test_save_writes_the_frames_the_sound_and_a_report(made, tmp_path, speech_wa
     assert report["seed"] == 1
     stages = report["seconds"]
     assert {"preparing", "speech", "motion", "face", "video", "paste", "write", "total"} <= set(stages)
-    assert stages["total"] == pytest.approx(sum(v for k, v in stages.items() if k != "total"), abs=0.01)
+    assert "waiting" not in stages
+    assert max(v for k, v in stages.items() if k != "total") <= stages["total"]
+    assert stages["total"] <= sum(v for k, v in stages.items() if k != "total") + 0.5
     assert report["peak_rss_bytes"] == peak_rss() or report["peak_rss_bytes"] > 1e8
     assert told[-1] == ("generating", len(pairs), video.face.expected)
 
@@ -162,7 +164,7 @@ def test_memory_of_frames_in_flight_is_bounded(speech_wav, tmp_path):
         alive = [ref for ref in [*alive, weakref.ref(image)] if ref() is not None]
         most = max(most, len(alive))
     gc.collect()
-    assert most < 40
+    assert most < 60
 
 
 @pytest.mark.parametrize("extend", ["pingpong", "loop", "hold"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline
 
-from moditalker.streams import Clock, Timeline, beside, fade
+from moditalker.streams import Clock, Timeline, ahead, beside, fade
 
 
 def test_beside_pairs_items_with_delayed_results():
@@ -59,6 +60,50 @@ def test_timeline_holds_a_few_samples_and_refuses_to_go_back():
         timeline.at(0.0)
     with pytest.raises(ValueError, match="does not reach back"):
         Timeline([], rate=25.0).at(0.0)
+
+
+def test_ahead_makes_items_in_order_in_another_thread_and_is_never_far_ahead():
+    made: list[int] = []
+    threads = set()
+
+    def items():
+        for i in range(50):
+            threads.add(threading.current_thread())
+            made.append(i)
+            yield i
+
+    for i, item in enumerate(ahead(items(), 3)):
+        assert item == i
+        assert len(made) <= i + 6
+    assert made == list(range(50))
+    assert threading.current_thread() not in threads
+    assert list(ahead([], 3)) == []
+    assert list(ahead([None, ()], 3)) == [None, ()]
+
+
+def test_ahead_passes_errors_on_and_stops_with_its_reader():
+    closed = threading.Event()
+
+    def endless():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    before = threading.active_count()
+    reader = ahead(endless(), 2)
+    assert next(reader) == 1
+    reader.close()
+    assert closed.is_set()
+
+    def broken():
+        yield 1
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        list(ahead(ahead(broken(), 2), 2))
+    assert threading.active_count() == before
 
 
 def test_clock_counts_each_second_once():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain, repeat
+from queue import Full, Queue
 from typing import TypeVar
 
 import numpy as np
@@ -81,30 +83,68 @@ class Timeline:
         return (p1 + 0.5 * weight * slope).astype(p1.dtype)
 
 
+def ahead(items: Iterable[A], count: int) -> Iterator[A]:
+    """`items`, made in a thread of its own that is at most `count` of them ahead.
+
+    What they raise is raised here; where the reader stops early, so does the thread.
+    """
+    made: Queue[tuple[A] | BaseException | None] = Queue(count)
+    stopped = threading.Event()
+
+    def give(item: tuple[A] | BaseException | None) -> None:
+        while not stopped.is_set():
+            with suppress(Full):
+                return made.put(item, timeout=0.1)
+
+    def work() -> None:
+        source = iter(items)
+        try:
+            for item in source:
+                give((item,))
+                if stopped.is_set():
+                    break
+            give(None)
+        except BaseException as error:
+            give(error)
+        finally:
+            if isinstance(source, Generator):
+                source.close()  # in this thread: files that it opened are closed where they were read
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (item := made.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+    finally:
+        stopped.set()
+        thread.join()
+
+
 class Clock:
-    """Seconds by stage, where stages run inside each other: each second counts once, for the innermost."""
+    """Seconds by stage; of stages inside each other the innermost counts. Each thread counts its own time."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._open: list[str] = []
-        self._mark = time.perf_counter()
+        self._thread = _Thread()
 
     def _count(self) -> None:
-        now = time.perf_counter()
-        if self._open:
-            self.seconds[self._open[-1]] += now - self._mark
-        self._mark = now
+        now, own = time.perf_counter(), self._thread
+        if own.stages:
+            self.seconds[own.stages[-1]] += now - own.mark
+        own.mark = now
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Counts what runs inside for `name`."""
         self._count()
-        self._open.append(name)
+        self._thread.stages.append(name)
         try:
             yield
         finally:
             self._count()
-            self._open.pop()
+            self._thread.stages.pop()
 
     def each(self, name: str, items: Iterable[A]) -> Iterator[A]:
         """`items`, whose making counts for `name`."""
@@ -116,3 +156,11 @@ class Clock:
                 except StopIteration:
                     return
             yield item
+
+
+class _Thread(threading.local):
+    """A thread's open stages, and since when the innermost counts."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.mark = time.perf_counter()
