@@ -86,6 +86,26 @@ def lip_opening(points: Array) -> Array:
     return gap
 
 
+def shut_mouth(points: Array) -> Array:
+    """The same face with its inner lips touching; outer lips and chin follow: (..., 68, D) -> (..., 68,
+    D).
+    """
+    shut = points.copy()
+    half = (
+        points[..., [61, 62, 63], :] - points[..., [67, 66, 65], :]
+    ) / 2  # from the middle to the upper lip
+    mean = half.mean(-2, keepdims=True)
+    shut[..., [61, 62, 63], :] -= half
+    shut[..., [67, 66, 65], :] += half
+    shut[..., [50, 51, 52], :] -= half
+    shut[..., [58, 57, 56], :] += half
+    shut[..., [49, 53], :] -= mean / 2
+    shut[..., [59, 55], :] += mean / 2
+    shut[..., 6:11, :] += mean
+    shut[..., [5, 11], :] += mean / 2
+    return shut
+
+
 def mouth_width(points: Array) -> Array:
     """Distance between the outer mouth corners (48-54) over the eye distance: (..., 68, 2 or 3) -> (...)."""
     xy = points[..., :2]

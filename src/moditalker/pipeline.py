@@ -34,6 +34,7 @@ from moditalker.landmarks import affine_to_pose, transform
 from moditalker.media import AudioReader, Frame, Source, VideoWriter, open_source, plan_frames
 from moditalker.motion.atom import Atom
 from moditalker.motion.sample import sample_motion
+from moditalker.motion.silence import hush
 from moditalker.streams import Clock, Timeline, ahead, beside
 from moditalker.video.blend import Blender
 from moditalker.video.sample import load_sampler
@@ -257,9 +258,17 @@ class MoDiTalker:
     def motion(
         self, speech: Iterable[Array], face: FaceTrack, seed: int = 0, steps: int | None = None
     ) -> Motion:
-        """Speech features and the face's identity -> frontal landmarks at 25 Hz, by AToM."""
+        """Speech features and the face's identity -> frontal landmarks at 25 Hz, by AToM.
+
+        Where a `Speech` is silent the mouth is shut.
+        """
         diffusion, identity = Diffusion(self.config.atom_diffusion), face.anchor.frontal
-        return Motion(identity, lambda: sample_motion(self.atom, diffusion, speech, identity, seed, steps))
+
+        def blocks() -> Iterator[Array]:
+            said = sample_motion(self.atom, diffusion, speech, identity, seed, steps)
+            return hush(said, AudioReader(speech.path), identity) if isinstance(speech, Speech) else said
+
+        return Motion(identity, blocks)
 
     def video(self, face: FaceTrack, motion: Motion, seed: int = 0, steps: int | None = None) -> Video:
         """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size."""
