@@ -225,7 +225,7 @@ def explained(clips, frontal: Callable, pose: Callable, train, test):
 def test_learning_takes_out_a_planted_trace_of_pose():
     """Speakers whose jaw and depth follow the head in the mesh, each in a way of their own."""
     build = builder().build
-    clips, angles, openings = {}, {}, {}
+    clips, openings = {}, {}
     rng = np.random.default_rng(9)
     x, y, _ = MODEL.mean.T
     fields = np.stack([x, y, x * x, x * y, y * y])[:, :, None, None] * np.eye(3)  # smooth over the face
@@ -239,7 +239,7 @@ def test_learning_takes_out_a_planted_trace_of_pose():
             shapes = MODEL.shape(identity, 0.7 * rng.normal(size=(60, EXPRESSIONS)))
             seen = shapes + np.tensordot(turns, own, 1) + rng.normal(size=shapes.shape) * 0.001
             name = f"p{speaker}_{clip}"
-            clips[name], angles[name], openings[name] = in_image(seen, turns), turns, lip_opening(shapes)
+            clips[name], openings[name] = in_image(seen, turns), lip_opening(shapes)
     train, test = [n for n in clips if n < "p4"], [n for n in clips if n >= "p4"]
     model = build({n: clips[n] for n in train})
 
@@ -256,8 +256,6 @@ def test_learning_takes_out_a_planted_trace_of_pose():
     assert after.max() < 0.05
     for name in test:
         assert correlation(lip_opening(model.frontalize(clips[name])[0]), openings[name]) > 0.95
-        for axis in range(3):
-            assert correlation(pose(clips[name])[:, axis], angles[name][:, axis]) > 0.9
 
 
 @pytest.mark.slow
@@ -272,8 +270,8 @@ def test_real_frontal_landmarks_do_not_tell_the_pose():
     by_speaker: dict[str, list[str]] = {}
     for name in names["train"]:
         by_speaker.setdefault(name.split("/")[0], []).append(name)
-    train = [name for clips in by_speaker.values() for name in clips[:6]]
-    test = names["val"][::2]
+    train = [name for clips in by_speaker.values() for name in clips[:4]]
+    test = names["val"][::3]
     tracker, clips = FaceTracker(), {}
     for name in [*train, *test]:
         frames = (frame.image for frame in VideoReader(split.parent / name))
