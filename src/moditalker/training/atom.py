@@ -27,6 +27,8 @@ VELOCITY_WEIGHT, GAP_WEIGHT, SPREAD_WEIGHT = (
     0.3,
     0.6,
 )  # frame differences, inner lips' gap, mouth's width
+FEATURE_NOISE = 0.2  # on speech features, against their own deviation
+SILENCE_WEIGHT = 2.0  # of a recording without speech, against 1
 SHUT_SHARE = 0.6  # of the l_id have the mouth shut, as a chosen source frame has; the rest are any frame
 
 
@@ -69,6 +71,10 @@ class AtomTask:
         self.recordings = [r for r in recordings if len(r.landmarks) >= frames]
         if not self.recordings:
             raise UserError(f"no recording has {frames} frames or more: give longer or more clips")
+        weight = np.array(
+            [1.0 if np.ptp(r.landmarks, axis=0).any() else SILENCE_WEIGHT for r in self.recordings]
+        )
+        self.probability = weight / weight.sum()
         self.faces = {s: faces(c for c in clips if c.speaker == s) for s in {c.speaker for c in clips}}
         self.rest = np.stack([rest_mouth(c for c in clips if c.speaker == s) for s in sorted(self.faces)])
         self.validation = {
@@ -91,6 +97,7 @@ class AtomTask:
             for i in range(0, len(every), 7)
         ]
         whiten(self.model.speech_encoder.project, np.concatenate(heard))
+        self.feature_scale = float(np.concatenate(heard).astype(np.float32).std(0).mean())
         if self.model.landmark_encoder is not None:
             whiten(self.model.landmark_encoder.project, np.stack(seen).reshape(len(seen), -1))
         nn.init.zeros_(self.model.out.weight)
@@ -100,7 +107,7 @@ class AtomTask:
         """Random windows, augmented."""
         frames = self.config.atom.frames
         x0, speech, identity = [], [], []
-        for index in rng.integers(0, len(self.recordings), size=self.batch_size):
+        for index in rng.choice(len(self.recordings), size=self.batch_size, p=self.probability):
             recording = self.recordings[index]
             start = int(rng.integers(0, len(recording.landmarks) - frames + 1))
             landmarks = recording.landmarks[start : start + frames]
@@ -113,7 +120,8 @@ class AtomTask:
             x0.append(to_x0(target, l_id, self.config.atom))
             identity.append(l_id)
             heard = recording.speech[SPEECH_PER_FRAME * start : SPEECH_PER_FRAME * (start + frames)]
-            speech.append(torch.from_numpy(heard.astype(np.float32)))
+            heard = heard + FEATURE_NOISE * self.feature_scale * rng.standard_normal(heard.shape, np.float32)
+            speech.append(torch.from_numpy(heard))
         return MotionBatch(torch.stack(x0), torch.stack(speech), torch.stack(identity))
 
     def augment(self, landmarks: Array, l_id: Array, rng: np.random.Generator) -> tuple[Array, Array]:

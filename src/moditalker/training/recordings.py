@@ -184,7 +184,8 @@ def record(
     """One varied recording out of clips of one speaker; without clips, of silence or faint noise."""
     if clips:
         landmarks, waveform = join(clips, rest, rng)
-        landmarks, waveform = change_speed(landmarks, waveform, float(np.exp(rng.normal(0, 0.06))))
+        factor = np.exp(np.clip(rng.normal(0, 0.1), -0.25, 0.25))
+        landmarks, waveform = change_speed(landmarks, waveform, float(factor))
         waveform = other_room(waveform, rng) if rng.random() < 0.7 else waveform
         waveform = waveform * 10 ** (rng.uniform(-12, 3) / 20)
     else:
