@@ -16,7 +16,7 @@ from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
 from moditalker.landmarks import affine_to_pose, transform
 from moditalker.media import AudioReader, VideoReader
-from moditalker.pipeline import MoDiTalker, check_device, peak_rss
+from moditalker.pipeline import Kept, MoDiTalker, check_device, peak_rss
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_every_frame_has_an_answer(made, face_video):
     originals = [frame.image for frame in VideoReader(face_video)]
     assert len(pairs) == 20
     assert [frame.time for frame, _ in pairs] == [Fraction(i, 20) for i in range(len(pairs))]
-    assert video.faceless == [[8, 13]]
+    assert video.kept == [Kept(8, 13, "no face")]
     changed = [not np.array_equal(image, frame.image) for frame, image in pairs]
     assert changed == [not 8 <= i <= 13 for i in range(len(pairs))]
     for i, (frame, _) in enumerate(pairs):
@@ -74,7 +74,7 @@ def test_same_seed_same_frames_and_another_seed_other_frames(made, face_video, s
 def test_a_video_can_be_iterated_twice(made):
     _, video, pairs = made
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(video, pairs, strict=True))
-    assert video.faceless == [[8, 13]]
+    assert video.kept == [Kept(8, 13, "no face")]
 
 
 def test_save_writes_the_frames_the_sound_and_a_report(made, tmp_path, speech_wav):
@@ -91,7 +91,7 @@ def test_save_writes_the_frames_the_sound_and_a_report(made, tmp_path, speech_wa
     assert report["audio_seconds"] == pytest.approx(1.02)
     assert report["frames_without_face"] == {
         "count": 6,
-        "ranges": [[8, 13]],
+        "ranges": [{"first": 8, "last": 13, "reason": "no face"}],
         "action": "the source's frame was kept",
     }
     assert report["preset"] == "untrained"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from itertools import chain, groupby
 from pathlib import Path
@@ -112,6 +112,15 @@ class Motion:
     def edited(self, track: Array) -> Motion:
         """The same identity with another track (S, 68, 3)."""
         return replace(self, blocks=lambda: [track])
+
+
+@dataclass
+class Kept:
+    """Frames first to last have no usable face, and stay the source's."""
+
+    first: int
+    last: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -287,20 +296,18 @@ class Video:
     audio: Path | None = None
     clock: Clock = field(default_factory=Clock)
     progress: Progress | None = None
-    faceless: list[list[int]] = field(
-        default_factory=list
-    )  # first and last of frames that stayed the source's
+    kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
         # Finding faces, making mouths and pasting them run beside each other, each in a thread.
         info = self.face.source.info
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
         blender = Blender(self.talker.config.crop, float(info.fps))
-        self.faceless.clear()
+        self.kept.clear()
         made = ahead(self.clock.each("video", beside(self._targets(lead), self._regions)), lead)
         for number, (target, region) in enumerate(self.clock.each("waiting", made)):
             if region is None:
-                self._keep(number)
+                self._keep(number, target.face.lacks)
             with self.clock.stage("paste"):
                 image = self._pasted(blender, target, region)
             yield target.face.frame, image
@@ -384,11 +391,13 @@ class Video:
             pasted = (image + change).round().astype(np.uint8)
         return pasted
 
-    def _keep(self, number: int) -> None:
-        if self.faceless and self.faceless[-1][1] == number - 1:
-            self.faceless[-1][1] = number
+    def _keep(self, number: int, reason: str) -> None:
+        """Note that a frame stays the source's."""
+        last = self.kept[-1] if self.kept else None
+        if last is not None and last.last == number - 1 and last.reason == reason:
+            last.last = number
         else:
-            self.faceless.append([number, number])
+            self.kept.append(Kept(number, number, reason))
 
     def _report(self, frames: int, saving: float, notes: list[str]) -> dict[str, Any]:
         info, talker = self.face.source.info, self.talker
@@ -405,8 +414,8 @@ class Video:
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "peak_rss_bytes": peak_rss(),
             "frames_without_face": {
-                "count": sum(last - first + 1 for first, last in self.faceless),
-                "ranges": self.faceless,
+                "count": sum(kept.last - kept.first + 1 for kept in self.kept),
+                "ranges": [asdict(kept) for kept in self.kept],
                 "action": "the source's frame was kept",
             },
             "preset": talker.name,

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.config import CropConfig
-from moditalker.features.face import Choice, FaceTracker
-from moditalker.features.face_model import default_model, frontalize
-from moditalker.landmarks import align_stream, lip_opening, transform, warp
+from moditalker.features.face import Choice, Face, FaceTracker
+from moditalker.features.face_model import WEIGHTS, default_model, frontalize
+from moditalker.landmarks import align_stream, lip_opening, procrustes, transform, warp
 from moditalker.media import Frame, Source
 from moditalker.streams import beside, fade
 
@@ -27,6 +27,7 @@ Candidate = tuple[Array, Matrix, Pixels]  # of a frame: landmarks (68, 3), matri
 LOOK = 25  # faces that the anchor is chosen from
 LOOK_SECONDS = 0.12  # between them, so that the mouth is seen shut and open
 OPENNESS = 0.75  # rank of the identity frame among them, from the most shut mouth to the most open
+MAX_YAW = 50.0  # degrees, beyond which half of the mouth is out of sight
 FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
 
 
@@ -50,18 +51,27 @@ class FaceFrame:
     """A frame of the source and the face in it.
 
     landmarks: (68, 3) pixels of the frame, None where there is no face; matrix: (2, 3) frame -> crop pixels;
-    cut: the first face of a new shot; strength: of the generated mouth, less than 1 near faceless frames.
+    yaw: degrees that the head is turned by; cut: the first face of a new shot;
+    strength: of the generated mouth, less than 1 near frames whose face is not usable.
     """
 
     frame: Frame
     landmarks: Array | None
     matrix: Matrix
+    yaw: float = 0.0
     cut: bool = False
     strength: float = 1.0
 
     @property
+    def lacks(self) -> str:
+        """Why the face is not usable; "" where it is."""
+        if self.landmarks is None or not np.isfinite(self.matrix).all():
+            return "no face"
+        return "turned away" if abs(self.yaw) > MAX_YAW else ""
+
+    @property
     def usable(self) -> bool:
-        return self.landmarks is not None and bool(np.isfinite(self.matrix).all())
+        return not self.lacks
 
     def crop(self, size: int) -> Pixels:
         """The aligned crop, (size, size, 3) uint8, of a usable frame."""
@@ -95,10 +105,7 @@ class Follower:
                 (None if face is None else face.landmarks for _, face in items), self.crop, fps, size
             ),
         )
-        found = (
-            FaceFrame(frame, None if face is None else face.landmarks, matrix, face is not None and face.cut)
-            for (frame, face), matrix in aligned
-        )
+        found = (FaceFrame(frame, *_seen(face, matrix)) for (frame, face), matrix in aligned)
         faded = beside(found, lambda items: fade((item.usable for item in items), round(FADE_SECONDS * fps)))
         return (replace(item, strength=strength) for item, strength in faded)
 
@@ -120,6 +127,14 @@ class Follower:
             if len(seen) == LOOK:
                 break
         return seen
+
+
+def _seen(face: Face | None, matrix: Matrix) -> tuple[Array | None, Matrix, float, bool]:
+    """A face as `FaceFrame` tells of it."""
+    if face is None:
+        return None, matrix, 0.0, False
+    pose = procrustes(face.landmarks[None], default_model().mean, WEIGHTS)
+    return face.landmarks, matrix, float(pose.angles()[0, 0]), face.cut
 
 
 def choose_anchor(faces: list[Candidate]) -> Anchor:

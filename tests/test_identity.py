@@ -1,0 +1,73 @@
+"""Which frames are usable, and which of them the identity is taken from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from standins import ASTRONAUT, talker
+
+from moditalker.features.face_model import default_model
+from moditalker.features.identity import MAX_YAW, FaceFrame, Follower, _seen, choose_anchor
+from moditalker.landmarks import Pose, apply_pose, lip_opening
+from moditalker.media import Frame, open_source
+
+
+def turned(yaw: float) -> np.ndarray:
+    """The mean face in a picture, turned by `yaw` degrees: (68, 3)."""
+    c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
+    upright = np.diag([1.0, -1.0, -1.0]) @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    pose = Pose(upright[None], np.array([60.0]), np.array([[200.0, 150.0, 0.0]]))
+    return apply_pose(default_model().mean[None], pose)[0]
+
+
+class Seen:
+    """What a tracker would give."""
+
+    def __init__(self, landmarks: np.ndarray, cut: bool = False) -> None:
+        self.landmarks, self.cut = landmarks, cut
+
+
+@pytest.mark.parametrize("yaw", [-80.0, -30.0, 0.0, 45.0, 55.0])
+def test_a_head_that_is_turned_away_is_not_usable(yaw):
+    landmarks, matrix, found, cut = _seen(Seen(turned(yaw), True), np.eye(2, 3))
+    assert abs(found) == pytest.approx(abs(yaw), abs=1e-3)
+    assert cut
+    frame = Frame(0, Fraction(0), Fraction(1, 25), np.zeros((8, 8, 3), np.uint8))
+    assert FaceFrame(frame, landmarks, matrix, found).usable is (abs(yaw) <= MAX_YAW)
+    assert FaceFrame(frame, landmarks, matrix, found).lacks in ("", "turned away")
+    assert FaceFrame(frame, landmarks, np.full((2, 3), np.nan)).lacks == "no face"
+    assert FaceFrame(frame, *_seen(None, matrix)).lacks == "no face"
+
+
+def test_the_anchor_is_shut_where_speech_starts_from_and_shows_an_open_mouth():
+    basis = default_model().expression_basis
+    opening = lambda k, a: lip_opening(turned(0) + 60 * a * basis[..., k] * [1, -1, -1])  # noqa: E731
+    k = max(range(basis.shape[-1]), key=lambda k: abs(opening(k, 1) - opening(k, -1)))
+    way = np.sign(opening(k, 1) - opening(k, -1))
+    amounts = [0.5, 2.0, 0.0, 1.0, 1.5]
+    faces = [turned(0) + (60 * way * a * basis[..., k] * [1, -1, -1]).astype(np.float32) for a in amounts]
+    candidates = [
+        (face.astype(np.float32), np.eye(2, 3), np.full((4, 4, 3), i, np.uint8))
+        for i, face in enumerate(faces)
+    ]
+    anchor = choose_anchor(candidates)
+    assert anchor.crop[0, 0, 0] == 4  # rank 3 of 0 .. 4
+    assert anchor.landmarks == pytest.approx(faces[4][:, :2], abs=1e-3)
+    shut, shown = choose_anchor(candidates[2:3]), choose_anchor(candidates[4:])
+    assert lip_opening(anchor.frontal) < lip_opening(shown.frontal)
+    assert abs(lip_opening(anchor.frontal) - lip_opening(shut.frontal)) < 0.05
+
+
+def test_a_picture_gives_its_anchor_and_one_frame():
+    model, source = talker(), open_source(ASTRONAUT)
+    follower = Follower(model.tracker, model.config.crop, source)
+    anchor = follower.find_anchor()
+    (face,) = follower.follow(source)
+    assert face.usable
+    assert face.strength == 1.0
+    assert anchor is not None
+    assert np.array_equal(anchor.crop, face.crop(model.config.crop.size))
+    assert replace(face, landmarks=None).lacks == "no face"
