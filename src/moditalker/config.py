@@ -238,7 +238,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def dump(config: Config) -> str:
     """The whole configuration as YAML that `load` reads back to an equal one."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def check(config: Config) -> Config:

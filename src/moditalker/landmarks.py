@@ -90,7 +90,7 @@ def shut_mouth(points: Array) -> Array:
     """The same face with its inner lips touching; outer lips and chin follow: (..., 68, D) -> (..., 68,
     D).
     """
-    shut = points.copy()
+    shut: Array = points.copy()
     half = (
         points[..., [61, 62, 63], :] - points[..., [67, 66, 65], :]
     ) / 2  # from the middle to the upper lip

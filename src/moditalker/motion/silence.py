@@ -77,4 +77,4 @@ def hush(motion: Iterable[Array], chunks: Iterable[Array], l_id: Array) -> Itera
     for block in motion:
         weight = np.array([next(weights, 1.0) for _ in block], np.float32)[:, None, None]
         weight = weight * weight * (3 - 2 * weight)  # smooth at both ends
-        yield block + weight * (rest - block)
+        yield (block + weight * (rest - block)).astype(np.float32)
