@@ -160,12 +160,8 @@ def _generate(
     report: Path | None,
     options: dict[str, Any],
 ) -> None:
-    import torch
-
     from moditalker.pipeline import MoDiTalker
 
-    # Two stages that compute run at a time, so each gets half of the processor.
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     columns = (
         TextColumn("{task.description:<18}"),
         BarColumn(),

@@ -299,20 +299,25 @@ class Video:
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
-        # Finding faces, making mouths and pasting them run beside each other, each in a thread.
-        info = self.face.source.info
+        # Finding faces, making mouths and pasting them run beside each other, each in a thread of its own, so an
+        # operation inside one of them gets half of the processor.
+        info, threads = self.face.source.info, torch.get_num_threads()
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
         blender = Blender(self.talker.config.crop, float(info.fps))
         self.kept.clear()
-        made = ahead(self.clock.each("video", beside(self._targets(lead), self._regions)), lead)
-        for number, (target, region) in enumerate(self.clock.each("waiting", made)):
-            if region is None:
-                self._keep(number, target.face.lacks)
-            with self.clock.stage("paste"):
-                image = self._pasted(blender, target, region)
-            yield target.face.frame, image
-            if self.progress is not None:
-                self.progress("generating", number + 1, self.face.expected)
+        torch.set_num_threads(max(1, threads // 2))
+        try:
+            made = ahead(self.clock.each("video", beside(self._targets(lead), self._regions)), lead)
+            for number, (target, region) in enumerate(self.clock.each("waiting", made)):
+                if region is None:
+                    self._keep(number, target.face.lacks)
+                with self.clock.stage("paste"):
+                    image = self._pasted(blender, target, region)
+                yield target.face.frame, image
+                if self.progress is not None:
+                    self.progress("generating", number + 1, self.face.expected)
+        finally:
+            torch.set_num_threads(threads)
 
     def save(
         self, out: str | Path, audio: str | Path | None = None, lossless: bool = False
