@@ -299,7 +299,7 @@ class Video:
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
-        # Finding faces, making mouths and pasting them run beside each other, each in a thread of its own, so an
+        # Finding faces, making mouths and pasting them run beside each other, each in a thread of its own: an
         # operation inside one of them gets half of the processor.
         info, threads = self.face.source.info, torch.get_num_threads()
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
