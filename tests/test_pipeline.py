@@ -16,6 +16,7 @@ from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
 from moditalker.landmarks import affine_to_pose, transform
 from moditalker.media import AudioReader, VideoReader
+from moditalker.motion.sample import sample_motion
 from moditalker.pipeline import Kept, MoDiTalker, check_device, peak_rss
 
 
@@ -121,6 +122,22 @@ def test_steps_one_by_one_are_generate(made, face_video, speech_wav):
     features, track = speech.array(), motion.array()
     assert features.shape == (2 * len(track), model.speech_encoder.width)
     assert len(track) == ceil(speech.seconds * 25)
+
+
+def test_what_atom_makes_of_silence_is_its_error_and_is_taken_away(made, face_video, speech_wav):
+    """An AToM that believes another face than l_id says the same about l_id's own."""
+    model, _, _ = made
+    speech = model.speech(speech_wav)
+    face = model.face(face_video, speech.seconds)
+    right = model.motion(speech, face, seed=1).array()
+
+    def other_face(*arguments):
+        return (block + np.float32(0.3) for block in sample_motion(*arguments))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moditalker.pipeline.sample_motion", other_face)
+        wrong = model.motion(speech, face, seed=1).array()
+    assert wrong == pytest.approx(right, abs=1e-5)
 
 
 def test_the_landmark_track_can_be_edited(made, face_video, speech_wav):

@@ -25,8 +25,7 @@ Pixels = NDArray[np.uint8]
 Candidate = tuple[Array, Matrix, Pixels]  # of a frame: landmarks (68, 3), matrix (2, 3), crop
 
 LOOK = 25  # faces that the anchor is chosen from
-LOOK_SECONDS = 0.12  # between them, so that the mouth is seen shut and open
-OPENNESS = 0.75  # rank of the identity frame among them, from the most shut mouth to the most open
+LOOK_SECONDS = 0.12  # between them, so that the mouth has time to shut
 MAX_YAW = 50.0  # degrees, beyond which half of the mouth is out of sight
 FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
 
@@ -138,15 +137,14 @@ def _seen(face: Face | None, matrix: Matrix) -> tuple[Array | None, Matrix, floa
 
 
 def choose_anchor(faces: list[Candidate]) -> Anchor:
-    """The identity out of some frames of one person.
+    """The identity out of some frames of one person: the one whose mouth is shut most.
 
-    l_id is the most shut mouth, so that what speech adds to it is all that moves. x_id has a rather open one,
-    so that teeth are seen: on people that the weights never saw, lips then follow the speech better [ours].
+    What speech adds to it is then all that moves. Measured against rather open mouths, lips follow the speech
+    at least as well and the picture is nearer to the source [ours].
     """
     points, matrices = np.stack([face[0] for face in faces]), np.stack([face[1] for face in faces])
     neutral = default_model().neutral(points)
     frontal, _ = frontalize(points, neutral)
-    order = np.argsort(lip_opening(frontal))
-    shut, shown = order[0], order[min(len(order) - 1, int(OPENNESS * len(order)))]
-    aligned = transform(points[shown][None], matrices[shown][None])[0]
-    return Anchor(faces[shown][2], aligned[:, :2], frontal[shut], neutral)
+    shut = int(np.argmin(lip_opening(frontal)))
+    aligned = transform(points[shut][None], matrices[shut][None])[0]
+    return Anchor(faces[shut][2], aligned[:, :2], frontal[shut], neutral)
