@@ -28,6 +28,8 @@ VELOCITY_WEIGHT, GAP_WEIGHT, SPREAD_WEIGHT = (
     0.6,
 )  # frame differences, inner lips' gap, mouth's width
 FEATURE_NOISE = 0.2  # on speech features, against their own deviation
+VOICE_SHARE = 0.7  # deviation of how much of the difference of two voices' mean features is added
+EDGE_SHARE = 0.4  # of the windows lie at a recording's start or end, as the first and the last of a video do
 SILENCE_WEIGHT = 2.0  # of a recording without speech, against 1
 SHUT_SHARE = 0.6  # of the l_id have the mouth shut, as a chosen source frame has; the rest are any frame
 
@@ -71,9 +73,7 @@ class AtomTask:
         self.recordings = [r for r in recordings if len(r.landmarks) >= frames]
         if not self.recordings:
             raise UserError(f"no recording has {frames} frames or more: give longer or more clips")
-        weight = np.array(
-            [1.0 if np.ptp(r.landmarks, axis=0).any() else SILENCE_WEIGHT for r in self.recordings]
-        )
+        weight = np.array([1.0 if moves(r) else SILENCE_WEIGHT for r in self.recordings])
         self.probability = weight / weight.sum()
         self.faces = {s: faces(c for c in clips if c.speaker == s) for s in {c.speaker for c in clips}}
         self.rest = np.stack([rest_mouth(c for c in clips if c.speaker == s) for s in sorted(self.faces)])
@@ -97,6 +97,7 @@ class AtomTask:
             for i in range(0, len(every), 7)
         ]
         whiten(self.model.speech_encoder.project, np.concatenate(heard))
+        self.voices = np.stack([r.speech.mean(0, dtype=np.float32) for r in self.recordings if moves(r)])
         self.feature_scale = float(np.concatenate(heard).astype(np.float32).std(0).mean())
         if self.model.landmark_encoder is not None:
             whiten(self.model.landmark_encoder.project, np.stack(seen).reshape(len(seen), -1))
@@ -109,7 +110,12 @@ class AtomTask:
         x0, speech, identity = [], [], []
         for index in rng.choice(len(self.recordings), size=self.batch_size, p=self.probability):
             recording = self.recordings[index]
-            start = int(rng.integers(0, len(recording.landmarks) - frames + 1))
+            last = len(recording.landmarks) - frames
+            start = (
+                int(rng.integers(0, last + 1))
+                if rng.random() >= EDGE_SHARE
+                else int(rng.choice([0, 0, last]))
+            )
             landmarks = recording.landmarks[start : start + frames]
             candidates = self.faces[recording.speaker][int(rng.random() < SHUT_SHARE)]
             l_id = candidates[rng.integers(0, len(candidates))]
@@ -120,6 +126,8 @@ class AtomTask:
             x0.append(to_x0(target, l_id, self.config.atom))
             identity.append(l_id)
             heard = recording.speech[SPEECH_PER_FRAME * start : SPEECH_PER_FRAME * (start + frames)]
+            one, two = self.voices[rng.integers(0, len(self.voices), size=2)]
+            heard = heard + np.float32(rng.normal(0, VOICE_SHARE)) * (one - two)
             heard = heard + FEATURE_NOISE * self.feature_scale * rng.standard_normal(heard.shape, np.float32)
             speech.append(torch.from_numpy(heard))
         return MotionBatch(torch.stack(x0), torch.stack(speech), torch.stack(identity))
@@ -188,6 +196,11 @@ class AtomTask:
             for i, name in enumerate(["zeros_still", "zeros_shut", "noise_still", "noise_shut"]):
                 figures[f"{group}.{name}"] = float(np.max([row[4 + i] for row in rows[:4]]))
         return figures
+
+
+def moves(recording: Recording) -> bool:
+    """False for a recording of silence."""
+    return bool(np.ptp(recording.landmarks, axis=0).any())
 
 
 @torch.no_grad()
