@@ -15,7 +15,7 @@ ROOT = Path(moditalker.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
     {"config", "weights"},
-    {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams"},
+    {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine"},
     {"features", "motion", "video", "metrics"},
     {"data", "prepare", "pipeline", "convert"},
     {"training", "evaluate"},

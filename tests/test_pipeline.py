@@ -17,7 +17,7 @@ from moditalker.features.face_model import frontalize
 from moditalker.landmarks import affine_to_pose, transform
 from moditalker.media import AudioReader, VideoReader
 from moditalker.motion.sample import sample_motion
-from moditalker.pipeline import Kept, MoDiTalker, check_device, peak_rss
+from moditalker.pipeline import Kept, MoDiTalker
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_save_writes_the_frames_the_sound_and_a_report(made, tmp_path, speech_wa
     assert "waiting" not in stages
     assert max(v for k, v in stages.items() if k != "total") <= stages["total"]
     assert stages["total"] <= sum(v for k, v in stages.items() if k != "total") + 0.5
-    assert report["peak_rss_bytes"] == peak_rss() or report["peak_rss_bytes"] > 1e8
+    assert report["peak_rss_bytes"] > 1e8
     assert told[-1] == ("generating", len(pairs), video.face.expected)
 
 
@@ -210,8 +210,6 @@ def test_mistakes_are_sentences(tmp_path, speech_wav, face_video):
         model.generate(face_video, speech_wav).save(face_video)
     with pytest.raises(UserError, match=r"weights 'missing' do not exist"):
         MoDiTalker.from_pretrained("missing")
-    with pytest.raises(UserError, match=r"device 'tpu' is not available here; there is cpu"):
-        check_device("tpu")
 
 
 def test_a_failure_leaves_no_file_behind(made, tmp_path):

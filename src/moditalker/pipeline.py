@@ -6,7 +6,6 @@ does not grow with length, and what one step made can be looked at or changed on
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,6 +29,7 @@ from moditalker.features.face_model import frontalize
 from moditalker.features.identity import Anchor, FaceFrame, Follower, choose_anchor
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
 from moditalker.landmarks import affine_to_pose, shut_mouth, transform
+from moditalker.machine import check_device, half_the_threads, peak_rss
 from moditalker.media import SAMPLE_RATE, AudioReader, Frame, Source, VideoWriter, open_source, plan_frames
 from moditalker.motion.atom import Atom
 from moditalker.motion.sample import sample_motion
@@ -250,7 +249,8 @@ class MoDiTalker:
         source, length = open_source(face), Fraction(seconds)
         still = source.info.kind == "picture"
         follower = Follower(self.tracker, self.config.crop, source, choose)
-        anchor = follower.find_anchor()
+        with half_the_threads():
+            anchor = follower.find_anchor()
         if anchor is None:
             where = "in the picture" if still else "in any of its frames"
             raise UserError(f"{face}: no face was found {where}; give one that shows a face from the front")
@@ -316,14 +316,12 @@ class Video:
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
-        # Finding faces, making mouths and pasting them run beside each other, each in a thread of its own: an
-        # operation inside one of them gets half of the processor.
-        info, threads = self.face.source.info, torch.get_num_threads()
+        # Finding faces, making mouths and pasting run beside each other, each in a thread of its own.
+        info = self.face.source.info
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
         blender = Blender(self.talker.config.crop, float(info.fps))
         self.kept.clear()
-        torch.set_num_threads(max(1, threads // 2))
-        try:
+        with half_the_threads():
             made = ahead(self.clock.each("video", beside(self._targets(lead), self._regions)), lead)
             for number, (target, region) in enumerate(self.clock.each("waiting", made)):
                 if region is None:
@@ -333,8 +331,6 @@ class Video:
                 yield target.face.frame, image
                 if self.progress is not None:
                     self.progress("generating", number + 1, self.face.expected)
-        finally:
-            torch.set_num_threads(threads)
 
     def save(
         self, out: str | Path, audio: str | Path | None = None, lossless: bool = False
@@ -447,22 +443,3 @@ class Video:
             "notes": notes,
             "version": __version__,
         }
-
-
-def check_device(device: str) -> None:
-    """Raise UserError where a device ("cpu", "cuda", "cuda:1", "mps") is not there."""
-    kind = device.partition(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind, False):
-        usable = ", ".join(name for name, ok in there.items() if ok)
-        raise UserError(f"device {device!r} is not available here; there is {usable}")
-
-
-def peak_rss() -> int | None:
-    """Most memory that this process held, bytes; None where the system does not say (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

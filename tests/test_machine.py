@@ -1,0 +1,38 @@
+"""Devices, threads, memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from moditalker.errors import UserError
+from moditalker.machine import check_device, half_the_threads, peak_rss
+
+
+def test_a_device_that_is_not_there_gets_its_sentence():
+    check_device("cpu")
+    with pytest.raises(UserError, match="device 'tpu' is not available here; there is cpu"):
+        check_device("tpu")
+
+
+@pytest.mark.parametrize(("all_of_them", "half"), [(1, 1), (2, 1), (4, 2)])
+def test_half_the_threads_until_it_is_over(all_of_them, half):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(all_of_them)
+        with half_the_threads():
+            assert torch.get_num_threads() == half
+        assert torch.get_num_threads() == all_of_them
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_peak_memory_is_in_bytes_and_sees_what_was_held():
+    before = peak_rss()
+    block = np.ones(psutil.Process().memory_info().rss // 4 + (200 << 20), np.uint8)
+    del block
+    assert peak_rss() >= before
+    assert peak_rss() >= psutil.Process().memory_info().rss
+    assert peak_rss() > 200 << 20
