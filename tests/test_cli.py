@@ -16,6 +16,7 @@ from PIL import Image
 from standins import ASTRONAUT
 
 from moditalker import cli, config
+from moditalker.cli import generate
 from moditalker.errors import UserError
 
 
@@ -95,13 +96,13 @@ def test_config_prints_what_load_reads(run, tmp_path):
     ("text", "choice"), [("largest", "largest"), ("0", 0), ("2", 2), ("100,50.5", (100.0, 50.5))]
 )
 def test_choices_of_a_face(text, choice):
-    assert cli._choice(text) == choice
+    assert generate._choice(text) == choice
 
 
 @pytest.mark.parametrize("text", ["", "biggest", "1,2,3", "-1", "1.5"])
 def test_choices_that_are_none(text):
     with pytest.raises(UserError, match="is expected"):
-        cli._choice(text)
+        generate._choice(text)
 
 
 def test_a_missing_option_is_an_error_of_use(run):

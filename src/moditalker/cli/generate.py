@@ -1,60 +1,27 @@
-"""The command line: thin hands on `moditalker.pipeline`. A user's mistake is one sentence and exit code 2."""
+"""`moditalker generate` and `moditalker demo`."""
 
 from __future__ import annotations
 
 import json
-import sys
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from moditalker import __version__
-from moditalker.errors import UserError
-
-app = typer.Typer(
-    help="Speech and a face in, a lip-synced talking video out: offline, on weights in the package.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+from moditalker.cli.common import (
+    Device,
+    Extend,
+    Lossless,
+    On,
+    Out,
+    Preset,
+    Report,
+    Seed,
+    Steps,
+    app,
+    progress_bar,
 )
-
-
-class Device(str, Enum):
-    """Where the networks run."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class Extend(str, Enum):
-    """What follows the end of a face video that is shorter than the audio."""
-
-    pingpong = "pingpong"
-    loop = "loop"
-    hold = "hold"
-    none = "none"
-
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="The video to write; the container follows the name.")]
-Preset = Annotated[str, typer.Option(help="Weights: the name of shipped ones, or a folder.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same frames.")]
-Steps = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="Sampling steps of both diffusion models; more is slower.")
-]
-Lossless = Annotated[
-    bool, typer.Option("--lossless", help="Lossless pictures: outside the mouth region equal to the source.")
-]
-Report = Annotated[
-    Path | None,
-    typer.Option(help="Write what was done as JSON: frames, times, memory, faceless frames."),
-]
-On = Annotated[Device, typer.Option(help="Where the networks run.")]
+from moditalker.errors import UserError
 
 
 @app.command()
@@ -120,35 +87,6 @@ def demo(
     )
 
 
-@app.command()
-def config(
-    preset: Annotated[str | None, typer.Option(help="tiny, paper or released.")] = None,
-    file: Annotated[Path | None, typer.Option(help="YAML with what differs.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
-    ] = None,
-) -> None:
-    """Print the resolved configuration: defaults, then preset, file and --set."""
-    from moditalker import config as configuration
-
-    print(configuration.dump(configuration.load(preset, file, assignments or ())), end="")
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"moditalker {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
-
-
 def _generate(
     face: Path,
     audio: Path,
@@ -162,20 +100,7 @@ def _generate(
 ) -> None:
     from moditalker.pipeline import MoDiTalker
 
-    columns = (
-        TextColumn("{task.description:<18}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} frames"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("loading", total=1)
-
-        def show(stage: str, done: int, total: int) -> None:
-            progress.update(task, description=stage, completed=done, total=max(total, done, 1))
-
+    with progress_bar() as show:
         talker = MoDiTalker.from_pretrained(preset, device=device)
         result = talker.generate(face=face, audio=audio, progress=show, **options).save(
             out, lossless=lossless
@@ -217,15 +142,3 @@ def _portrait() -> Path:
             "the demo's portrait is in scikit-image: pip install 'moditalker[demo]', or give --face"
         ) from error
     return Path(skimage.__file__).parent / "data" / "astronaut.png"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run a command and leave the process: 0 done, 2 the user's mistake, 130 interrupted."""
-    try:
-        app(args=arguments, prog_name="moditalker")
-    except UserError as error:
-        print(f"moditalker: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("moditalker: interrupted", file=sys.stderr)
-        sys.exit(130)

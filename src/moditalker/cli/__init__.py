@@ -1,0 +1,24 @@
+"""The command line: thin hands on the package. A user's mistake is one sentence and exit code 2.
+
+One module a command; importing it adds it to the application, and costs nothing heavy.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from moditalker.cli import configuration, generate  # noqa: F401  (their commands)
+from moditalker.cli.common import app
+from moditalker.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and leave the process: 0 done, 2 the user's mistake, 130 interrupted."""
+    try:
+        app(args=arguments, prog_name="moditalker")
+    except UserError as error:
+        print(f"moditalker: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("moditalker: interrupted", file=sys.stderr)
+        sys.exit(130)

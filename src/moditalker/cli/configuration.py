@@ -1,0 +1,24 @@
+"""`moditalker config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moditalker.cli.common import app
+
+
+@app.command()
+def config(
+    preset: Annotated[str | None, typer.Option(help="tiny, paper or released.")] = None,
+    file: Annotated[Path | None, typer.Option(help="YAML with what differs.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
+    ] = None,
+) -> None:
+    """Print the resolved configuration: defaults, then preset, file and --set."""
+    from moditalker import config as configuration
+
+    print(configuration.dump(configuration.load(preset, file, assignments or ())), end="")
