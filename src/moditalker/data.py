@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from moditalker.config import AutoencoderConfig, CropConfig
 from moditalker.errors import UserError
-from moditalker.landmarks import MIRROR
+from moditalker.landmarks import MIRROR, lip_opening
 from moditalker.video.model import pose_frames
+
+SHUT_SHARE = 0.5  # of the x_id have the mouth shut most, as the one that is chosen for a video; the rest: any
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,12 @@ class VideoClip:
     speaker: str
     crops: np.ndarray
     landmarks: np.ndarray
+
+    @cached_property
+    def shut(self) -> np.ndarray:
+        """Numbers of the frames whose mouth is shut most, a tenth of all."""
+        order: np.ndarray = np.argsort(lip_opening(self.landmarks))
+        return order[: max(1, len(order) // 10)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class VideoClips:
         for index in rng.choice(len(self.clips), size=size, p=self.probability):
             clip = self.clips[index]
             start = int(rng.integers(0, len(clip.crops) - self.frames + 1))
-            other = int(rng.integers(0, len(clip.crops)))
+            other = int(rng.choice(clip.shut) if rng.random() < SHUT_SHARE else rng.integers(len(clip.crops)))
             items.append(self.item(clip, start, other, rng if augment else None))
         return collate(items)
 

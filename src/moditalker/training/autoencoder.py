@@ -13,9 +13,10 @@ from moditalker.config import Config
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.landmarks import LIP_RELATED, MOUTH
 from moditalker.video.autoencoder import Autoencoder, psnr, reconstruction_loss, still_clip
-from moditalker.video.warp import affinity, cell_grid
+from moditalker.video.warp import affinity, cell_grid, mouth_interior
 
 MOUTH_WEIGHT = 3.0  # of the pixels around the mouth, over those of the face [ours]
+INTERIOR_WEIGHT = 4.0  # added between the lips: teeth are few pixels, and a mean of them is grey [ours]
 OUTSIDE_WEIGHT = 0.08  # of what lies beyond the face: paste-back does not show it
 HIDDEN_LANDMARKS = 0.25  # share of clips whose landmarks the decoder does not see [ours]
 WEIGHT_STEP = 4  # pixels between the nodes where weights are computed
@@ -32,6 +33,7 @@ def face_weight(landmarks: Tensor, height: int, width: int) -> Tensor:
     b, s = landmarks.shape[:2]
     weight = weight.reshape(b * s, 1, rows, columns)
     weight = F.interpolate(weight, size=(height, width), mode="bilinear", align_corners=False)
+    weight = weight + INTERIOR_WEIGHT * mouth_interior(landmarks.flatten(0, 1), height, width)
     return weight.reshape(b, 1, s, height, width)
 
 

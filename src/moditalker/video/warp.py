@@ -58,7 +58,7 @@ def coarse_flow(landmarks: Tensor, identity_landmarks: Tensor, height: int, widt
 
 
 def warp_by_flow(image: Tensor, flow: Tensor) -> Tensor:
-    """Sample (N, 3, H, W) at pixel + flow; flow (N, 2, H, W) in pixels; the border is repeated."""
+    """Sample (N, C, H, W) at pixel + flow; flow (N, 2, H, W) in pixels; the border is repeated."""
     h, w = image.shape[-2:]
     y = torch.arange(h, device=image.device, dtype=image.dtype)[:, None]
     x = torch.arange(w, device=image.device, dtype=image.dtype)
@@ -121,8 +121,8 @@ class LandmarkTokens(nn.Module):
 
 
 class WarpHead(nn.Module):
-    """Tokens -> flow, mask and residual on the identity frame, a picture between the lips, and two
-    convolutions.
+    """Tokens -> flow, mask and residual on the identity frame, a picture between the lips where the identity
+    shows none, and two convolutions.
     """
 
     FLOW_LIMIT = 8.0  # pixels that the learned flow may add to the coarse one
@@ -155,7 +155,9 @@ class WarpHead(nn.Module):
         warped = warp_by_flow(frames, flow)
         keep = (coarse[:, 2:] + 3.0).sigmoid()  # starts near 1: the warped frame as it is
         residual, extra, interior = fine.split([3, self.EXTRA, 3], dim=1)
-        gap = mouth_interior(landmarks.flatten(0, 1), height, width)
+        # Where the identity's own mouth is open, its teeth are there to be warped.
+        shown = warp_by_flow(mouth_interior(start, height, width), flow)
+        gap = mouth_interior(landmarks.flatten(0, 1), height, width) * (1 - shown)
         mixed = torch.lerp(keep * warped + residual, interior + self.INTERIOR, gap)
         out = mixed + self.refine(torch.cat([warped, mixed, extra, gap], dim=1))  # BS 3 H W
         return out.unflatten(0, (b, s)).transpose(1, 2)
