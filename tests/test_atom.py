@@ -178,3 +178,17 @@ def test_presets_run(preset: str) -> None:
         atom, xt = Atom(config.atom, width), torch.zeros(2, frames, NUMBERS)
         t, speech, l_id = torch.zeros(2), torch.zeros(2, 2 * frames, width), torch.zeros(2, NUMBERS)
         assert atom(xt, t, speech, l_id).shape == xt.shape
+
+
+def test_first_estimate_is_linear_in_the_speech_near_a_frame() -> None:
+    config = AtomConfig(width=16, layers=1, heads=2, frames=16, first_estimate=5)
+    torch.manual_seed(0)
+    estimate = Atom(config, WIDTH).first_estimate
+    assert estimate is not None
+    one, two = torch.randn(2, 1, 32, WIDTH)
+    middle = (estimate(one) + estimate(two)) / 2
+    torch.testing.assert_close(estimate((one + two) / 2), middle, rtol=1e-4, atol=1e-5)
+    changed = one.clone()
+    changed[:, 30:] += 1
+    moved = (estimate(changed) - estimate(one)).abs().amax((0, 2)) > 1e-6
+    assert moved.tolist() == [frame >= 15 - estimate.REACH for frame in range(16)]

@@ -173,3 +173,15 @@ def test_batches_depend_on_the_seed_alone() -> None:
     assert torch.equal(one.speech, two.speech)
     assert one.x0.shape == (4, 32, 204)
     assert SAMPLE_RATE == 25 * FRAME
+
+
+def test_the_first_estimate_starts_as_a_regression() -> None:
+    config = replace(
+        load("tiny"),
+        atom=replace(load("tiny").atom, first_estimate=4, frames=32, overlap=8, width=32, layers=1),
+        speech=replace(load("tiny").speech, width=4),
+    )
+    clips = [clip(f"a_{k}", seed=k) for k in range(4)]
+    recordings = make_recordings(clips, Loudness(), 6, silent=0.0)
+    figures = AtomTask(config, recordings, clips, {"a": clips}, Loudness()).validate()
+    assert figures["a.open"] > 0.5

@@ -20,7 +20,7 @@ from moditalker.video.autoencoder import (
 from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.sample import VideoSampler, overlapped
 from moditalker.video.triplane import PlaneShape
-from moditalker.video.warp import coarse_flow, landmark_frames, mouth_interior, warp_by_flow
+from moditalker.video.warp import WarpHead, coarse_flow, landmark_frames, mouth_interior, warp_by_flow
 
 TINY = load("tiny")
 
@@ -124,6 +124,23 @@ def test_mouth_interior_is_what_lies_between_the_inner_lips() -> None:
     assert gap[0, 0, 30, 30] == 0
     assert gap[0].sum() == pytest.approx(0.5 * 20 * 9 + 40, rel=0.35)
     assert gap[1].max() == 0
+
+
+def test_teeth_that_the_identity_shows_are_not_painted_over() -> None:
+    shut = torch.zeros(1, 68, 2)
+    shut[0, [60, 61, 62, 63, 64, 65, 66, 67], 0] = torch.tensor([44.0, 54, 64, 74, 84, 74, 64, 54])
+    shut[..., 1] = 40
+    wide = shut.clone()
+    wide[0, [61, 62, 63], 1], wide[0, [65, 66, 67], 1] = 32, 48
+    torch.manual_seed(0)
+    head = WarpHead(8, 8)
+    head.fine.weight.data.zero_()
+    tokens, identity = torch.zeros(1, 1, 9, 16, 8), torch.ones(1, 3, 72, 128)
+    with torch.no_grad():
+        of_wide, of_shut = (head(tokens, identity, wide[:, None], start)[0, :, 0] for start in (wide, shut))
+    teeth = (slice(None), slice(38, 43), slice(58, 70))
+    assert of_wide[teeth].mean() > 0.7
+    assert of_shut[teeth].mean() < 0
 
 
 @pytest.mark.parametrize("style", ["discs", "gaussians"])

@@ -32,6 +32,7 @@ from moditalker.landmarks import affine_to_pose, shut_mouth, transform
 from moditalker.machine import check_device, half_the_threads, peak_rss
 from moditalker.media import SAMPLE_RATE, AudioReader, Frame, Source, VideoWriter, open_source, plan_frames
 from moditalker.motion.atom import Atom
+from moditalker.motion.dynamics import sharpen
 from moditalker.motion.sample import sample_motion
 from moditalker.motion.silence import hush
 from moditalker.streams import Clock, Timeline, ahead, beside
@@ -278,7 +279,9 @@ class MoDiTalker:
 
         def blocks() -> Iterator[Array]:
             bias = self._silent(say) - shut_mouth(identity)
-            said = (block - bias for block in say(speech))
+            said: Iterable[Array] = (block - bias for block in say(speech))
+            if self.config.atom.sharpen:
+                said = sharpen(said, self.config.atom.sharpen)
             return hush(said, AudioReader(speech.path), identity) if isinstance(speech, Speech) else said
 
         return Motion(identity, blocks)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moditalker.config import AtomConfig
@@ -93,6 +94,29 @@ class ConditionEncoder(nn.Module):
         return tokens, self.pool(tokens.mean(dim=1))
 
 
+class FirstEstimate(nn.Module):
+    """Landmarks as a linear map of the speech around a frame; AToM then predicts what it leaves over [ours].
+
+    A few minutes of speech suffice for it, and what it says holds for new voices.
+    """
+
+    REACH = 4  # frames to each side
+
+    def __init__(self, components: int, speech_width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(SPEECH_PER_FRAME * speech_width, components)
+        self.map = nn.Conv1d(components, NUMBERS, 2 * self.REACH + 1)
+
+    def components(self, speech: Tensor) -> Tensor:
+        """(B, 2S, speech_width) -> (B, components, S + 2 REACH), the ends repeated."""
+        x = self.project(speech.unflatten(1, (-1, SPEECH_PER_FRAME)).flatten(2))  # B S C
+        return F.pad(x.transpose(1, 2), (self.REACH, self.REACH), mode="replicate")
+
+    def forward(self, speech: Tensor) -> Tensor:
+        """(B, 2S, speech_width) -> x0 (B, S, 204)."""
+        return self.map(self.components(speech)).transpose(1, 2)
+
+
 class Conditions(NamedTuple):
     """What the audio and the landmark encoder say; it does not depend on the timestep."""
 
@@ -100,6 +124,7 @@ class Conditions(NamedTuple):
     speech_vector: Tensor  # (B, D)
     landmark: Tensor | None  # (B, S, D) F_L; None without landmark embedding
     landmark_vector: Tensor | None  # (B, D)
+    estimate: Tensor | None = None  # (B, S, 204) of x0; None without one
 
 
 class Memory(NamedTuple):
@@ -186,6 +211,9 @@ class Atom(nn.Module):
         self.landmark_encoder = (
             ConditionEncoder(config, NUMBERS, config.frames) if config.landmark_embedding else None
         )
+        self.first_estimate = (
+            FirstEstimate(config.first_estimate, speech_width) if config.first_estimate else None
+        )
         self.memory_norm = nn.LayerNorm(d)
         branches = (LIP_RELATED, LIP_UNRELATED) if config.disentangled else (range(POINTS),)
         self.inputs = nn.ModuleList(nn.Linear(3 * len(points), d) for points in branches)
@@ -230,9 +258,10 @@ class Atom(nn.Module):
         keep = speech.new_ones(len(speech), dtype=torch.bool) if drop_condition is None else ~drop_condition
         tokens, vector = self.speech_encoder(speech, keep)
         vector = torch.where(keep[:, None], vector, self.null_speech_vector)
+        estimate = None if self.first_estimate is None else self.first_estimate(speech) * keep[:, None, None]
         if self.landmark_encoder is None:
-            return Conditions(tokens, vector, None, None)
-        return Conditions(tokens, vector, *self.landmark_encoder(l_id, keep))
+            return Conditions(tokens, vector, None, None, estimate)
+        return Conditions(tokens, vector, *self.landmark_encoder(l_id, keep), estimate)
 
     def memories(self, conditions: Conditions, time_tokens: Tensor) -> tuple[Memory, Memory]:
         """What the lips attend to, [audio, time, landmark], and the merged face, [time, landmark]."""
@@ -271,7 +300,8 @@ class Atom(nn.Module):
         state = torch.cat(parts, dim=-1)  # B S 2D
         for block in self.blocks:
             state = block(state, lip_vector, upper_vector, positions, lip_memory, face_memory)  # B S 2D
-        return self.out(state)  # B S 204
+        x0 = self.out(state)  # B S 204
+        return x0 if conditions.estimate is None else x0 + conditions.estimate
 
     def forward(
         self, xt: Tensor, t: Tensor, speech: Tensor, l_id: Tensor, drop_condition: Tensor | None = None

@@ -15,7 +15,7 @@ from moditalker.errors import UserError
 from moditalker.features.speech import SAMPLE_RATE, SpeechEncoder
 from moditalker.landmarks import JAW, MIRROR, MOUTH, lip_opening, mouth_width
 from moditalker.metrics.lips import amplitude_ratio, correlation, stillness
-from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, to_x0
+from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, FirstEstimate, to_x0
 from moditalker.motion.sample import sample_motion
 from moditalker.training.recordings import MotionClip, Recording, faces, rest_mouth
 
@@ -27,10 +27,13 @@ VELOCITY_WEIGHT, GAP_WEIGHT, SPREAD_WEIGHT = (
     0.3,
     0.6,
 )  # frame differences, inner lips' gap, mouth's width
+FIRST_STEP = 0.5  # share of windows trained at t = T - 1, where sampling starts and sound alone decides
 FEATURE_NOISE = 0.2  # on speech features, against their own deviation
 VOICE_SHARE = 0.7  # deviation of how much of the difference of two voices' mean features is added
 EDGE_SHARE = 0.4  # of the windows lie at a recording's start or end, as the first and the last of a video do
 SILENCE_WEIGHT = 2.0  # of a recording without speech, against 1
+ESTIMATE_WINDOWS = 1600  # that the first estimate is fitted to before training
+ESTIMATE_PENALTY = 1e-3  # of the ridge regression, against the mean variance of its inputs
 SHUT_SHARE = 0.6  # of the l_id have the mouth shut, as a chosen source frame has; the rest are any frame
 
 
@@ -103,6 +106,8 @@ class AtomTask:
             whiten(self.model.landmark_encoder.project, np.stack(seen).reshape(len(seen), -1))
         nn.init.zeros_(self.model.out.weight)
         nn.init.zeros_(self.model.out.bias)
+        if self.model.first_estimate is not None:
+            self.fit_estimate(self.model.first_estimate)
 
     def batch(self, rng: np.random.Generator) -> MotionBatch:
         """Random windows, augmented."""
@@ -132,6 +137,32 @@ class AtomTask:
             speech.append(torch.from_numpy(heard))
         return MotionBatch(torch.stack(x0), torch.stack(speech), torch.stack(identity))
 
+    @torch.no_grad()
+    def fit_estimate(self, estimate: FirstEstimate) -> None:
+        """Start the first estimate as the ridge regression of x0 on speech, over what training will draw."""
+        rng = np.random.default_rng((self.config.atom_training.seed, 1))
+        batches = [self.batch(rng) for _ in range(ESTIMATE_WINDOWS // self.batch_size)]
+        whiten(
+            estimate.project,
+            np.concatenate(
+                [b.speech.unflatten(1, (-1, SPEECH_PER_FRAME)).flatten(2).flatten(0, 1) for b in batches[:20]]
+            ),
+        )
+        shape = estimate.map.weight.shape  # 204 C K
+        size = shape[1] * shape[2] + 1
+        gram, moment = torch.zeros(size, size), torch.zeros(size, shape[0])
+        for batch in batches:
+            x = estimate.components(batch.speech).unfold(2, shape[2], 1)  # B C S K
+            x = x.transpose(1, 2).flatten(2).flatten(0, 1)  # BS CK
+            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+            gram += x.T @ x
+            moment += x.T @ batch.x0.flatten(0, 1)
+        penalty = torch.full((size,), ESTIMATE_PENALTY * gram.diagonal()[:-1].mean().item())
+        penalty[-1] = 0
+        solution = torch.linalg.solve(gram + penalty.diag(), moment)  # CK+1 204
+        estimate.map.weight.copy_(solution[:-1].T.unflatten(1, shape[1:]))
+        estimate.map.bias.copy_(solution[-1])
+
     def augment(self, landmarks: Array, l_id: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Another face: mirrored, of other proportions, mixed with other rest faces; l_id has an error."""
         if rng.random() < 0.5:
@@ -149,7 +180,9 @@ class AtomTask:
     def loss(self, batch: MotionBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Eq. 4, weighted by point; terms on frame differences [released], lip gap and mouth width [ours]."""
         size = len(batch.x0)
-        t = torch.randint(0, self.diffusion.config.timesteps, (size,), generator=generator)
+        last = self.diffusion.config.timesteps - 1
+        t = torch.randint(0, last + 1, (size,), generator=generator)
+        t = torch.where(torch.rand(size, generator=generator) < FIRST_STEP, last, t)
         noise = torch.randn(batch.x0.shape, generator=generator)
         drop = torch.rand(size, generator=generator) < self.config.atom.condition_dropout
         xt = self.diffusion.add_noise(batch.x0, noise, t)
