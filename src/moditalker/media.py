@@ -940,3 +940,15 @@ def read_clip(path: PathLike, max_seconds: float | None = None) -> Clip:
     frames = [frame.image for frame in wanted]
     audio = AudioReader(path).read(max_seconds) if reader.info.has_audio else np.zeros(0, np.float32)
     return Clip(np.stack(frames), reader.info.fps, audio)
+
+
+ENCODERS = ("libx264", "libx264rgb", "libvpx-vp9")  # what a written video may need
+
+
+def can_encode(codec: str) -> bool:
+    """Whether the linked FFmpeg has an encoder of this name."""
+    try:
+        av.Codec(codec, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
