@@ -37,6 +37,9 @@ class Line:
         x = torch.linspace(-1, 1, 9)[:, None]
         return {"error": float((self.model(x) - 3 * x).square().mean())}
 
+    def preview(self) -> None:
+        return None
+
 
 def quiet(_: str) -> None:
     pass
@@ -106,7 +109,7 @@ def test_video_tasks_run_one_after_the_other(tmp_path: Path) -> None:
     first = AutoencoderTask(config, data, data)
     figures = fit(first, config.autoencoder_training, tmp_path / "autoencoder", quiet)
     assert {"p0", "p0_still", "p0_copy"} <= figures.keys()
-    task = MToVTask(config, data, data, tmp_path / "autoencoder" / "last.pt")
+    task = MToVTask(config, data, data, tmp_path / "autoencoder")
     frozen = [p.clone() for p in task.model.autoencoder.encoder.parameters()]
     figures = fit(task, config.mtov_training, tmp_path / "mtov", quiet)
     assert {"p0", "p0_still", "p0_true"} <= figures.keys()

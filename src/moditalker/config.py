@@ -150,7 +150,8 @@ class TrainingConfig:
     """How a task is trained."""
 
     steps: Count = 600_000  # [paper: 300k AToM, 600k MToV]
-    batch: Count = 4
+    batch: Count = 4  # samples of a part
+    accumulate: Count = 1  # parts of a step, shared by the processes: a step sees batch x accumulate samples
     learning_rate: Positive = 1e-4  # [paper]
     weight_decay: NotNegative = 0.01
     schedule: Literal["constant", "cosine"] = "constant"  # constant [paper]

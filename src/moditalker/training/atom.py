@@ -13,7 +13,7 @@ from moditalker.config import Config
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.speech import SAMPLE_RATE, SpeechEncoder
-from moditalker.landmarks import JAW, MIRROR, MOUTH, lip_opening, mouth_width
+from moditalker.landmarks import JAW, MIRROR, MOUTH, draw, lip_opening, mouth_width
 from moditalker.metrics.lips import amplitude_ratio, correlation, stillness
 from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, FirstEstimate, to_x0
 from moditalker.motion.sample import sample_motion
@@ -183,12 +183,13 @@ class AtomTask:
         last = self.diffusion.config.timesteps - 1
         t = torch.randint(0, last + 1, (size,), generator=generator)
         t = torch.where(torch.rand(size, generator=generator) < FIRST_STEP, last, t)
-        noise = torch.randn(batch.x0.shape, generator=generator)
-        drop = torch.rand(size, generator=generator) < self.config.atom.condition_dropout
+        noise = torch.randn(batch.x0.shape, generator=generator).to(batch.x0)
+        drop = (torch.rand(size, generator=generator) < self.config.atom.condition_dropout).to(noise.device)
         xt = self.diffusion.add_noise(batch.x0, noise, t)
         error = self.model(xt, t, batch.speech, batch.l_id, drop) - batch.x0
-        points = (self.weight * error.square()).mean()
-        velocity = (self.weight * error.diff(dim=1).square()).mean()
+        weight = self.weight.to(error.device)
+        points = (weight * error.square()).mean()
+        velocity = (weight * error.diff(dim=1).square()).mean()
         y = error.unflatten(-1, (-1, 3))[..., 1]
         gap = (y[..., [61, 62, 63]] - y[..., [67, 66, 65]]).mean(-1).square().mean()
         x = error.unflatten(-1, (-1, 3))[..., 0]
@@ -229,6 +230,22 @@ class AtomTask:
             for i, name in enumerate(["zeros_still", "zeros_shut", "noise_still", "noise_shut"]):
                 figures[f"{group}.{name}"] = float(np.max([row[4 + i] for row in rows[:4]]))
         return figures
+
+    def preview(self) -> NDArray[np.uint8]:
+        """The first validation clip's landmarks, real above made, every eighth frame."""
+        clip, speech = next(iter(self.validation.values()))[0]
+        made = np.concatenate(
+            list(
+                sample_motion(
+                    self.model, self.diffusion, [speech], clip.faces[lip_opening(clip.faces).argmin()]
+                )
+            )
+        )
+        rows = [
+            np.concatenate(list(draw(track[::8, :, :2] * [32, -32] + [64, 48], 128, 128)), axis=1)
+            for track in (clip.landmarks, made)
+        ]
+        return np.repeat((255 * np.concatenate(rows)).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def moves(recording: Recording) -> bool:

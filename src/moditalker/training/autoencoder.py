@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moditalker.config import Config
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.landmarks import LIP_RELATED, MOUTH
 from moditalker.video.autoencoder import Autoencoder, psnr, reconstruction_loss, still_clip
-from moditalker.video.warp import affinity, cell_grid, mouth_interior
+from moditalker.video.warp import affinity, cell_grid, landmark_frames, mouth_interior
 
 MOUTH_WEIGHT = 3.0  # of the pixels around the mouth, over those of the face [ours]
 INTERIOR_WEIGHT = 4.0  # added between the lips: teeth are few pixels, and a mean of them is grey [ours]
@@ -51,6 +52,16 @@ def face_psnr(output: Tensor, batch: VideoBatch) -> Tensor:
     """PSNR over the pixels that count as face."""
     weight = face_weight(batch.landmarks, *output.shape[-2:])
     return psnr(output, batch.video, (weight > 0.5).float())
+
+
+def sheet(output: Tensor, batch: VideoBatch, frames: int = 6) -> NDArray[np.uint8]:
+    """The first clip as a picture: x_id and some frames, real above made, (2 H, (1 + frames) W, 3)."""
+    shown = np.linspace(0, output.shape[2] - 1, frames).round().astype(int)
+    rows = [
+        torch.cat([batch.identity[0], *clip[0][:, shown].unbind(1)], dim=-1) for clip in (batch.video, output)
+    ]
+    picture = (torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5
+    return picture.permute(1, 2, 0).round().byte().cpu().numpy()
 
 
 class AutoencoderTask:
@@ -92,12 +103,42 @@ class AutoencoderTask:
         for name, batch in self.held_out.items():
             still = still_clip(batch.identity, batch.video.shape[2])
             z, z_still = (self.model.encode(video, batch.identity) for video in (batch.video, still))
-            figures[f"{name}"] = float(face_psnr(self.model.decode(z, *self._conditions(batch)), batch))
+            figures[name] = float(face_psnr(self.model.decode(z, *self._conditions(batch)), batch))
             figures[f"{name}_still"] = float(
                 face_psnr(self.model.decode(z_still, *self._conditions(batch)), batch)
             )
             figures[f"{name}_copy"] = float(face_psnr(still, batch))
         return figures
 
+    def preview(self) -> NDArray[np.uint8]:
+        batch = next(iter(self.held_out.values()))
+        z = self.model.encode(batch.video, batch.identity)
+        return sheet(self.model.decode(z, *self._conditions(batch)), batch)
+
     def _conditions(self, batch: VideoBatch) -> tuple[Tensor, ...]:
         return batch.conditions if self.config.autoencoder.decoder == "warp" else ()
+
+
+class LandmarkAutoencoderTask(AutoencoderTask):
+    """The same for landmark frames, whose encoder E_L can start MToV's [paper, released code]."""
+
+    name = "landmark-autoencoder"
+
+    def __init__(self, config: Config, train: VideoClips, held_out: VideoClips) -> None:
+        self.style = config.mtov.landmark_frames
+        plain = replace(config.autoencoder, decoder="pixels")
+        super().__init__(replace(config, autoencoder=plain), train, held_out)
+        self.held_out = {name: self._drawn(batch) for name, batch in self.held_out.items()}
+
+    def batch(self, rng: np.random.Generator) -> VideoBatch:
+        return self._drawn(super().batch(rng))
+
+    def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        z = self.model.encode(batch.video, batch.identity)
+        z = z + self.plane_noise * torch.randn(z.shape, generator=generator).to(z)
+        return reconstruction_loss(self.model.decode(z), batch.video), {}
+
+    def _drawn(self, batch: VideoBatch) -> VideoBatch:
+        every = torch.cat([batch.landmarks, batch.identity_landmarks[:, None]], dim=1)
+        drawn = landmark_frames(every, *batch.video.shape[-2:], self.style)
+        return replace(batch, video=drawn[:, :, :-1], identity=drawn[:, :, -1])

@@ -1,7 +1,9 @@
 """THE training loop: one story for all tasks. A task brings a model, batches, a loss and a validation.
 
 A step is a pure function of (weights, optimiser, seed, step): a run that is killed and resumed from its last
-checkpoint ends with the same weights as one that was never stopped (same threads, CPU).
+checkpoint ends with the same weights as one that was never stopped (same threads, CPU). A step's batch is
+made of ``accumulate`` parts, each with chance of its own; processes share the parts, so two of them do
+what one does alone.
 """
 
 from __future__ import annotations
@@ -9,18 +11,27 @@ from __future__ import annotations
 import copy
 import json
 import math
+import platform
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
+from moditalker import __version__
 from moditalker.config import TrainingConfig
+from moditalker.errors import UserError
+from moditalker.training.processes import Processes
+
+Batch = TypeVar("Batch")
 
 
 class Task(Protocol):
@@ -35,13 +46,16 @@ class Task(Protocol):
         """Everything that is trained and saved."""
 
     def batch(self, rng: np.random.Generator) -> Any:
-        """A random batch."""
+        """A random batch, on the CPU."""
 
     def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The loss to descend, and figures to log."""
+        """The loss to descend, a mean over the batch, and figures to log. The generator is the CPU's."""
 
     def validate(self) -> dict[str, float]:
         """Figures on held-out data, with ``model`` as it is (the loop puts the averaged weights in)."""
+
+    def preview(self) -> NDArray[np.uint8] | None:
+        """A picture (H, W, 3) of what the model makes of held-out data, if there is something to see."""
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -53,16 +67,36 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A dataclass of tensors, on a device."""
+    if not is_dataclass(batch):
+        return batch.to(device) if isinstance(batch, Tensor) else batch
+    moved = {field.name: getattr(batch, field.name).to(device) for field in fields(batch)}
+    return type(batch)(**moved)
+
+
 def fit(
-    task: Task, config: TrainingConfig, run: Path, log: Callable[[str], None] = print
+    task: Task,
+    config: TrainingConfig,
+    run: Path,
+    log: Callable[[str], None] = print,
+    processes: Processes | None = None,
 ) -> dict[str, float]:
     """Train until ``config.steps``; resume from ``run/last.pt`` where there is one.
+
+    The run folder gets training.json, environment.json, log.jsonl (a line a step), last.pt and, with a
+    preview, preview.png; TensorBoard's events too where it is installed. SIGTERM saves and ends the run.
 
     Returns:
         The figures of the last validation, with the averaged weights; ``task.model`` holds these weights.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "training.json").write_text(json.dumps(asdict(config), indent=2))
+    processes = processes or Processes()
+    if config.accumulate % processes.count:
+        raise UserError(
+            f"accumulate = {config.accumulate} parts a batch for {processes.count} processes: "
+            "a multiple of their number is needed"
+        )
+    task.model.to(processes.device)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
@@ -70,13 +104,15 @@ def fit(
     average = copy.deepcopy(task.model.state_dict())
     step = 0
     if (run / "last.pt").exists():
-        state = torch.load(run / "last.pt", weights_only=True)
+        state = torch.load(run / "last.pt", weights_only=True, map_location=processes.device)
         task.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, step = state["average"], state["step"]
         log(f"{task.name}: resumed at step {step}")
 
     def save() -> None:
+        if not processes.main:
+            return
         state = {
             "model": task.model.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -92,61 +128,139 @@ def fit(
         task.model.eval()
         with torch.no_grad():
             figures = task.validate()
+            if processes.main and (picture := task.preview()) is not None:
+                Image.fromarray(picture).save(run / "preview.png")
         task.model.train()
         task.model.load_state_dict(current)
         return figures
 
-    stopped = False
+    def descend() -> dict[str, float]:
+        """One step of the optimiser; the means of what the parts logged, over this process's parts."""
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        optimizer.zero_grad(set_to_none=True)
+        logs: list[dict[str, float]] = []
+        for part in range(processes.rank, config.accumulate, processes.count):
+            rng = np.random.default_rng((config.seed, step, part))
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            torch.manual_seed(int(rng.integers(2**62)))  # dropout
+            batch = to_device(task.batch(rng), processes.device)
+            with processes.autocast():
+                loss, terms = task.loss(batch, generator)
+            (loss * processes.scale / config.accumulate).backward()
+            logs.append({"loss": loss.item(), **terms})
+        processes.sum_gradients(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        if norm.isfinite():
+            optimizer.step()
+        elif not processes.lower_scale():
+            raise RuntimeError(f"{task.name}: the gradients of step {step} are not finite")
+        return {"norm": norm.item(), **{k: float(np.mean([one[k] for one in logs])) for k in logs[0]}}
 
-    def stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
-
-    previous = signal.signal(signal.SIGTERM, stop)
+    run.mkdir(parents=True, exist_ok=True)
+    if processes.main:
+        (run / "training.json").write_text(json.dumps(asdict(config), indent=2))
+        (run / "environment.json").write_text(json.dumps(environment(processes), indent=2))
     task.model.train()
     figures: dict[str, float] = {}
     saved = begun = time.monotonic()
     first = step
-    try:
-        with (run / "log.jsonl").open("a") as curve:
-            while step < config.steps and not stopped:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, step)
-                rng = np.random.default_rng((config.seed, step))
-                generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-                torch.manual_seed(int(rng.integers(2**62)))  # dropout
-                loss, logs = task.loss(task.batch(rng), generator)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-                optimizer.step()
-                step += 1
-                decay = min(config.ema, (1 + step) / (10 + step))
-                with torch.no_grad():
-                    for name, value in task.model.state_dict().items():
-                        if value.is_floating_point():
-                            average[name].lerp_(value, 1 - decay)
-                        else:
-                            average[name].copy_(value)
-                record = {"step": step, "loss": loss.item(), "norm": norm.item(), **logs}
-                last = step == config.steps
-                if step % config.validate_every == 0 or last:
-                    figures = validate()
-                    record |= figures
-                    pace = (time.monotonic() - begun) / (step - first)
-                    left = pace * (config.steps - step) / 60
-                    shown = "  ".join(f"{k} {v:.4g}" for k, v in record.items() if k != "step")
-                    log(f"{task.name} {step}/{config.steps}  {shown}  {pace:.2f} s/step, {left:.0f} min left")
-                curve.write(json.dumps(record) + "\n")
-                curve.flush()
-                if last or time.monotonic() - saved > 60 * config.save_minutes:
-                    save()
-                    saved = time.monotonic()
-        if stopped:
+    with stop_signal() as stopped, curves(run, step, processes.main) as curve:
+        while step < config.steps and not stopped():
+            record = descend()
+            step += 1
+            decay = min(config.ema, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for name, value in task.model.state_dict().items():
+                    if value.is_floating_point():
+                        average[name].lerp_(value, 1 - decay)
+                    else:
+                        average[name].copy_(value)
+            last = step == config.steps
+            if step % config.validate_every == 0 or last:
+                figures = validate()
+                record |= figures
+                pace = (time.monotonic() - begun) / (step - first)
+                left = pace * (config.steps - step) / 60
+                shown = "  ".join(f"{k} {v:.4g}" for k, v in record.items())
+                log(f"{task.name} {step}/{config.steps}  {shown}  {pace:.2f} s/step, {left:.0f} min left")
+            curve(step, record)
+            if last or time.monotonic() - saved > 60 * config.save_minutes:
+                save()
+                saved = time.monotonic()
+        if stopped():
             save()
-            log(f"{task.name}: stopped at step {step}, saved; the same command goes on from there")
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+            log(f"{task.name}: stopped at step {step}, saved; --resume goes on from there")
     task.model.load_state_dict(average)
     task.model.eval()
     return figures
+
+
+@contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM came, asked between steps."""
+    came = False
+
+    def stop(*_: object) -> None:
+        nonlocal came
+        came = True
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def curves(run: Path, step: int, main: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """Where a step's figures go: log.jsonl, without lines of steps that are done again, and TensorBoard."""
+    if not main:
+        yield lambda step, record: None
+        return
+    path = run / "log.jsonl"
+    kept = path.read_text().splitlines() if path.exists() else []
+    path.write_text("".join(line + "\n" for line in kept if _step(line) <= step))
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        board = None
+    else:
+        board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    with path.open("a") as file:
+
+        def write(step: int, record: dict[str, float]) -> None:
+            file.write(json.dumps({"step": step, **record}) + "\n")
+            file.flush()
+            if board is not None:
+                for name, value in record.items():
+                    board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+        try:
+            yield write
+        finally:
+            if board is not None:
+                board.close()  # type: ignore[no-untyped-call]
+
+
+def _step(line: str) -> float:
+    """The step of a line of log.jsonl; infinite where a kill cut it short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf
+
+
+def environment(processes: Processes) -> dict[str, Any]:
+    """What a run was made with."""
+    return {
+        "moditalker": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": processes.count,
+        "device": str(processes.device),
+        "precision": processes.precision,
+    }

@@ -10,17 +10,20 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moditalker.config import Config
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.diffusion import Diffusion, draw_noise, generators
-from moditalker.training.autoencoder import face_psnr, face_weight, validation_items
+from moditalker.errors import UserError
+from moditalker.training.autoencoder import face_psnr, face_weight, sheet, validation_items
 from moditalker.video.autoencoder import reconstruction_loss, still_clip
-from moditalker.video.model import VideoModel
+from moditalker.video.model import Conditions, VideoModel
 
 PIXELS = 1.0  # weight of the pixel loss
 PLANES = 0.05  # weight of Eq. 6 beside it
@@ -32,16 +35,32 @@ class MToVTask:
     """Predict the planes of clips from landmarks, pose frames and the identity frame.
 
     Args:
-        autoencoder: run/last.pt of task ``autoencoder`` (its averaged weights are taken).
+        autoencoder: run folder of task ``autoencoder`` (its averaged weights are taken).
+        landmark_autoencoder: run folder of task ``landmark-autoencoder``, from which E_L starts; it
+            needs as many layers as E_L.
     """
 
     name = "mtov"
 
-    def __init__(self, config: Config, train: VideoClips, held_out: VideoClips, autoencoder: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        train: VideoClips,
+        held_out: VideoClips,
+        autoencoder: Path,
+        landmark_autoencoder: Path | None = None,
+    ) -> None:
         self.config, self.train = config, train
         self.diffusion = Diffusion(config.mtov_diffusion)
         self.model = VideoModel(config)
-        self.model.autoencoder.load_state_dict(torch.load(autoencoder, weights_only=True)["average"])
+        self.model.autoencoder.load_state_dict(averaged(autoencoder))
+        if landmark_autoencoder is not None:
+            encoder = {
+                name.removeprefix("encoder."): value
+                for name, value in averaged(landmark_autoencoder).items()
+                if name.startswith("encoder.")
+            }
+            self.model.landmark_encoder.load_state_dict(encoder)
         self.model.autoencoder.encoder.requires_grad_(False)
         if config.autoencoder.decoder == "pixels":
             self.model.autoencoder.requires_grad_(False)
@@ -74,12 +93,12 @@ class MToVTask:
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             z = self.model.autoencoder.encode(batch.video, batch.identity)
-        conditions = self.model.conditions(batch.pose, batch.identity_pose, *batch.conditions)
+        conditions = self._conditions(batch)
         z0 = self.model.normalise(z)
         last = self.diffusion.config.timesteps - 1
         t = torch.randint(0, last + 1, (len(z),), generator=generator)
         t = torch.where(torch.rand(len(z), generator=generator) < FIRST_STEP, last, t)
-        noise = torch.randn(z.shape, generator=generator)
+        noise = torch.randn(z.shape, generator=generator).to(z)
         zt = self.diffusion.add_noise(z0, noise, t)
         predicted = self.model.predict(zt, t, conditions)
         planes = (predicted - z0).square().mean()  # Eq. 6
@@ -87,13 +106,27 @@ class MToVTask:
         pixels = reconstruction_loss(output, batch.video, face_weight(batch.landmarks, *output.shape[-2:]))
         return PIXELS * pixels + PLANES * planes, {"planes": planes.item(), "pixels": pixels.item()}
 
+    def preview(self) -> NDArray[np.uint8]:
+        batch = next(iter(self.held_out.values()))
+        conditions = self._conditions(batch)
+        return sheet(self.model.decode(self.model.restore(self._sampled(conditions)), conditions), batch)
+
+    def _conditions(self, batch: VideoBatch) -> Conditions:
+        return self.model.conditions(batch.pose, batch.identity_pose, *batch.conditions)
+
+    def _sampled(self, conditions: Conditions) -> Tensor:
+        noise = draw_noise(conditions.identity.shape, generators(0, len(conditions.identity)))
+        return self.diffusion.sample(
+            partial(self.model.predict, conditions=conditions), noise.to(conditions.identity.device)
+        )
+
     def validate(self) -> dict[str, float]:
+        """PSNR of the face by speaker: planes from diffusion, of the identity alone, of the true clip."""
         figures = {}
         for name, batch in self.held_out.items():
-            conditions = self.model.conditions(batch.pose, batch.identity_pose, *batch.conditions)
+            conditions = self._conditions(batch)
             z = self.model.autoencoder.encode(batch.video, batch.identity)
-            noise = draw_noise(z.shape, generators(0, len(z)))
-            sampled = self.diffusion.sample(partial(self.model.predict, conditions=conditions), noise)
+            sampled = self._sampled(conditions)
             still = self.model.autoencoder.encode(
                 still_clip(batch.identity, batch.video.shape[2]), batch.identity
             )
@@ -101,3 +134,18 @@ class MToVTask:
             for kind, value in planes.items():
                 figures[name + kind] = float(face_psnr(self.model.decode(value, conditions), batch))
         return figures
+
+
+def averaged(run: Path) -> dict[str, Tensor]:
+    """The averaged weights of a run folder.
+
+    Raises:
+        UserError: it holds no run, or a damaged one.
+    """
+    try:
+        state: dict[str, Tensor] = torch.load(run / "last.pt", weights_only=True, map_location="cpu")[
+            "average"
+        ]
+    except (OSError, EOFError, RuntimeError, KeyError, UnpicklingError) as error:
+        raise UserError(f"{run}: holds no checkpoint of a run ({error}); train that part first") from error
+    return state

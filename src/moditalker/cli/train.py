@@ -1,0 +1,93 @@
+"""`moditalker train`."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moditalker.cli.common import app
+from moditalker.errors import UserError
+
+
+class TaskName(str, Enum):
+    """What is trained."""
+
+    autoencoder = "autoencoder"
+    landmark_autoencoder = "landmark-autoencoder"
+    mtov = "mtov"
+    atom = "atom"
+
+
+class Precision(str, Enum):
+    """Of the forward passes."""
+
+    no = "no"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@app.command()
+def train(
+    task: Annotated[TaskName, typer.Argument(help="The part to train.")],
+    data: Annotated[Path, typer.Option(help="Folder of prepared clips.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder: checkpoints, curves, weights.")],
+    split: Annotated[
+        Path | None, typer.Option(help='JSON with "train" and "val"; else a clip in ten validates.')
+    ] = None,
+    held_out: Annotated[str, typer.Option(help="Speakers kept for validation, comma-separated.")] = "",
+    preset: Annotated[str, typer.Option(help="tiny, paper or released.")] = "tiny",
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
+    ] = None,
+    autoencoder: Annotated[Path | None, typer.Option(help="Run of the autoencoder, for mtov.")] = None,
+    landmark_autoencoder: Annotated[
+        Path | None, typer.Option(help="Run of the landmark autoencoder, from which mtov's E_L starts.")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Mixed precision needs Accelerate.")] = Precision.no,
+    accelerate: Annotated[
+        bool,
+        typer.Option(
+            "--accelerate", help="The devices and processes that `accelerate launch` or torchrun gives."
+        ),
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train one part of a preset.
+
+    Example: moditalker train atom --data clips --out runs/atom
+
+    The autoencoder comes before mtov, which takes its run by --autoencoder. The weights of mtov and atom,
+    side by side in one folder, are what `moditalker generate --preset FOLDER` uses.
+    """
+    from moditalker import config as configuration
+    from moditalker.checkpoint import save_weights
+    from moditalker.training.loop import fit
+    from moditalker.training.processes import Accelerated, Processes
+    from moditalker.training.tasks import build, find_data
+
+    if (out / "last.pt").exists() and not resume:
+        raise UserError(f"{out}: holds a run; go on with it by --resume, or choose another folder")
+    settings = configuration.load(preset, overrides=assignments or ())
+    clips = find_data(data, split, frozenset(name for name in held_out.split(",") if name))
+    processes = Accelerated(precision.value) if accelerate or precision != Precision.no else Processes()
+
+    def log(line: str) -> None:
+        if processes.main:
+            print(line, flush=True)
+
+    out.mkdir(parents=True, exist_ok=True)
+    if processes.main:
+        (out / "config.yaml").write_text(configuration.dump(settings), encoding="utf-8")
+        listed = {"sha256": clips.digest(), "train": len(clips.train), "val": len(clips.validation)}
+        (out / "data.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    work, training = build(task.value, settings, clips, out, autoencoder, landmark_autoencoder, log)
+    figures = fit(work, training, out, log, processes)
+    if processes.main and figures:
+        weights = out / f"{task.value}.safetensors"
+        state = {k: v.half() if v.is_floating_point() else v for k, v in work.model.state_dict().items()}
+        save_weights(weights, state, configuration.to_dict(settings), {"figures": figures})
+        log(f"{weights}: the averaged weights, half precision")

@@ -1,0 +1,77 @@
+"""Processes that train together, by Hugging Face Accelerate where it is asked for; else one, on the CPU."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from moditalker.errors import UserError
+
+FP16_SCALE = 2.0**14  # of the loss, so that small gradients do not vanish
+
+
+class Processes:
+    """One process on the CPU in full precision: what needs no package."""
+
+    rank, count, precision, scale = 0, 1, "no", 1.0
+    device = torch.device("cpu")
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision for a forward pass."""
+        return nullcontext()
+
+    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """The gradients of all processes added up, in each of them, and divided by ``scale``."""
+
+    def lower_scale(self) -> bool:
+        """After gradients that are not finite: halve ``scale``; False where it is no reason for them."""
+        if self.scale <= 1:
+            return False
+        self.scale /= 2
+        return True
+
+
+class Accelerated(Processes):
+    """As many processes as `accelerate launch` or `torchrun` started, on the devices that it gives them.
+
+    Args:
+        precision: "no", "bf16" or "fp16".
+    Raises:
+        UserError: Accelerate is not installed, or the device cannot do this precision.
+    """
+
+    def __init__(self, precision: str = "no") -> None:
+        try:
+            from accelerate import Accelerator
+        except ImportError as error:
+            raise UserError(
+                "training on several processes, on a GPU or in mixed precision needs Accelerate: "
+                "pip install 'moditalker[train]'"
+            ) from error
+        try:
+            self.accelerator = Accelerator(mixed_precision=precision)
+        except ValueError as error:
+            raise UserError(f"precision {precision!r} cannot be had on this device ({error})") from error
+        self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
+        self.device, self.precision = self.accelerator.device, precision
+        self.scale = FP16_SCALE if precision == "fp16" else 1.0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if self.count > 1:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "sum")
+            parameter.grad = parameter.grad / self.scale

@@ -1,0 +1,152 @@
+"""`moditalker train` from clips on disk to weights; killed, stopped and shared runs end alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from moditalker import cli
+from moditalker.checkpoint import load_weights
+
+SMALL = [
+    f"--set={part}"
+    for part in (
+        "autoencoder.dim=32",
+        "autoencoder.head_dim=8",
+        "autoencoder.encoder_layers=1",
+        "autoencoder.decoder_layers=1",
+        "mtov.blocks=1",
+        *(
+            f"{task}_training.{setting}"
+            for task in ("autoencoder", "mtov")
+            for setting in ("batch=1", "steps=6", "warmup=1", "validate_every=3", "save_minutes=0.0001")
+        ),
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared clips of two people: moving gradients with landmarks on them."""
+    folder = tmp_path_factory.mktemp("clips")
+    y, x = np.mgrid[:128, :128]
+    angle = np.linspace(0, 2 * np.pi, 68)
+    for i, name in enumerate(("a_one", "a_two", "b_one", "b_two")):
+        phase = np.arange(20)[:, None, None]
+        grey = 127 + 60 * np.sin((x + y) / 20 + phase / 3 + i) + 40 * np.cos(y / 9 - i)
+        points = np.stack([64 + 30 * np.cos(angle), 90 + 20 * np.sin(angle)], axis=-1)
+        tensors = {
+            "crops": np.repeat(grey[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8),
+            "landmarks": np.repeat(points[None], 20, axis=0).astype(np.float32),
+        }
+        save_file(tensors, folder / f"{name}.safetensors")
+    (folder / "split.json").write_text(
+        '{"train": ["a/one.mp4", "b/one.mp4"], "val": ["a/two.mp4", "b/two.mp4"]}'
+    )
+    return folder
+
+
+def arguments(task: str, data: Path, out: Path, *more: str) -> list[str]:
+    found = ["--data", str(data), "--split", str(data / "split.json"), "--out", str(out)]
+    return ["train", task, *found, *SMALL, *more]
+
+
+def run(*given: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(given))
+    return int(left.value.code or 0)
+
+
+def final(out: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(out / "last.pt", weights_only=True)["model"]
+    return state
+
+
+def test_all_video_parts_and_what_a_run_leaves_behind(data: Path, tmp_path: Path) -> None:
+    assert run(*arguments("autoencoder", data, tmp_path / "ae")) == 0
+    assert run(*arguments("landmark-autoencoder", data, tmp_path / "lae")) == 0
+    more = ["--autoencoder", str(tmp_path / "ae"), "--landmark-autoencoder", str(tmp_path / "lae")]
+    assert run(*arguments("mtov", data, tmp_path / "mtov", *more)) == 0
+    for task, folder in (("autoencoder", "ae"), ("mtov", "mtov")):
+        out = tmp_path / folder
+        names = {path.name for path in out.iterdir()}
+        assert {
+            "config.yaml",
+            "data.json",
+            "environment.json",
+            "log.jsonl",
+            "preview.png",
+            "last.pt",
+        } <= names
+        state, description = load_weights(out / f"{task}.safetensors")
+        assert description["figures"]
+        assert all(tensor.isfinite().all() for tensor in state.values())
+        assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == list(
+            range(1, 7)
+        )
+
+
+def test_mistakes_are_one_sentence(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").touch()
+    assert run(*arguments("autoencoder", data, tmp_path / "run")) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert run(*arguments("mtov", data, tmp_path / "m")) == 2
+    assert "--autoencoder" in capsys.readouterr().err
+    assert run(*arguments("mtov", data, tmp_path / "m", "--autoencoder", str(tmp_path / "run"))) == 2
+    assert "checkpoint" in capsys.readouterr().err
+    empty = [
+        str(tmp_path) if part == str(data) else part
+        for part in arguments("autoencoder", data, tmp_path / "n")
+    ]
+    assert run(*empty) == 2
+    assert "clips to train on" in capsys.readouterr().err
+    assert run(*arguments("atom", data, tmp_path / "a")) == 2
+    assert "sound" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_ended_goes_on_to_the_same_weights(
+    data: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    torch.set_num_threads(1)
+    more = ["--set=autoencoder_training.steps=16", "--set=autoencoder_training.validate_every=16"]
+    whole = [*arguments("autoencoder", data, tmp_path / "whole"), *more]
+    parts = [*arguments("autoencoder", data, tmp_path / "parts"), *more]
+    code = "import sys, torch; torch.set_num_threads(1); from moditalker import cli; cli.main(sys.argv[1:])"
+    assert run(*whole) == 0
+    with subprocess.Popen([sys.executable, "-c", code, *parts], stdout=subprocess.DEVNULL) as process:
+        log = tmp_path / "parts" / "log.jsonl"
+        while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) >= 4):
+            time.sleep(0.01)
+        process.send_signal(how)
+    assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] < 16
+    assert run(*parts, "--resume") == 0
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, 17))
+    one, two = final(tmp_path / "whole"), final(tmp_path / "parts")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_two_processes_are_one(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    more = ["--set=autoencoder_training.accumulate=2", "--set=autoencoder_training.steps=3"]
+    assert run(*arguments("autoencoder", data, tmp_path / "one"), *more) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    two = [*arguments("autoencoder", data, tmp_path / "two"), *more, "--accelerate"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, "-m", "moditalker", *two], check=True, env=env, **quiet)
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
+    one, other = final(tmp_path / "one"), final(tmp_path / "two")
+    assert all(torch.allclose(one[name], other[name], atol=1e-5, rtol=0) for name in one)
