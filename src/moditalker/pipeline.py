@@ -279,7 +279,7 @@ class MoDiTalker:
 
         def blocks() -> Iterator[Array]:
             bias = self._silent(say) - shut_mouth(identity)
-            said: Iterable[Array] = (block - bias for block in say(speech))
+            said: Iterator[Array] = (block - bias for block in say(speech))
             if self.config.atom.sharpen:
                 said = sharpen(said, self.config.atom.sharpen)
             return hush(said, AudioReader(speech.path), identity) if isinstance(speech, Speech) else said

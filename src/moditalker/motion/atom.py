@@ -261,7 +261,8 @@ class Atom(nn.Module):
         estimate = None if self.first_estimate is None else self.first_estimate(speech) * keep[:, None, None]
         if self.landmark_encoder is None:
             return Conditions(tokens, vector, None, None, estimate)
-        return Conditions(tokens, vector, *self.landmark_encoder(l_id, keep), estimate)
+        landmark, landmark_vector = self.landmark_encoder(l_id, keep)
+        return Conditions(tokens, vector, landmark, landmark_vector, estimate)
 
     def memories(self, conditions: Conditions, time_tokens: Tensor) -> tuple[Memory, Memory]:
         """What the lips attend to, [audio, time, landmark], and the merged face, [time, landmark]."""

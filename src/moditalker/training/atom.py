@@ -161,6 +161,7 @@ class AtomTask:
         penalty[-1] = 0
         solution = torch.linalg.solve(gram + penalty.diag(), moment)  # CK+1 204
         estimate.map.weight.copy_(solution[:-1].T.unflatten(1, shape[1:]))
+        assert estimate.map.bias is not None
         estimate.map.bias.copy_(solution[-1])
 
     def augment(self, landmarks: Array, l_id: Array, rng: np.random.Generator) -> tuple[Array, Array]:

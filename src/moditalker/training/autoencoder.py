@@ -140,5 +140,6 @@ class LandmarkAutoencoderTask(AutoencoderTask):
 
     def _drawn(self, batch: VideoBatch) -> VideoBatch:
         every = torch.cat([batch.landmarks, batch.identity_landmarks[:, None]], dim=1)
-        drawn = landmark_frames(every, *batch.video.shape[-2:], self.style)
+        height, width = batch.video.shape[-2:]
+        drawn = landmark_frames(every, height, width, self.style)
         return replace(batch, video=drawn[:, :, :-1], identity=drawn[:, :, -1])

@@ -16,9 +16,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,8 +30,6 @@ from moditalker import __version__
 from moditalker.config import TrainingConfig
 from moditalker.errors import UserError
 from moditalker.training.processes import Processes
-
-Batch = TypeVar("Batch")
 
 
 class Task(Protocol):
@@ -67,12 +65,11 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """A dataclass of tensors, on a device."""
-    if not is_dataclass(batch):
-        return batch.to(device) if isinstance(batch, Tensor) else batch
-    moved = {field.name: getattr(batch, field.name).to(device) for field in fields(batch)}
-    return type(batch)(**moved)
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A tensor, or a dataclass of tensors, on a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    return replace(batch, **{field.name: getattr(batch, field.name).to(device) for field in fields(batch)})
 
 
 def fit(
@@ -226,7 +223,7 @@ def curves(run: Path, step: int, main: bool) -> Iterator[Callable[[int, dict[str
     except ImportError:
         board = None
     else:
-        board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
     with path.open("a") as file:
 
         def write(step: int, record: dict[str, float]) -> None:
@@ -234,13 +231,13 @@ def curves(run: Path, step: int, main: bool) -> Iterator[Callable[[int, dict[str
             file.flush()
             if board is not None:
                 for name, value in record.items():
-                    board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                    board.add_scalar(name, value, step)
 
         try:
             yield write
         finally:
             if board is not None:
-                board.close()  # type: ignore[no-untyped-call]
+                board.close()
 
 
 def _step(line: str) -> float:
