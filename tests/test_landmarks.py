@@ -22,6 +22,7 @@ from moditalker.landmarks import (
     STABLE,
     STABLE_WEIGHTS,
     TEMPLATE,
+    affine_error,
     affine_to_pose,
     align,
     align_stream,
@@ -309,3 +310,15 @@ def test_affine_step_poses_the_difference():
     assert affine_to_pose(generated, source, still, smoothing=2.0) == pytest.approx(
         affine_to_pose(generated, source, still), abs=1e-3
     )
+
+
+def test_affine_error_is_what_no_affine_map_explains():
+    rng = np.random.default_rng(4)
+    shape = rng.normal(size=(1, 68, 3))
+    points = shape @ rng.normal(size=(3, 3)) + rng.normal(size=3)
+    assert np.abs(affine_error(shape, points)).max() < 1e-9
+    moved = points.copy()
+    moved[:, 62, 1] += 5
+    error = affine_error(shape, moved)
+    assert error[0, 62, 1] == pytest.approx(5)
+    assert np.abs(np.delete(error[0], 62, axis=0)).max() < 1e-9

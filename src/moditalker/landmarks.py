@@ -412,11 +412,30 @@ def affine_to_pose(
     """
     points = np.asarray(points_source, np.float64)
     source = np.broadcast_to(np.asarray(frontal_source, np.float64), points.shape)
-    a = source[:, LIP_UNRELATED] - source[:, LIP_UNRELATED].mean(1, keepdims=True)
-    b = points[:, LIP_UNRELATED] - points[:, LIP_UNRELATED].mean(1, keepdims=True)
-    maps = np.linalg.solve(a.transpose(0, 2, 1) @ a, a.transpose(0, 2, 1) @ b)  # (S, 3, 3), rows times it
+    maps = _affine_maps(source, points)
     if smoothing > 0:
         frames = np.arange(len(maps))
         kernel = np.exp(-0.5 * ((frames[:, None] - frames) / smoothing) ** 2)
         maps = np.einsum("st,tij->sij", kernel / kernel.sum(1, keepdims=True), maps)
     return (points + (frontal_generated - source) @ maps).astype(np.float32)
+
+
+def affine_error(frontal_source: Array, points_source: Array) -> NDArray[np.float64]:
+    """What the map of `affine_to_pose` leaves over of the source's landmarks: (S, 68, 3) image units [ours].
+
+    A part of it is the person and stays; another goes with what the source's mouth does.
+    """
+    points = np.asarray(points_source, np.float64)
+    source = np.broadcast_to(np.asarray(frontal_source, np.float64), points.shape)
+    shift = points[:, LIP_UNRELATED].mean(1, keepdims=True)
+    turned = (source - source[:, LIP_UNRELATED].mean(1, keepdims=True)) @ _affine_maps(source, points)
+    error: NDArray[np.float64] = points - shift - turned
+    return error
+
+
+def _affine_maps(source: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least squares over the lip-unrelated points: (S, 68, 3) twice -> (S, 3, 3), rows times it."""
+    a = source[:, LIP_UNRELATED] - source[:, LIP_UNRELATED].mean(1, keepdims=True)
+    b = points[:, LIP_UNRELATED] - points[:, LIP_UNRELATED].mean(1, keepdims=True)
+    maps: NDArray[np.float64] = np.linalg.solve(a.transpose(0, 2, 1) @ a, a.transpose(0, 2, 1) @ b)
+    return maps

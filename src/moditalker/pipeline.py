@@ -28,7 +28,7 @@ from moditalker.features.face import Choice, FaceTracker
 from moditalker.features.face_model import frontalize
 from moditalker.features.identity import Anchor, FaceFrame, Follower, choose_anchor
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
-from moditalker.landmarks import affine_to_pose, shut_mouth, transform
+from moditalker.landmarks import MOUTH, affine_error, affine_to_pose, shut_mouth, transform
 from moditalker.machine import check_device, half_the_threads, peak_rss
 from moditalker.media import SAMPLE_RATE, AudioReader, Frame, Source, VideoWriter, open_source, plan_frames
 from moditalker.motion.atom import Atom
@@ -45,6 +45,7 @@ Pixels = NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 
 MOTION_RATE = 25.0  # Hz, of landmarks
+STEADY = 0.1  # share of a new frame (25 Hz) in the lips' own shape: the source's speech is not in it [ours]
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
 
 
@@ -365,11 +366,13 @@ class Video:
         timeline = Timeline(self.clock.each("motion", self.motion), MOTION_RATE)
         size, anchor = self.talker.config.crop.size, self.face.anchor
         run, before, begun = 0, False, False
+        share = 1 - (1 - STEADY) ** (MOTION_RATE / float(self.face.source.info.fps))
+        steady: NDArray[np.float64] | None = None  # of the lips, beside the frontal landmarks
         faces = ahead(self.clock.each("face", self.face), lead)
         for face in self.clock.each("waiting", faces):
             frontal = timeline.at(float(face.frame.time))
             if face.usable != before or face.cut:
-                run += 1
+                run, steady = run + 1, None
             before = face.usable
             if not face.usable or face.landmarks is None:
                 yield Target(face, run, anchor)
@@ -380,7 +383,11 @@ class Video:
             points, matrix = face.landmarks[None], face.matrix[None]
             # The motion of one identity, as another one makes it: the difference to l_id carries it over.
             frontal = anchor.frontal + (frontal - self.motion.identity)
-            posed = affine_to_pose(frontal[None], frontalize(points, anchor.neutral)[0], points)
+            own = frontalize(points, anchor.neutral)[0]
+            posed = affine_to_pose(frontal[None], own, points)
+            error = affine_error(own, points)[:, MOUTH]
+            steady = error if steady is None else steady + share * (error - steady)
+            posed[:, MOUTH] += (steady - error).astype(np.float32)
             source, wanted = transform(points, matrix)[0], transform(posed, matrix)[0]
             yield Target(face, run, anchor, face.crop(size), source, wanted)
 
