@@ -45,7 +45,10 @@ Pixels = NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 
 MOTION_RATE = 25.0  # Hz, of landmarks
-STEADY = 0.1  # share of a new frame (25 Hz) in the lips' own shape: the source's speech is not in it [ours]
+STEADY = (
+    0.1  # share of a new frame (25 Hz) in the own shape of lips at rest: no speech of the source in it [ours]
+)
+NEAR_REST = 0.02  # canonical units from the rest face where lips no longer count as at rest
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
 
 
@@ -368,6 +371,7 @@ class Video:
         run, before, begun = 0, False, False
         share = 1 - (1 - STEADY) ** (MOTION_RATE / float(self.face.source.info.fps))
         steady: NDArray[np.float64] | None = None  # of the lips, beside the frontal landmarks
+        rest = shut_mouth(self.motion.identity)
         faces = ahead(self.clock.each("face", self.face), lead)
         for face in self.clock.each("waiting", faces):
             frontal = timeline.at(float(face.frame.time))
@@ -382,12 +386,13 @@ class Video:
             begun = True
             points, matrix = face.landmarks[None], face.matrix[None]
             # The motion of one identity, as another one makes it: the difference to l_id carries it over.
+            still = max(0.0, 1 - float(np.abs(frontal - rest).max()) / NEAR_REST)
             frontal = anchor.frontal + (frontal - self.motion.identity)
             own = frontalize(points, anchor.neutral)[0]
             posed = affine_to_pose(frontal[None], own, points)
             error = affine_error(own, points)[:, MOUTH]
             steady = error if steady is None else steady + share * (error - steady)
-            posed[:, MOUTH] += (steady - error).astype(np.float32)
+            posed[:, MOUTH] += (still * (steady - error)).astype(np.float32)
             source, wanted = transform(points, matrix)[0], transform(posed, matrix)[0]
             yield Target(face, run, anchor, face.crop(size), source, wanted)
 
