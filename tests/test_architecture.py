@@ -17,6 +17,7 @@ LEVELS: list[set[str]] = [
     {"config", "weights"},
     {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine"},
     {"features", "motion", "video", "metrics"},
+    {"rendering"},
     {"data", "prepare", "pipeline", "convert"},
     {"training", "evaluate"},
     {"web"},

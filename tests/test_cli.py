@@ -16,7 +16,7 @@ from PIL import Image
 from standins import ASTRONAUT
 
 from moditalker import cli, config
-from moditalker.cli import generate
+from moditalker.cli.common import parse_choice
 from moditalker.errors import UserError
 
 
@@ -96,13 +96,13 @@ def test_config_prints_what_load_reads(run, tmp_path):
     ("text", "choice"), [("largest", "largest"), ("0", 0), ("2", 2), ("100,50.5", (100.0, 50.5))]
 )
 def test_choices_of_a_face(text, choice):
-    assert generate._choice(text) == choice
+    assert parse_choice(text) == choice
 
 
 @pytest.mark.parametrize("text", ["", "biggest", "1,2,3", "-1", "1.5"])
 def test_choices_that_are_none(text):
     with pytest.raises(UserError, match="is expected"):
-        generate._choice(text)
+        parse_choice(text)
 
 
 def test_a_missing_option_is_an_error_of_use(run):

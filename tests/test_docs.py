@@ -43,7 +43,7 @@ def test_the_commands_of_the_readme_exist():
         for part in line.split("&&")
         if part.split()[:1] == ["moditalker"]
     ]
-    assert {command[1] for command in commands} == {"demo", "generate"}
+    assert {command[1] for command in commands} >= {"demo", "generate", "motion", "render"}
     for command in commands:
         text = subprocess.run(
             [sys.executable, "-m", "moditalker", command[1], "--help"],
@@ -70,6 +70,18 @@ def test_the_python_examples_run(tmp_path, monkeypatch, weights, speech_wav):
         results.append((tmp_path / "talking.mp4").read_bytes())
     assert len(results) == 2
     assert results[0] == results[1]  # the steps one by one are generate()
+
+
+def test_the_example_of_motion_tracks_runs(tmp_path, monkeypatch, shipped, face_video, speech_wav):
+    whole = MoDiTalker.from_pretrained
+    monkeypatch.setattr(MoDiTalker, "from_pretrained", lambda name: whole(shipped))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person.mp4").symlink_to(face_video)
+    (tmp_path / "speech.wav").symlink_to(speech_wav)
+    text = (ROOT / "docs" / "motion.md").read_text(encoding="utf-8")
+    for example in re.findall(r"```python\n(.*?)```", text, flags=re.S):
+        exec(compile(example, "motion.md", "exec"), {})
+    assert (tmp_path / "talking.mp4").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

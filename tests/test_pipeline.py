@@ -17,7 +17,8 @@ from moditalker.features.face_model import frontalize
 from moditalker.landmarks import MOUTH, affine_to_pose, transform
 from moditalker.media import AudioReader, VideoReader
 from moditalker.motion.sample import sample_motion
-from moditalker.pipeline import Kept, MoDiTalker
+from moditalker.pipeline import MoDiTalker
+from moditalker.rendering import Kept
 
 
 @pytest.fixture(scope="module")

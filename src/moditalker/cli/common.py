@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from moditalker import __version__
+from moditalker.errors import UserError
 
 app = typer.Typer(
     help="Speech and a face in, a lip-synced talking video out: offline, on weights in the package.",
@@ -53,6 +55,24 @@ Report = Annotated[
     typer.Option(help="Write what was done as JSON: frames, times, memory, faceless frames."),
 ]
 On = Annotated[Device, typer.Option(help="Where the networks run.")]
+Choose = Annotated[
+    str,
+    typer.Option(help="Among several faces: largest, a number from the left (0, 1, ...), or x,y in pixels."),
+]
+Extended = Annotated[
+    Extend,
+    typer.Option(
+        help="A face video shorter than the audio goes on back and forth, from its start again, or "
+        "with its last frame. A longer one ends with the audio."
+    ),
+]
+MouthGain = Annotated[float, typer.Option(help="How far the lips part: 0 to 5 times.")]
+Expression = Annotated[
+    float, typer.Option(help="What the mouth does besides, its corners before all: 0 to 5 times.")
+]
+Smoothing = Annotated[
+    float, typer.Option(metavar="SECONDS", help="Slower, softer motion: deviation of a Gaussian, 0 to 1.")
+]
 
 
 @contextmanager
@@ -73,6 +93,36 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(task, description=stage, completed=done, total=max(total, done, 1))
 
         yield show
+
+
+def parse_choice(text: str) -> str | int | tuple[float, float]:
+    """largest; a number from the left; x,y in pixels."""
+    if text == "largest":
+        return text
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 2:
+        return numbers[0], numbers[1]
+    if len(numbers) == 1 and text.isdigit():
+        return int(text)
+    raise UserError(f"--choose {text}: largest, a number from the left (0, 1, ...), or x,y is expected")
+
+
+def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None:
+    """Say on one line what was made, and write the report where one is wanted."""
+    if report is not None:
+        try:
+            report.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{report}: the report cannot be written there ({error.strerror})") from error
+    kept = result["frames_without_face"]["count"]
+    print(
+        f"{out}: {result['frames']} frames, {result['fps']:g} fps, {result['width']}x{result['height']}, "
+        f"{result['audio_seconds']:.2f} s of audio, made in {result['seconds']['total']:.1f} s"
+        + (f"; {kept} frames without a usable face stay as they were" if kept else "")
+    )
 
 
 def _show_version(wanted: bool) -> None:

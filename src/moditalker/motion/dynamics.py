@@ -19,6 +19,35 @@ REACH = 12  # frames looked ahead
 UPPER, LOWER = [61, 62, 63], [67, 66, 65]  # inner lips
 
 
+def filtered(motion: Iterable[Array], weights: Array) -> Iterator[Array]:
+    """Motion as the weighted sum of its neighbours in time; before and after its ends it is taken to rest.
+
+    Args:
+        motion: blocks (n, 68, 3).
+        weights: (2 reach + 1,), of the frames around each.
+    Yields:
+        (1, 68, 3) float32, ``reach`` frames after their own came in.
+    """
+    reach = len(weights) // 2
+    frames = chain.from_iterable(motion)
+    first = next(frames, None)
+    if first is None:
+        return
+    last = first
+    window = [first] * len(weights)
+    for taken, frame in enumerate(chain([first], frames, repeat(None, reach))):
+        last = last if frame is None else frame
+        window = [*window[1:], last]
+        if taken >= reach:
+            yield np.tensordot(weights, np.stack(window), axes=1).astype(np.float32)[None]
+
+
+def gaussian(sigma: float, reach: int) -> Array:
+    """Weights (2 reach + 1,) for `filtered`, which add up to 1; sigma: frames."""
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
 def sharpen(motion: Iterable[Array], gain: float) -> Iterator[Array]:
     """Motion with its fast part made larger.
 
@@ -28,22 +57,9 @@ def sharpen(motion: Iterable[Array], gain: float) -> Iterator[Array]:
     Yields:
         (1, 68, 3) float32, `REACH` frames after their own came in; lips that would cross touch.
     """
-    kernel = np.exp(-0.5 * (np.arange(-REACH, REACH + 1) / SIGMA) ** 2)
-    kernel /= kernel.sum()
-    weights = (-gain * kernel).astype(np.float32)
+    weights = -np.float32(gain) * gaussian(SIGMA, REACH)
     weights[REACH] += 1 + gain
-    window: list[Array] = []
-    frames = chain.from_iterable(motion)
-    first = next(frames, None)
-    if first is None:
-        return
-    last = first
-    window = [first] * (2 * REACH + 1)
-    for taken, frame in enumerate(chain(frames, repeat(None, REACH)), start=1):
-        last = last if frame is None else frame
-        window = [*window[1:], last]
-        if taken >= REACH:
-            yield _uncrossed(np.tensordot(weights, np.stack(window), axes=1))[None]
+    return (_uncrossed(face[0])[None] for face in filtered(motion, weights))
 
 
 def _uncrossed(face: Array) -> Array:

@@ -1,0 +1,122 @@
+"""`moditalker motion`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moditalker.cli.common import (
+    Choose,
+    Device,
+    Expression,
+    MouthGain,
+    On,
+    Preset,
+    Seed,
+    Smoothing,
+    Steps,
+    app,
+    parse_choice,
+)
+from moditalker.errors import UserError
+
+if TYPE_CHECKING:
+    from moditalker.motion.track import Track
+
+_NUMBER = r"(\d{1,5}(?:\.\d{1,6})?)"
+
+
+@app.command()
+def motion(
+    face: Annotated[Path | None, typer.Option(help="Video or picture whose face the motion is for.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="The speech; also the sound of --preview.")] = None,
+    track: Annotated[
+        Path | None, typer.Option(help="A track to change, in place of --face and --audio.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The track to write, JSON.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="Draw the landmarks as a video.")] = None,
+    splice: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACK@T", help="From second T on, another track. Repeatable, as the next three."
+        ),
+    ] = None,
+    retime: Annotated[
+        list[str] | None, typer.Option(metavar="A-B=SECONDS", help="What took from A to B takes SECONDS.")
+    ] = None,
+    hold: Annotated[
+        list[str] | None, typer.Option(metavar="A-B", help="The face at second A stays until B.")
+    ] = None,
+    shut: Annotated[
+        list[str] | None, typer.Option(metavar="A-B", help="The mouth is shut from second A to B.")
+    ] = None,
+    mouth_gain: MouthGain = 1.0,
+    expression: Expression = 1.0,
+    smoothing: Smoothing = 0.0,
+    preset: Preset = "tiny",
+    seed: Seed = 0,
+    steps: Steps = None,
+    device: On = Device.cpu,
+    choose: Choose = "largest",
+) -> None:
+    """Make the landmark motion of a speech as a file, or change one; `moditalker render` makes it a video.
+
+    Changes are made in this order: splice, retime, hold, shut, then gains and smoothing.
+
+    Example: moditalker motion --face person.mp4 --audio speech.wav --out track.json --preview track.mp4
+    """
+    from moditalker.motion.edit import Style
+    from moditalker.motion.track import Track
+
+    if out is None and preview is None:
+        raise UserError("nothing to write: give --out, --preview or both")
+    style = Style(mouth_gain, expression, smoothing)
+    if track is not None:
+        if face is not None:
+            raise UserError("--track and --face: give a track to change, or a face and speech to make one of")
+        made = Track.load(track)
+    elif face is None or audio is None:
+        raise UserError("--face and --audio are needed, or --track with a track to change")
+    else:
+        from moditalker.pipeline import MoDiTalker
+
+        talker = MoDiTalker.from_pretrained(preset, device=device.value)
+        made = talker.track(face, audio, seed, steps, parse_choice(choose))
+    made = _changed(made, splice or [], retime or [], hold or [], shut or [])
+    if style != Style():
+        made = made.styled(style)
+    if out is not None:
+        made.save(out)
+        print(f"{out}: {len(made.landmarks)} frames, {made.seconds:.2f} s")
+    if preview is not None:
+        from moditalker.motion.preview import save_preview
+
+        save_preview(made, preview, audio)
+        print(f"{preview}: the landmarks of {made.seconds:.2f} s")
+
+
+def _changed(track: Track, splice: list[str], retime: list[str], hold: list[str], shut: list[str]) -> Track:
+    for text in splice:
+        path, at = _numbers("splice", text, rf"(.+)@{_NUMBER}", "TRACK@T")
+        track = track.splice(type(track).load(path), float(at))
+    for text in retime:
+        start, end, seconds = _numbers("retime", text, rf"{_NUMBER}-{_NUMBER}={_NUMBER}", "A-B=SECONDS")
+        track = track.retime(float(start), float(end), float(seconds))
+    for name, method, texts in (("hold", type(track).hold, hold), ("shut", type(track).shut, shut)):
+        for text in texts:
+            start, end = _numbers(name, text, f"{_NUMBER}-{_NUMBER}", "A-B")
+            track = method(track, float(start), float(end))
+    return track
+
+
+def _numbers(option: str, text: str, pattern: str, form: str) -> tuple[str, ...]:
+    found = re.fullmatch(pattern, text)
+    if found is None:
+        raise UserError(f"--{option} {text}: {form} is expected, in seconds, as in {_EXAMPLES[option]}")
+    return found.groups()
+
+
+_EXAMPLES = {"splice": "other.json@1.5", "retime": "1-1.5=0.8", "hold": "1-1.5", "shut": "1-1.5"}

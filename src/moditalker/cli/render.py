@@ -1,0 +1,58 @@
+"""`moditalker render`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moditalker.cli.common import (
+    Choose,
+    Device,
+    Extend,
+    Extended,
+    Lossless,
+    On,
+    Out,
+    Preset,
+    Report,
+    Steps,
+    app,
+    parse_choice,
+)
+from moditalker.cli.generate import make_video
+
+
+@app.command()
+def render(
+    face: Annotated[Path, typer.Option(help="A video (head and upper face are kept) or a picture.")],
+    motion: Annotated[Path, typer.Option(help="The track, from `moditalker motion`.")],
+    audio: Annotated[Path, typer.Option(help="The sound, whose length the video has.")],
+    out: Out,
+    preset: Preset = "tiny",
+    seed: Annotated[int | None, typer.Option(min=0, help="By default the one that the track has.")] = None,
+    steps: Steps = None,
+    lossless: Lossless = False,
+    report: Report = None,
+    device: On = Device.cpu,
+    extend: Extended = Extend.pingpong,
+    choose: Choose = "largest",
+) -> None:
+    """Give a face the motion of a track.
+
+    A track that was not changed gives the frames that `moditalker generate` gives.
+
+    Example: moditalker render --face person.mp4 --motion track.json --audio speech.wav --out talking.mp4
+    """
+    from moditalker.motion.track import Track
+
+    track = Track.load(motion)
+    options = {
+        "seed": track.seed if seed is None else seed,
+        "steps": steps or track.steps,
+        "extend": extend.value,
+        "choose": parse_choice(choose),
+        "motion": track,
+    }
+    make_video(face, audio, out, options, preset, device.value, lossless, report)

@@ -1,0 +1,133 @@
+"""Changes to landmark motion that a user may ask for [ours]. Times are seconds, arrays (S, 68, 3) at 25 Hz.
+
+A face is its shut self and its opening (`landmarks.shut_mouth`, which is linear): the mouth's gain scales the
+opening alone, the expression's strength all that the shut face does, so that neither touches the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moditalker.errors import UserError
+from moditalker.landmarks import shut_mouth
+from moditalker.motion.dynamics import filtered, gaussian
+from moditalker.streams import Timeline
+
+Array = NDArray[np.float32]
+
+RATE = 25.0  # Hz, of motion
+RAMP = 4  # frames in which one part gives way to another
+MAX_GAIN, MAX_SMOOTHING = 5.0, 1.0  # of both gains; seconds
+MAX_SECONDS = 2 * 3600.0  # of a track
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a motion is played; the defaults leave it as it is.
+
+    mouth: how far the lips part, 0 (not at all) to 5 times. expression: what the face does besides, mouth
+    corners before all, 0 to 5 times. smoothing: deviation of a Gaussian in time, 0 to 1 second.
+    """
+
+    mouth: float = 1.0
+    expression: float = 1.0
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("mouth gain", self.mouth, MAX_GAIN),
+            ("expression strength", self.expression, MAX_GAIN),
+            ("smoothing", self.smoothing, MAX_SMOOTHING),
+        ):
+            if not 0 <= value <= most:
+                raise UserError(f"{name} is {value:g}; it must be between 0 and {most:g}")
+
+
+def styled(motion: Iterable[Array], identity: Array, style: Style) -> Iterable[Array]:
+    """Blocks (n, 68, 3) of a motion that was made for ``identity`` (68, 3), in another style."""
+    if style.smoothing > 0:
+        sigma = style.smoothing * RATE
+        motion = filtered(motion, gaussian(sigma, math.ceil(3 * sigma)))
+    if style.mouth != 1 or style.expression != 1:
+        motion = _scaled(motion, identity, style)
+    return motion
+
+
+def _scaled(motion: Iterable[Array], identity: Array, style: Style) -> Iterator[Array]:
+    rest = shut_mouth(identity)
+    for block in motion:
+        shut = shut_mouth(block)
+        face = rest + style.expression * (shut - rest) + style.mouth * (block - shut)
+        yield face.astype(np.float32)
+
+
+def hold(track: Array, start: float, end: float) -> Array:
+    """The face at ``start`` stays until ``end``."""
+    first, last = _range(track, start, end)
+    return _mixed(track, np.broadcast_to(track[first], track.shape), _weight(track, first, last, before=0))
+
+
+def shut(track: Array, start: float, end: float) -> Array:
+    """The mouth is shut from ``start`` to ``end``, and closes and opens around it."""
+    first, last = _range(track, start, end)
+    return _mixed(track, shut_mouth(track), _weight(track, first, last, before=RAMP))
+
+
+def retime(track: Array, start: float, end: float, seconds: float) -> Array:
+    """What took from ``start`` to ``end`` takes ``seconds``; what follows comes earlier or later."""
+    first, last = _range(track, start, end)
+    if not 1 / RATE <= seconds <= MAX_SECONDS:
+        raise UserError(f"{seconds:g} s is no length for a part of a track; give {1 / RATE:g} s or more")
+    count = round(seconds * RATE)
+    timeline = Timeline([track], RATE)
+    step = (last - first) / count / RATE
+    between = [timeline.at(first / RATE + i * step) for i in range(count)]
+    return np.concatenate([track[:first], np.stack(between).astype(np.float32), track[last:]])
+
+
+def splice(track: Array, other: Array, at: float) -> Array:
+    """``track`` until ``at``, and from there ``other``, each at its own time; they fade within 0.16 s."""
+    if not 0 <= at * RATE < min(len(track), len(other)):
+        shorter = min(len(track), len(other)) / RATE
+        raise UserError(f"the tracks cannot be joined at {at:g} s; the shorter one lasts {shorter:g} s")
+    first = round(at * RATE)
+    length = max(len(track), len(other))
+    before, after = (
+        np.concatenate([part, np.repeat(part[-1:], length - len(part), 0)]) for part in (track, other)
+    )
+    weight = _smooth((np.arange(length) - first + RAMP / 2) / RAMP)
+    return _mixed(before, after, weight)[: len(other)]
+
+
+def _range(track: Array, start: float, end: float) -> tuple[int, int]:
+    """Seconds -> the first frame and the one behind the last."""
+    seconds = len(track) / RATE
+    if not 0 <= start < end or start >= seconds:
+        raise UserError(f"{start:g} to {end:g} s is no part of a track of {seconds:g} s")
+    first = min(round(start * RATE), len(track) - 1)
+    return first, min(max(round(min(end, seconds) * RATE), first + 1), len(track))
+
+
+def _weight(track: Array, first: int, last: int, before: int) -> Array:
+    """1 from first to last, 0 outside, with a ramp of ``before`` frames ahead of it and RAMP behind it."""
+    frames = np.arange(len(track), dtype=np.float64)
+    rise = (frames - first) / (before + 1) + 1
+    fall = (last - 1 - frames) / (RAMP + 1) + 1
+    return _smooth(np.minimum(rise, fall))
+
+
+def _smooth(share: NDArray[np.float64]) -> Array:
+    share = share.clip(0, 1)
+    return (share * share * (3 - 2 * share)).astype(np.float32)
+
+
+def _mixed(one: Array, other: Array, weight: Array) -> Array:
+    """one where the weight is 0, other where it is 1, both exactly."""
+    share = weight[:, None, None]
+    mixed = one + share * (other - one)
+    return np.where(share == 1, other, mixed).astype(np.float32)

@@ -1,0 +1,179 @@
+"""Motion tracks: the landmarks that a speech becomes, as a file to look at, change and render.
+
+docs/motion.md describes the format. A track is read as untrusted: JSON of a bounded size, checked to the last
+number; nothing in it is a path, a name or code that is followed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moditalker.checkpoint import write_whole
+from moditalker.errors import UserError
+from moditalker.motion import edit
+from moditalker.motion.edit import MAX_SECONDS, RATE, Style
+
+Array = NDArray[np.float32]
+
+FORMAT, VERSION = "moditalker-motion", 1
+POINTS = 68
+MAX_BYTES = 192 << 20  # about an hour of JSON
+REACH = 10.0  # canonical units (eye distances): no point of a face is further from its middle
+MAX_MADE = 100_000  # characters of provenance
+
+
+@dataclass(frozen=True)
+class Track:
+    """Frontal landmarks over time, and the face that they were made for. Iterating yields them in blocks.
+
+    landmarks: (S, 68, 3) float32, canonical units, 25 Hz; identity: (68, 3), the l_id; made: provenance,
+    plain JSON (seed, steps, weights, names of files). Whatever changes a track gives a new one.
+    """
+
+    identity: Array
+    landmarks: Array
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Array]:
+        yield self.landmarks
+
+    @property
+    def seconds(self) -> float:
+        return len(self.landmarks) / RATE
+
+    @property
+    def seed(self) -> int:
+        """That the motion was made with; the video takes it too, unless told otherwise."""
+        return int(self.made.get("seed") or 0)
+
+    @property
+    def steps(self) -> int | None:
+        steps: int | None = self.made.get("steps")
+        return steps
+
+    def styled(self, style: Style) -> Track:
+        """Another mouth gain, expression strength or smoothing."""
+        blocks = list(edit.styled(self, self.identity, style))
+        return self._with(np.concatenate(blocks), str(style))
+
+    def hold(self, start: float, end: float) -> Track:
+        """The face at ``start`` stays until ``end`` (seconds)."""
+        return self._with(edit.hold(self.landmarks, start, end), f"hold {start:g}-{end:g}")
+
+    def shut(self, start: float, end: float) -> Track:
+        """The mouth is shut from ``start`` to ``end`` (seconds)."""
+        return self._with(edit.shut(self.landmarks, start, end), f"shut {start:g}-{end:g}")
+
+    def retime(self, start: float, end: float, seconds: float) -> Track:
+        """What took from ``start`` to ``end`` takes ``seconds``."""
+        changed = edit.retime(self.landmarks, start, end, seconds)
+        return self._with(changed, f"retime {start:g}-{end:g}={seconds:g}")
+
+    def splice(self, other: Track, at: float) -> Track:
+        """This track until ``at`` (seconds), and from there the other one, on this one's face."""
+        moved = other.landmarks - other.identity + self.identity
+        return self._with(edit.splice(self.landmarks, moved, at), f"splice {at:g}")
+
+    def _with(self, landmarks: Array, change: str) -> Track:
+        if len(landmarks) > MAX_SECONDS * RATE:
+            raise UserError(f"a track of {len(landmarks) / RATE:g} s; the longest is {MAX_SECONDS:g} s")
+        edits = [*self.made.get("edits", []), change]
+        return replace(self, landmarks=landmarks, made=self.made | {"edits": edits})
+
+    def save(self, path: str | Path) -> None:
+        """Write the track as JSON, one line a frame.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        about = {
+            "format": FORMAT,
+            "version": VERSION,
+            "fps": RATE,
+            "units": "eye distances of an average face; x right, y up, z towards the viewer",
+            "points": "68, iBUG order",
+            "made": self.made,
+            "identity": _plain(self.identity),
+        }
+        frames = ",\n".join(json.dumps(_plain(frame)) for frame in self.landmarks)
+        text = json.dumps(about, allow_nan=False)[:-1] + ',\n"frames": [\n' + frames + "\n]}\n"
+        try:
+            write_whole(Path(path), text.encode())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Track:
+        """Read a track.
+
+        Raises:
+            UserError: no such file, or not a track that this version reads.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise UserError(f"{path}: the track cannot be read ({error.strerror})") from error
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path}: more than {MAX_BYTES >> 20} MiB, which no track needs; cut it in parts")
+        try:
+            tree = json.loads(content, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: is no motion track (JSON: {str(error)[:100]})") from None
+        try:
+            return cls(*_checked(tree))
+        except ValueError as error:
+            raise UserError(f"{path}: is no motion track that can be used: {error}") from None
+
+
+def _plain(points: Array) -> Any:
+    """Numbers as short as gives the same float32 again."""
+    return points.astype(np.float32).astype(str).astype(float).tolist()
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number")
+
+
+def _checked(tree: Any) -> tuple[Array, Array, dict[str, Any]]:
+    """What `Track` is made of; ValueError says what is wrong."""
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise ValueError(f'"format" must be "{FORMAT}"')
+    if tree.get("version") != VERSION:
+        raise ValueError(f'"version" is {str(tree.get("version"))[:20]}; this program reads {VERSION}')
+    if tree.get("fps") != RATE:
+        raise ValueError(f'"fps" is {str(tree.get("fps"))[:20]}; it must be {RATE:g}')
+    identity = _points(tree.get("identity"), "identity", 2)
+    frames = _points(tree.get("frames"), "frames", 3)
+    if not 1 <= len(frames) <= MAX_SECONDS * RATE:
+        raise ValueError(f"{len(frames)} frames; 1 to {MAX_SECONDS * RATE:g} are expected")
+    made = tree.get("made", {})
+    if not isinstance(made, dict) or len(json.dumps(made)) > MAX_MADE:
+        raise ValueError(f'"made" must be an object of at most {MAX_MADE} characters')
+    if not isinstance(made.get("edits", []), list):
+        raise ValueError('"made.edits" must be a list')
+    for name, least, most in (("seed", 0, 2**63 - 1), ("steps", 1, 1000)):
+        value = made.get(name)
+        if value is not None and not (type(value) is int and least <= value <= most):
+            raise ValueError(f'"made.{name}" must be a whole number from {least} to {most}')
+    return identity, frames, made
+
+
+def _points(value: Any, name: str, dimensions: int) -> Array:
+    """Nested lists -> (..., 68, 3)."""
+    try:
+        points = np.array(value if isinstance(value, list) else [], dtype=np.float32)
+    except (ValueError, TypeError, OverflowError):
+        points = np.zeros(0, np.float32)
+    if points.ndim != dimensions or points.shape[-2:] != (POINTS, 3):
+        raise ValueError(f'"{name}" must hold {POINTS} points of 3 numbers{" a frame" * (dimensions > 2)}')
+    if not (np.abs(points) <= REACH).all():
+        raise ValueError(f'"{name}" holds numbers beyond {REACH:g} eye distances')
+    return points

@@ -1,0 +1,282 @@
+"""A video in the making: frames with faces and a motion in, frames with a generated mouth out.
+
+Everything streams: finding faces, making mouths and pasting run beside each other in threads of their own, a
+bounded number of frames apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moditalker import __version__
+from moditalker.config import Config
+from moditalker.errors import UserError
+from moditalker.features.face_model import frontalize
+from moditalker.features.identity import Anchor, FaceFrame, choose_anchor
+from moditalker.landmarks import MOUTH, affine_error, affine_to_pose, shut_mouth, transform
+from moditalker.machine import half_the_threads, peak_rss
+from moditalker.media import Frame, Source, VideoWriter
+from moditalker.motion.edit import RATE, Style, styled
+from moditalker.motion.track import Track
+from moditalker.streams import Clock, Timeline, ahead, beside
+from moditalker.video.blend import Blender
+
+Array = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+Progress = Callable[[str, int, int], None]
+
+STEADY = (
+    0.1  # share of a new frame (25 Hz) in the own shape of lips at rest: no speech of the source in it [ours]
+)
+NEAR_REST = 0.02  # canonical units from the rest face where lips no longer count as at rest
+AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
+
+
+class Sampler(Protocol):
+    """The video stage: crops (size, size, 3) uint8 and landmarks (68, 2) in them -> regions (3, h, w)."""
+
+    def __call__(
+        self,
+        frames: Iterable[tuple[Pixels, Array]],
+        identity: tuple[Pixels, Array],
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> Iterator[Tensor]: ...
+
+
+class Talker(Protocol):
+    """What a video needs of the one who makes it."""
+
+    config: Config
+    sampler: Sampler
+    name: str
+    digests: dict[str, str]
+    loading_seconds: float
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """The source's frames for as long as the speech lasts, with their faces: iterating yields `FaceFrame`."""
+
+    source: Source
+    anchor: Anchor  # of the first shot
+    seconds: Fraction  # of speech
+    frames: Callable[[], Iterator[FaceFrame]]
+
+    def __iter__(self) -> Iterator[FaceFrame]:
+        return self.frames()
+
+    @property
+    def expected(self) -> int:
+        """About how many frames there are."""
+        return max(1, round(self.seconds * self.source.info.fps))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Frontal landmarks that say the speech: iterating yields (n, 68, 3), canonical units, 25 Hz."""
+
+    identity: Array  # (68, 3), the l_id that they were made for
+    blocks: Callable[[], Iterable[Array]]
+
+    def __iter__(self) -> Iterator[Array]:
+        return iter(self.blocks())
+
+    def array(self) -> Array:
+        """The whole track, (S, 68, 3)."""
+        return np.concatenate([np.zeros((0, 68, 3), np.float32), *self])
+
+    def edited(self, track: Array) -> Motion:
+        """The same identity with another track (S, 68, 3)."""
+        return replace(self, blocks=lambda: [track])
+
+    def styled(self, style: Style) -> Motion:
+        """Another mouth gain, expression strength or smoothing."""
+        return replace(self, blocks=lambda: styled(self.blocks(), self.identity, style))
+
+    def track(self, made: dict[str, Any] | None = None) -> Track:
+        """All of it, to be changed and kept; made: provenance."""
+        return Track(self.identity, self.array(), made or {})
+
+
+@dataclass
+class Kept:
+    """Frames first to last have no usable face, and stay the source's."""
+
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A frame and what its mouth shall be; landmarks are (68, 3) with x, y in crop pixels."""
+
+    face: FaceFrame
+    run: int  # frames of one run are consecutive and share the anchor
+    anchor: Anchor
+    crop: Pixels | None = None  # (size, size, 3) uint8, None where there is no usable face
+    landmarks: Array | None = None  # that the source has
+    wanted: Array | None = None  # that the speech wants
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video in the making: iterating yields (frame of the source, new image (H, W, 3) uint8) in order."""
+
+    talker: Talker
+    face: FaceTrack
+    motion: Motion | Track
+    seed: int = 0
+    steps: int | None = None
+    audio: Path | None = None
+    clock: Clock = field(default_factory=Clock)
+    progress: Progress | None = None
+    kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
+
+    def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
+        # Finding faces, making mouths and pasting run beside each other, each in a thread of its own.
+        info = self.face.source.info
+        lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
+        blender = Blender(self.talker.config.crop, float(info.fps))
+        self.kept.clear()
+        with half_the_threads():
+            made = ahead(self.clock.each("video", beside(self._targets(lead), self._regions)), lead)
+            for number, (target, region) in enumerate(self.clock.each("waiting", made)):
+                if region is None:
+                    self._keep(number, target.face.lacks)
+                with self.clock.stage("paste"):
+                    image = self._pasted(blender, target, region)
+                yield target.face.frame, image
+                if self.progress is not None:
+                    self.progress("generating", number + 1, self.face.expected)
+
+    def save(
+        self, out: str | Path, audio: str | Path | None = None, lossless: bool = False
+    ) -> dict[str, Any]:
+        """Write the video with the speech's sound (`audio` replaces it); the report of what was done.
+
+        Raises:
+            UserError: the file cannot be written, or is one of the inputs.
+        """
+        source, sound = self.face.source, Path(audio) if audio is not None else self.audio
+        for taken in (source.info.path, sound):
+            if taken is not None and Path(out).exists() and Path(out).samefile(taken):
+                raise UserError(f"{out}: is one of the inputs; choose another name for the result")
+        metadata = {"comment": f"Synthetic video: the mouth was generated by MoDiTalker {__version__}."}
+        for stage in self.clock.seconds.keys() - {"preparing"}:
+            del self.clock.seconds[stage]  # of an earlier run
+        frames, begun = 0, time.perf_counter()
+        with (
+            self.clock.stage("write"),
+            VideoWriter(out, source.info, sound, lossless=lossless, metadata=metadata) as writer,
+        ):
+            for frame, image in self:
+                writer.write(frame, image)
+                frames += 1
+        return self._report(frames, time.perf_counter() - begun, [*source.notes, *writer.notes])
+
+    def _targets(self, lead: int = 1) -> Iterator[Target]:
+        """Frames with the landmarks that the speech wants, in the head's pose (paper: the affine step)."""
+        timeline = Timeline(self.clock.each("motion", self.motion), RATE)
+        size, anchor = self.talker.config.crop.size, self.face.anchor
+        run, before, begun = 0, False, False
+        share = 1 - (1 - STEADY) ** (RATE / float(self.face.source.info.fps))
+        steady: NDArray[np.float64] | None = None  # of the lips, beside the frontal landmarks
+        rest = shut_mouth(self.motion.identity)
+        faces = ahead(self.clock.each("face", self.face), lead)
+        for face in self.clock.each("waiting", faces):
+            frontal = timeline.at(float(face.frame.time))
+            if face.usable != before or face.cut:
+                run, steady = run + 1, None
+            before = face.usable
+            if not face.usable or face.landmarks is None:
+                yield Target(face, run, anchor)
+                continue
+            if face.cut and begun:
+                anchor = choose_anchor([face.candidate(size)])
+            begun = True
+            points, matrix = face.landmarks[None], face.matrix[None]
+            # The motion of one identity, as another one makes it: the difference to l_id carries it over.
+            still = max(0.0, 1 - float(np.abs(frontal - rest).max()) / NEAR_REST)
+            frontal = anchor.frontal + (frontal - self.motion.identity)
+            own = frontalize(points, anchor.neutral)[0]
+            posed = affine_to_pose(frontal[None], own, points)
+            error = affine_error(own, points)[:, MOUTH]
+            steady = error if steady is None else steady + share * (error - steady)
+            posed[:, MOUTH] += (still * (steady - error)).astype(np.float32)
+            source, wanted = transform(points, matrix)[0], transform(posed, matrix)[0]
+            yield Target(face, run, anchor, face.crop(size), source, wanted)
+
+    def _regions(self, targets: Iterator[Target]) -> Iterator[Tensor | None]:
+        """The generated region of each frame, run by run; None where there is no usable face."""
+        for _, run in groupby(targets, key=lambda target: target.run):
+            first = next(run)
+            if first.crop is None:
+                yield from (None for _ in chain([first], run))
+                continue
+            pairs = ((target.crop, target.wanted) for target in chain([first], run))
+            inputs = (
+                (crop, wanted[:, :2]) for crop, wanted in pairs if crop is not None and wanted is not None
+            )
+            identity = first.anchor.crop, first.anchor.landmarks
+            yield from self.talker.sampler(inputs, identity, self.seed, self.steps)
+
+    def _pasted(self, blender: Blender, target: Target, region: Tensor | None) -> Pixels:
+        face = target.face
+        image: Pixels = face.frame.image
+        if face.cut:
+            blender.reset()
+        if region is None or target.landmarks is None or target.wanted is None:
+            return image
+        generated = region.permute(1, 2, 0).float().cpu().numpy()
+        pasted = blender.paste(image, generated, face.matrix, target.landmarks, target.wanted).frame
+        if face.strength < 1:
+            change = (pasted.astype(np.float32) - image) * face.strength
+            pasted = (image + change).round().astype(np.uint8)
+        return pasted
+
+    def _keep(self, number: int, reason: str) -> None:
+        """Note that a frame stays the source's."""
+        last = self.kept[-1] if self.kept else None
+        if last is not None and last.last == number - 1 and last.reason == reason:
+            last.last = number
+        else:
+            self.kept.append(Kept(number, number, reason))
+
+    def _report(self, frames: int, saving: float, notes: list[str]) -> dict[str, Any]:
+        info, talker = self.face.source.info, self.talker
+        stages = {"loading": talker.loading_seconds, **self.clock.seconds}
+        # Stages overlap, so they add up to more than the total.
+        total = talker.loading_seconds + self.clock.seconds["preparing"] + saving
+        seconds = {name: value for name, value in stages.items() if name != "waiting"} | {"total": total}
+        return {
+            "frames": frames,
+            "fps": float(info.fps),
+            "width": info.width,
+            "height": info.height,
+            "audio_seconds": float(self.face.seconds),
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "peak_rss_bytes": peak_rss(),
+            "frames_without_face": {
+                "count": sum(kept.last - kept.first + 1 for kept in self.kept),
+                "ranges": [asdict(kept) for kept in self.kept],
+                "action": "the source's frame was kept",
+            },
+            "preset": talker.name,
+            "seed": self.seed,
+            "steps": self.steps,
+            "weights_sha256": talker.digests,
+            "notes": notes,
+            "version": __version__,
+        }
