@@ -195,3 +195,12 @@ def test_unknown_settings() -> None:
         Diffusion(replace(COSINE, schedule="linear"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="predict is 'v'"):
         Diffusion(replace(COSINE, predict="v"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("first", "share"), [(0.0, 0.001), (0.5, 0.5), (1.0, 1.0)])
+def test_timesteps_to_train_at(first: float, share: float) -> None:
+    diffusion = Diffusion(DiffusionConfig(timesteps=1000))
+    t = diffusion.draw_timesteps(4000, torch.Generator().manual_seed(0), first)
+    assert t.min() >= 0
+    assert t.max() <= 999
+    assert (t == 999).float().mean().item() == pytest.approx(share, abs=0.03)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moditalker.motion.dynamics import LOWER, UPPER, sharpen
+from moditalker.landmarks import INNER_LOWER, INNER_UPPER
+from moditalker.motion.dynamics import sharpen
 
 
 def track(wave: np.ndarray) -> np.ndarray:
@@ -41,7 +42,7 @@ def test_no_gain_changes_nothing() -> None:
 
 def test_crossing_lips_touch() -> None:
     motion = np.zeros((60, 68, 3), np.float32)
-    motion[:, UPPER, 1] = (np.sin(np.arange(60)) ** 2)[:, None]
+    motion[:, INNER_UPPER, 1] = (np.sin(np.arange(60)) ** 2)[:, None]
     out = np.concatenate(list(sharpen([motion], 1.0)))
-    assert (out[:, UPPER, 1] >= out[:, LOWER, 1] - 1e-6).all()
-    assert (motion[:, UPPER, 1] < out[:, UPPER, 1]).any()
+    assert (out[:, INNER_UPPER, 1] >= out[:, INNER_LOWER, 1] - 1e-6).all()
+    assert (motion[:, INNER_UPPER, 1] < out[:, INNER_UPPER, 1]).any()

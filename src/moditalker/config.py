@@ -98,9 +98,7 @@ class AtomConfig:
     scale: Positive = 1.0  # residual landmarks are multiplied by this before noising
     audio_window: CountOrZero = 0  # frames to each side whose audio the lips see [ours]; 0: all [paper]
     merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
-    first_estimate: CountOrZero = (
-        0  # components of speech that a linear map turns into landmarks [ours]; 0: none
-    )
+    first_estimate: CountOrZero = 0  # components of speech in a linear first estimate [ours]; 0: none
     sharpen: NotNegative = 0.0  # share by which fast motion is made larger afterwards [ours]
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
 

@@ -88,6 +88,12 @@ class Diffusion:
         signal, sigma = self._signal_and_noise(t, x0)
         return signal * x0 + sigma * noise  # Eq. 1
 
+    def draw_timesteps(self, count: int, generator: torch.Generator, first: float = 0.0) -> Tensor:
+        """Timesteps (count,) to train at, uniform but for a share ``first`` at T - 1."""
+        last = self.config.timesteps - 1
+        t = torch.randint(0, last + 1, (count,), generator=generator)
+        return torch.where(torch.rand(count, generator=generator) < first, last, t)
+
     def loss(self, denoise: Denoise, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Eq. 2, as a mean over all numbers: squared error of the predicted x0 (or noise). A scalar."""
         xt = self.add_noise(x0, noise, t)

@@ -43,6 +43,7 @@ EYE_RIGHT = np.arange(36, 42)  # the person's right: the viewer's left
 EYE_LEFT = np.arange(42, 48)
 MOUTH = np.arange(48, 68)
 LIP_INNER = np.arange(60, 68)
+INNER_UPPER, INNER_LOWER = [61, 62, 63], [67, 66, 65]  # pairs across the gap between the lips
 LIP_RELATED = np.concatenate([JAW, MOUTH])  # [paper Fig. 2] in the order of the networks' lip branch
 LIP_UNRELATED = np.arange(17, 48)
 # MIRROR[i] is the point that i becomes when the picture is flipped left to right.
@@ -82,7 +83,7 @@ def eye_distance(points: Array) -> Array:
 def lip_opening(points: Array) -> Array:
     """Mean inner-lip gap (61-67, 62-66, 63-65) over the eye distance, in x, y: (..., 68, 2 or 3) -> (...)."""
     xy = points[..., :2]
-    gap: Array = _norm(xy[..., [61, 62, 63], :] - xy[..., [67, 66, 65], :]).mean(-1) / eye_distance(points)
+    gap: Array = _norm(xy[..., INNER_UPPER, :] - xy[..., INNER_LOWER, :]).mean(-1) / eye_distance(points)
     return gap
 
 
@@ -91,12 +92,10 @@ def shut_mouth(points: Array) -> Array:
     D).
     """
     shut: Array = points.copy()
-    half = (
-        points[..., [61, 62, 63], :] - points[..., [67, 66, 65], :]
-    ) / 2  # from the middle to the upper lip
+    half = (points[..., INNER_UPPER, :] - points[..., INNER_LOWER, :]) / 2  # from the middle to the upper lip
     mean = half.mean(-2, keepdims=True)
-    shut[..., [61, 62, 63], :] -= half
-    shut[..., [67, 66, 65], :] += half
+    shut[..., INNER_UPPER, :] -= half
+    shut[..., INNER_LOWER, :] += half
     shut[..., [50, 51, 52], :] -= half
     shut[..., [58, 57, 56], :] += half
     shut[..., [49, 53], :] -= mean / 2

@@ -57,6 +57,7 @@ CHUNK_BYTES = 32 << 20  # decoded frames that backward playing may hold
 MAX_JUMP = 10  # s: a larger jump of sound time stamps is a mistake of the file
 EXTEND = ("pingpong", "loop", "hold", "none")  # what the source does when the speech is longer
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # written, by file ending
+H264, H264_RGB, VP9 = ENCODERS = ("libx264", "libx264rgb", "libvpx-vp9")  # what a written video may need
 
 _PICTURES = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF")
 _PQ, _HLG = 16, 18  # transfer characteristics (ITU-T H.273)
@@ -761,15 +762,15 @@ class VideoWriter:
 
     def _add_video(self) -> Any:
         info = self.info
-        codec, options = "libx264", {"crf": "16", "preset": "fast"}
+        codec, options = H264, {"crf": "16", "preset": "fast"}
         if self._rgb:
-            codec, options = "libx264rgb", {"qp": "0", "preset": "ultrafast"}
+            codec, options = H264_RGB, {"qp": "0", "preset": "ultrafast"}
         elif info.width % 2 or info.height % 2:
             if self._format == "mov":
                 raise UserError(
                     f"{self.path}: .mov cannot hold {info.width}x{info.height}, an odd size; write .mp4."
                 )
-            codec, options = "libvpx-vp9", {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6"}
+            codec, options = VP9, {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6"}
             self.notes.append(
                 f"{info.width}x{info.height} has an odd side, which H.264 cannot: encoded as VP9."
             )
@@ -940,9 +941,6 @@ def read_clip(path: PathLike, max_seconds: float | None = None) -> Clip:
     frames = [frame.image for frame in wanted]
     audio = AudioReader(path).read(max_seconds) if reader.info.has_audio else np.zeros(0, np.float32)
     return Clip(np.stack(frames), reader.info.fps, audio)
-
-
-ENCODERS = ("libx264", "libx264rgb", "libvpx-vp9")  # what a written video may need
 
 
 def can_encode(codec: str) -> bool:

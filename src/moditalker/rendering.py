@@ -35,9 +35,7 @@ Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 
-STEADY = (
-    0.1  # share of a new frame (25 Hz) in the own shape of lips at rest: no speech of the source in it [ours]
-)
+STEADY = 0.1  # share of a new frame (25 Hz) in the steady shape that lips at rest have [ours]
 NEAR_REST = 0.02  # canonical units from the rest face where lips no longer count as at rest
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
 

@@ -107,9 +107,14 @@ class FirstEstimate(nn.Module):
         self.project = nn.Linear(SPEECH_PER_FRAME * speech_width, components)
         self.map = nn.Conv1d(components, NUMBERS, 2 * self.REACH + 1)
 
+    @staticmethod
+    def by_frame(speech: Tensor) -> Tensor:
+        """The features of a frame side by side: (B, 2S, speech_width) -> (B, S, 2 speech_width)."""
+        return speech.unflatten(1, (-1, SPEECH_PER_FRAME)).flatten(2)
+
     def components(self, speech: Tensor) -> Tensor:
         """(B, 2S, speech_width) -> (B, components, S + 2 REACH), the ends repeated."""
-        x = self.project(speech.unflatten(1, (-1, SPEECH_PER_FRAME)).flatten(2))  # B S C
+        x = self.project(self.by_frame(speech))  # B S C
         return F.pad(x.transpose(1, 2), (self.REACH, self.REACH), mode="replicate")
 
     def forward(self, speech: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ from itertools import chain, repeat
 import numpy as np
 from numpy.typing import NDArray
 
+from moditalker.landmarks import INNER_LOWER, INNER_UPPER
+
 Array = NDArray[np.float32]
 
 SIGMA = 4.0  # frames at 25 Hz: what a Gaussian of this deviation leaves is slow
 REACH = 12  # frames looked ahead
-UPPER, LOWER = [61, 62, 63], [67, 66, 65]  # inner lips
 
 
 def filtered(motion: Iterable[Array], weights: Array) -> Iterator[Array]:
@@ -64,7 +65,7 @@ def sharpen(motion: Iterable[Array], gain: float) -> Iterator[Array]:
 
 def _uncrossed(face: Array) -> Array:
     """A face (68, 3) whose inner lips meet in the middle where they would cross."""
-    crossing = np.minimum(face[UPPER, 1] - face[LOWER, 1], 0) / 2
-    face[UPPER, 1] -= crossing
-    face[LOWER, 1] += crossing
+    crossing = np.minimum(face[INNER_UPPER, 1] - face[INNER_LOWER, 1], 0) / 2
+    face[INNER_UPPER, 1] -= crossing
+    face[INNER_LOWER, 1] += crossing
     return face

@@ -13,7 +13,7 @@ from moditalker.config import Config
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.speech import SAMPLE_RATE, SpeechEncoder
-from moditalker.landmarks import JAW, MIRROR, MOUTH, draw, lip_opening, mouth_width
+from moditalker.landmarks import INNER_LOWER, INNER_UPPER, JAW, MIRROR, MOUTH, draw, lip_opening, mouth_width
 from moditalker.metrics.lips import amplitude_ratio, correlation, stillness
 from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, FirstEstimate, to_x0
 from moditalker.motion.sample import sample_motion
@@ -142,12 +142,8 @@ class AtomTask:
         """Start the first estimate as the ridge regression of x0 on speech, over what training will draw."""
         rng = np.random.default_rng((self.config.atom_training.seed, 1))
         batches = [self.batch(rng) for _ in range(ESTIMATE_WINDOWS // self.batch_size)]
-        whiten(
-            estimate.project,
-            np.concatenate(
-                [b.speech.unflatten(1, (-1, SPEECH_PER_FRAME)).flatten(2).flatten(0, 1) for b in batches[:20]]
-            ),
-        )
+        heard = [estimate.by_frame(batch.speech).flatten(0, 1).numpy() for batch in batches[:20]]
+        whiten(estimate.project, np.concatenate(heard))
         shape = estimate.map.weight.shape  # 204 C K
         size = shape[1] * shape[2] + 1
         gram, moment = torch.zeros(size, size), torch.zeros(size, shape[0])
@@ -181,9 +177,7 @@ class AtomTask:
     def loss(self, batch: MotionBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Eq. 4, weighted by point; terms on frame differences [released], lip gap and mouth width [ours]."""
         size = len(batch.x0)
-        last = self.diffusion.config.timesteps - 1
-        t = torch.randint(0, last + 1, (size,), generator=generator)
-        t = torch.where(torch.rand(size, generator=generator) < FIRST_STEP, last, t)
+        t = self.diffusion.draw_timesteps(size, generator, FIRST_STEP)
         noise = torch.randn(batch.x0.shape, generator=generator).to(batch.x0)
         drop = (torch.rand(size, generator=generator) < self.config.atom.condition_dropout).to(noise.device)
         xt = self.diffusion.add_noise(batch.x0, noise, t)
@@ -192,7 +186,7 @@ class AtomTask:
         points = (weight * error.square()).mean()
         velocity = (weight * error.diff(dim=1).square()).mean()
         y = error.unflatten(-1, (-1, 3))[..., 1]
-        gap = (y[..., [61, 62, 63]] - y[..., [67, 66, 65]]).mean(-1).square().mean()
+        gap = (y[..., INNER_UPPER] - y[..., INNER_LOWER]).mean(-1).square().mean()
         x = error.unflatten(-1, (-1, 3))[..., 0]
         spread = (x[..., [54, 64]] - x[..., [48, 60]]).mean(-1).square().mean()
         loss = points + VELOCITY_WEIGHT * velocity + GAP_WEIGHT * gap + SPREAD_WEIGHT * spread
@@ -211,8 +205,8 @@ class AtomTask:
             for number, (clip, speech) in enumerate(members):
                 others = [c for c, _ in members if c.speaker == clip.speaker and c is not clip] or [clip]
                 source = others[number % len(others)].faces
-                l_id = source[lip_opening(source).argmin()]
-                made = np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id, number)))
+                l_id = most_shut(source)
+                made = self._said(speech, l_id, number)
                 row = []
                 for measure in (lip_opening, mouth_width):
                     ours, real = measure(made), measure(clip.landmarks)
@@ -221,8 +215,7 @@ class AtomTask:
                     real = lip_opening(clip.landmarks)
                     low, high = np.percentile(real, [5, 95])
                     for sound in self.silence.values():
-                        still = np.concatenate(list(sample_motion(self.model, self.diffusion, [sound], l_id)))
-                        opening = lip_opening(still)
+                        opening = lip_opening(self._said(sound, l_id))
                         row += [stillness(opening, real), (opening.mean() - low) / (high - low)]
                 rows.append(row)
             names = ["open", "open_amp", "width", "width_amp"]
@@ -235,18 +228,22 @@ class AtomTask:
     def preview(self) -> NDArray[np.uint8]:
         """The first validation clip's landmarks, real above made, every eighth frame."""
         clip, speech = next(iter(self.validation.values()))[0]
-        made = np.concatenate(
-            list(
-                sample_motion(
-                    self.model, self.diffusion, [speech], clip.faces[lip_opening(clip.faces).argmin()]
-                )
-            )
-        )
+        made = self._said(speech, most_shut(clip.faces))
         rows = [
             np.concatenate(list(draw(track[::8, :, :2] * [32, -32] + [64, 48], 128, 128)), axis=1)
             for track in (clip.landmarks, made)
         ]
         return np.repeat((255 * np.concatenate(rows)).astype(np.uint8)[..., None], 3, axis=-1)
+
+    def _said(self, speech: Array, l_id: Array, seed: int = 0) -> Array:
+        """Speech features (2S, D) -> landmarks (S, 68, 3)."""
+        return np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id, seed)))
+
+
+def most_shut(faces: Array) -> Array:
+    """Of faces (n, 68, 3) the one whose mouth is shut most."""
+    face: Array = faces[lip_opening(faces).argmin()]
+    return face
 
 
 def moves(recording: Recording) -> bool:

@@ -95,9 +95,7 @@ class MToVTask:
             z = self.model.autoencoder.encode(batch.video, batch.identity)
         conditions = self._conditions(batch)
         z0 = self.model.normalise(z)
-        last = self.diffusion.config.timesteps - 1
-        t = torch.randint(0, last + 1, (len(z),), generator=generator)
-        t = torch.where(torch.rand(len(z), generator=generator) < FIRST_STEP, last, t)
+        t = self.diffusion.draw_timesteps(len(z), generator, FIRST_STEP)
         noise = torch.randn(z.shape, generator=generator).to(z)
         zt = self.diffusion.add_noise(z0, noise, t)
         predicted = self.model.predict(zt, t, conditions)

@@ -29,7 +29,6 @@ from moditalker.training.recordings import (
 )
 from moditalker.weights import sha256
 
-TASKS = ("autoencoder", "landmark-autoencoder", "mtov", "atom")
 RECORDINGS = 640  # of about ten seconds, beside the clips as they are
 
 
@@ -100,9 +99,10 @@ def build(
     landmark_autoencoder: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> tuple[Task, TrainingConfig]:
-    """The task of `TASKS` and how it is trained.
+    """A task and how it is trained.
 
     Args:
+        name: "autoencoder", "landmark-autoencoder", "mtov" or "atom".
         run: its folder, where AToM's recordings are kept once they are made.
         autoencoder, landmark_autoencoder: runs that ``mtov`` starts from; the first is needed.
 
@@ -110,24 +110,23 @@ def build(
         UserError: clips that cannot be read or lack sound, no autoencoder.
     """
     sections = {"atom": config.atom_training, "mtov": config.mtov_training}
-    torch.manual_seed(
-        sections.get(name, config.autoencoder_training).seed
-    )  # of the weights that it starts with
+    training = sections.get(name, config.autoencoder_training)
+    torch.manual_seed(training.seed)  # of the weights that it starts with
     if name == "atom":
-        return _atom(config, data, run, log), config.atom_training
+        return _atom(config, data, run, log), training
     train, validation = (
         VideoClips([read_clip(path) for path in part], config.crop, config.autoencoder)
         for part in (data.train, data.validation)
     )
     if name == "autoencoder":
-        return AutoencoderTask(config, train, validation), config.autoencoder_training
+        return AutoencoderTask(config, train, validation), training
     if name == "landmark-autoencoder":
-        return LandmarkAutoencoderTask(config, train, validation), config.autoencoder_training
+        return LandmarkAutoencoderTask(config, train, validation), training
     if autoencoder is None:
         raise UserError(
             "mtov works on an autoencoder's planes: train it first and give its run, --autoencoder RUN"
         )
-    return MToVTask(config, train, validation, autoencoder, landmark_autoencoder), config.mtov_training
+    return MToVTask(config, train, validation, autoencoder, landmark_autoencoder), training
 
 
 def _atom(config: Config, data: Data, run: Path, log: Callable[[str], None]) -> AtomTask:
