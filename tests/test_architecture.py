@@ -14,7 +14,7 @@ import moditalker
 ROOT = Path(moditalker.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
-    {"config", "weights"},
+    {"config", "weights", "workers"},
     {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine"},
     {"features", "motion", "video", "metrics"},
     {"rendering"},
@@ -28,7 +28,13 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 HEAVY = {"torch", "numpy", "av", "PIL", "typer", "rich", "yaml", "safetensors", "skimage", "transformers"}
 # Optional packages, each with the only file that may import it.
-ALONE = {"transformers": "features/speech.py", "av": "media.py", "typer": "cli", "skimage": "cli/generate.py"}
+ALONE = {
+    "transformers": "features/speech.py",
+    "av": "media.py",
+    "typer": "cli",
+    "skimage": "cli/generate.py",
+    "ray": "workers.py",
+}
 
 
 def module(path: Path) -> str:

@@ -1,0 +1,128 @@
+"""Jobs in worker processes: failures are outcomes, killed workers are replaced, nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from moditalker.errors import UserError
+from moditalker.workers import ATTEMPTS, Outcome, work
+
+Job = tuple[str, int]
+
+
+def begin(log: Path | None = None) -> Callable[[Job], tuple[int, int]]:
+    """A worker whose jobs name what shall happen; it notes that it has started."""
+    if log is not None:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+    return do
+
+
+def do(job: Job) -> tuple[int, int]:
+    kind, number = job
+    if kind == "mistake":
+        raise UserError(f"{number} is wrong")
+    if kind == "bug":
+        return number, [][number]
+    if kind == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind.startswith("dies once ") and not Path(kind.removeprefix("dies once ")).exists():
+        Path(kind.removeprefix("dies once ")).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number, os.getpid()
+
+
+def refuse() -> Callable[[Job], int]:
+    raise UserError("there are no weights")
+
+
+def collapse() -> Callable[[Job], int]:
+    os._exit(3)
+
+
+def check_all_ways(outcomes: list[Outcome], jobs: list[Job], log: Path) -> None:
+    """What `test_all_ways_that_jobs_end` wants, on whatever kind of crew."""
+    assert sorted(outcome.item for outcome in outcomes) == sorted(jobs)
+    by_item = {outcome.item: outcome for outcome in outcomes}
+    for job in jobs:
+        outcome, (kind, number) = by_item[job], job
+        if kind == "fine" or kind.startswith("dies once"):
+            assert outcome.error == ""
+            assert outcome.result[0] == number * number
+        elif kind == "mistake":
+            assert (outcome.error, outcome.details) == (f"{number} is wrong", "")
+        elif kind == "bug":
+            assert "IndexError" in outcome.error
+            assert "Traceback" in outcome.details
+        else:
+            assert f"{ATTEMPTS} workers died" in outcome.error
+    # Each worker started once and did many jobs: two at first, and one for each that was killed.
+    assert len(log.read_text().split()) <= 2 + ATTEMPTS + 1
+    assert len({outcome.result[1] for outcome in outcomes if outcome.result}) < len(jobs) / 2
+
+
+def all_ways(folder: Path) -> list[Job]:
+    return [
+        *[("fine", i) for i in range(12)],
+        ("mistake", 5),
+        ("bug", 6),
+        ("dies", 7),
+        (f"dies once {folder / 'died'}", 8),
+        *[("fine", i) for i in range(12, 20)],
+    ]
+
+
+def test_all_ways_that_jobs_end(tmp_path):
+    jobs, log = all_ways(tmp_path), tmp_path / "log"
+    outcomes = list(work(partial(begin, log), jobs, workers=2))
+    check_all_ways(outcomes, jobs, log)
+    assert "killed by signal 9" in next(o.error for o in outcomes if o.item[0] == "dies")
+    assert not [p for p in psutil.Process().children() if str(p.pid) in log.read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # Ray's own
+def test_all_ways_that_jobs_end_on_a_cluster(tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    with pytest.raises(UserError, match=r"No module named 'test_workers'.* needs the same moditalker"):
+        list(work(begin, [("fine", 1)], cluster="local"))
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    jobs, log = all_ways(tmp_path), tmp_path / "log"
+    check_all_ways(list(work(partial(begin, log), jobs, workers=2, cluster="local")), jobs, log)
+
+
+def test_a_reader_that_stops_early_ends_the_workers(tmp_path):
+    log = tmp_path / "log"
+    outcomes = work(partial(begin, log), [("fine", i) for i in range(50)], workers=2)
+    next(outcomes)
+    outcomes.close()
+    workers = {int(line) for line in log.read_text().split()}
+    assert workers
+    assert not workers & {process.pid for process in psutil.process_iter()}
+
+
+def test_workers_that_cannot_start_end_it_all():
+    with pytest.raises(UserError, match="there are no weights"):
+        list(work(refuse, [("fine", 1)]))
+    with pytest.raises(UserError, match=r"die while they start \(exit code 3\)"):
+        list(work(collapse, [("fine", 1)]))
+
+
+def test_what_cannot_be_asked_for():
+    with pytest.raises(UserError, match="at least 1"):
+        list(work(begin, [("fine", 1)], workers=0))
+    assert list(work(begin, [])) == []
+
+
+def test_without_ray_a_cluster_gets_its_sentence(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'moditalker\[cluster\]'"):
+        list(work(begin, [("fine", 1)], cluster="auto"))
