@@ -19,7 +19,7 @@ LEVELS: list[set[str]] = [
     {"features", "motion", "video", "metrics"},
     {"rendering"},
     {"data", "prepare", "pipeline", "convert"},
-    {"training", "evaluate"},
+    {"training", "evaluate", "bench"},
     {"web"},
     {"cli"},
     {"__main__"},

@@ -54,6 +54,18 @@ def test_the_commands_of_the_readme_exist():
         assert all(word in text for word in command if word.startswith("--"))
 
 
+def test_the_command_of_the_page_on_speed_runs(tmp_path, monkeypatch, shipped, face_video, speech_wav):
+    text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"```bash\n(.*?)```", text, flags=re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person.mp4").symlink_to(face_video)
+    (tmp_path / "speech.wav").symlink_to(speech_wav)
+    words = shlex.split(command.replace("30", "1").replace("--repeat 3", f"--preset {shipped}"))
+    assert words[0] == "moditalker"
+    subprocess.run([sys.executable, "-m", *words], capture_output=True, check=True)
+    assert (tmp_path / "bench.json").stat().st_size > 1000
+
+
 @needs_grid
 def test_the_python_examples_run(tmp_path, monkeypatch, weights, speech_wav):
     whole = MoDiTalker.from_pretrained

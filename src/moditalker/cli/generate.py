@@ -75,7 +75,7 @@ def demo(
     """See it work: a portrait (NASA's, from scikit-image) says a sentence (synthesised, in the package)."""
     from moditalker.weights import ASSETS
 
-    make_video(face or _portrait(), ASSETS / "demo_speech.flac", out, {"seed": seed})
+    make_video(face or portrait(), ASSETS / "demo_speech.flac", out, {"seed": seed})
 
 
 def make_video(
@@ -98,7 +98,7 @@ def make_video(
     report_video(out, result, report)
 
 
-def _portrait() -> Path:
+def portrait() -> Path:
     """The astronaut picture inside scikit-image (NASA, public domain)."""
     try:
         import skimage
