@@ -16,9 +16,9 @@ LEVELS: list[set[str]] = [
     {"errors"},
     {"config", "weights", "workers"},
     {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine"},
-    {"features", "motion", "video", "metrics"},
+    {"features", "motion", "video", "metrics", "provenance"},
     {"rendering"},
-    {"data", "prepare", "pipeline", "convert"},
+    {"data", "prepare", "pipeline", "convert", "verify"},
     {"training", "evaluate", "bench"},
     {"web"},
     {"cli"},
@@ -26,7 +26,20 @@ LEVELS: list[set[str]] = [
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
-HEAVY = {"torch", "numpy", "av", "PIL", "typer", "rich", "yaml", "safetensors", "skimage", "transformers"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "av",
+    "PIL",
+    "typer",
+    "rich",
+    "yaml",
+    "safetensors",
+    "skimage",
+    "transformers",
+    "c2pa",
+    "cryptography",
+}
 # Optional packages, each with the only file that may import it.
 ALONE = {
     "transformers": "features/speech.py",
@@ -34,6 +47,8 @@ ALONE = {
     "typer": "cli",
     "skimage": "cli/generate.py",
     "ray": "workers.py",
+    "c2pa": "provenance/manifest.py",
+    "cryptography": "provenance/credentials.py",
 }
 
 

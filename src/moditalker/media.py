@@ -21,7 +21,7 @@ import os
 import warnings
 from array import array
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -721,7 +721,8 @@ class VideoWriter:
     a file whose sound packets are copied untouched if the container takes them, else encoded as AAC, which
     ``notes`` says; uncompressed sound in .mp4 always is, since no browser or phone plays it there.
     ``recode_audio`` asks for AAC. Sound that goes on for more than SLACK behind the video is cut. .mkv rounds
-    all times to milliseconds. Raises UserError for an ending, folder, size or disk that cannot take the file.
+    all times to milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
+    Raises UserError for an ending, folder, size or disk that cannot take the file.
     """
 
     def __init__(
@@ -733,8 +734,10 @@ class VideoWriter:
         lossless: bool = False,
         recode_audio: bool = False,
         metadata: dict[str, str] | None = None,
+        seal: Callable[[Path, Path], None] | None = None,
     ) -> None:
         self.path, self.info, self.notes = Path(path), info, list[str]()
+        self._seal = seal
         self._format = FORMATS.get(self.path.suffix.lower(), "")
         if not self._format:
             raise UserError(
@@ -745,7 +748,10 @@ class VideoWriter:
         self._rgb, self._end, self._last_pts = lossless, Fraction(0), -1
         self._sound: Generator[Any, None, None] = (None for _ in ())
         self._waiting: Any = None  # a sound packet whose time has not come
-        self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        self._part, self._sealed = (
+            self.path.with_name(f".{self.path.stem}.{os.getpid()}.{name}{self.path.suffix}")
+            for name in ("part", "sealed")
+        )
         reader = None if audio is None else AudioReader(audio)
         # Matroska holds the negative stamps of codecs that start before 0; its muxer would rather shift all.
         options = (
@@ -861,6 +867,9 @@ class VideoWriter:
             self._feed(self._end + SLACK)
             self._sound.close()
             self._container.close()
+            if self._seal is not None:
+                self._seal(self._part, self._sealed)
+                self._sealed.replace(self._part)
             self._part.replace(self.path)
 
     def abort(self) -> None:
@@ -869,6 +878,7 @@ class VideoWriter:
             self._sound.close()
             self._container.close()
         self._part.unlink(missing_ok=True)
+        self._sealed.unlink(missing_ok=True)
 
     def __enter__(self) -> VideoWriter:
         return self

@@ -33,6 +33,7 @@ from moditalker.motion.edit import RATE, Style
 from moditalker.motion.sample import sample_motion
 from moditalker.motion.silence import hush
 from moditalker.motion.track import Track
+from moditalker.provenance.manifest import DEFAULT, Provenance
 from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Video
 from moditalker.streams import Clock
 from moditalker.video.sample import load_sampler
@@ -126,6 +127,7 @@ class MoDiTalker:
         style: Style | None = None,
         motion: Track | None = None,
         progress: Progress | None = None,
+        provenance: Provenance | None = DEFAULT,
     ) -> Video:
         """Make the face say the audio. Frames are made while the result is saved or iterated.
 
@@ -140,6 +142,7 @@ class MoDiTalker:
             style: mouth gain, expression strength, smoothing of the motion.
             motion: a track that takes the place of what the audio would become.
             progress: called with a stage's name, frames done and frames expected.
+            provenance: what the video says about itself; None: nothing, see docs/provenance.md.
 
         Raises:
             UserError: a file that cannot be used, no face, too little sound.
@@ -152,7 +155,7 @@ class MoDiTalker:
             track = self.face(face, speech.seconds, extend, choose)
         said = motion or self.motion(speech, track, seed, steps)
         video = self.video(track, said.styled(style or Style()), seed, steps)
-        return replace(video, audio=speech.path, clock=clock, progress=progress)
+        return replace(video, audio=speech.path, clock=clock, progress=progress, provenance=provenance)
 
     def speech(self, audio: str | Path) -> Speech:
         """Audio -> speech features at 50 Hz.

@@ -15,6 +15,7 @@ from moditalker.cli import (  # noqa: F401  (their commands)
     motion,
     render,
     train,
+    verify,
     weights,
 )
 from moditalker.cli.common import app

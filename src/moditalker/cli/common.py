@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from moditalker import __version__
 from moditalker.errors import UserError
+
+if TYPE_CHECKING:
+    from moditalker.provenance.manifest import Provenance
 
 app = typer.Typer(
     help="Speech and a face in, a lip-synced talking video out: offline, on weights in the package.",
@@ -73,6 +76,22 @@ Expression = Annotated[
 Smoothing = Annotated[
     float, typer.Option(metavar="SECONDS", help="Slower, softer motion: deviation of a Gaussian, 0 to 1.")
 ]
+NoProvenance = Annotated[
+    bool,
+    typer.Option(
+        "--no-provenance",
+        help="Leave out what says that the video is synthetic. Who publishes it may have to say so all the "
+        "same: EU AI Act, Article 50 (docs/provenance.md).",
+    ),
+]
+Consent = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Who agreed to this video: a line for its manifest.")
+]
+Certificate = Annotated[
+    Path | None,
+    typer.Option(help="Sign the manifest with this certificate (PEM, leaf first), not with a local one."),
+]
+Key = Annotated[Path | None, typer.Option(help="The certificate's private key, PEM.")]
 
 
 @contextmanager
@@ -108,6 +127,19 @@ def parse_choice(text: str) -> str | int | tuple[float, float]:
     if len(numbers) == 1 and text.isdigit():
         return int(text)
     raise UserError(f"--choose {text}: largest, a number from the left (0, 1, ...), or x,y is expected")
+
+
+def parse_provenance(
+    leave_out: bool, consent: str | None, certificate: Path | None, key: Path | None
+) -> Provenance | None:
+    """What the four options ask for; None: no provenance."""
+    from moditalker.provenance.manifest import Provenance
+
+    if leave_out:
+        if consent is not None or certificate is not None or key is not None:
+            raise UserError("--no-provenance: goes without --consent, --certificate and --key")
+        return None
+    return Provenance(consent, certificate, key)
 
 
 def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None:

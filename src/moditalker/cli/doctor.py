@@ -15,9 +15,10 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
     import torch
 
     from moditalker import machine, media, weights
+    from moditalker.provenance import credentials
 
     yield "python", platform.python_version(), None
-    for package in ("moditalker", "torch", "av", "numpy"):
+    for package in ("moditalker", "torch", "av", "numpy", "c2pa-python"):
         yield package, version(package), None
     for name in weights.NAMED:
         try:
@@ -27,6 +28,12 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
     for codec in media.ENCODERS:
         wrong = None if media.can_encode(codec) else "pip install --force-reinstall av"
         yield f"encoder {codec}", "missing" if wrong else "present", wrong
+    key = credentials.folder() / credentials.FILE
+    try:
+        found = str(key) if key.exists() and credentials.own() else "none yet; the first video makes one"
+        yield "provenance key", found, None
+    except UserError as error:
+        yield "provenance key", "unusable", str(error)
     yield "device cpu", f"{torch.get_num_threads()} threads", None
     for device in ("cuda", "mps"):
         try:

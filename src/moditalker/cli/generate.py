@@ -8,13 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from moditalker.cli.common import (
+    Certificate,
     Choose,
+    Consent,
     Device,
     Expression,
     Extend,
     Extended,
+    Key,
     Lossless,
     MouthGain,
+    NoProvenance,
     On,
     Out,
     Preset,
@@ -24,6 +28,7 @@ from moditalker.cli.common import (
     Steps,
     app,
     parse_choice,
+    parse_provenance,
     progress_bar,
     report_video,
 )
@@ -46,6 +51,10 @@ def generate(
     mouth_gain: MouthGain = 1.0,
     expression: Expression = 1.0,
     smoothing: Smoothing = 0.0,
+    no_provenance: NoProvenance = False,
+    consent: Consent = None,
+    certificate: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Make the face say the audio.
 
@@ -62,6 +71,7 @@ def generate(
         "extend": extend.value,
         "choose": parse_choice(choose),
         "style": Style(mouth_gain, expression, smoothing),
+        "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
     make_video(face, audio, out, options, preset, device.value, lossless, report)
 
@@ -71,11 +81,13 @@ def demo(
     out: Out = Path("moditalker-demo.mp4"),
     face: Annotated[Path | None, typer.Option(help="Another portrait than scikit-image's astronaut.")] = None,
     seed: Seed = 0,
+    no_provenance: NoProvenance = False,
 ) -> None:
     """See it work: a portrait (NASA's, from scikit-image) says a sentence (synthesised, in the package)."""
     from moditalker.weights import ASSETS
 
-    make_video(face or portrait(), ASSETS / "demo_speech.flac", out, {"seed": seed})
+    options = {"seed": seed, "provenance": parse_provenance(no_provenance, None, None, None)}
+    make_video(face or portrait(), ASSETS / "demo_speech.flac", out, options)
 
 
 def make_video(

@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from moditalker.cli.common import (
+    Certificate,
     Choose,
+    Consent,
     Device,
     Extend,
     Extended,
+    Key,
     Lossless,
+    NoProvenance,
     On,
     Out,
     Preset,
@@ -20,6 +24,7 @@ from moditalker.cli.common import (
     Steps,
     app,
     parse_choice,
+    parse_provenance,
 )
 from moditalker.cli.generate import make_video
 
@@ -38,6 +43,10 @@ def render(
     device: On = Device.cpu,
     extend: Extended = Extend.pingpong,
     choose: Choose = "largest",
+    no_provenance: NoProvenance = False,
+    consent: Consent = None,
+    certificate: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Give a face the motion of a track.
 
@@ -54,5 +63,6 @@ def render(
         "extend": extend.value,
         "choose": parse_choice(choose),
         "motion": track,
+        "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
     make_video(face, audio, out, options, preset, device.value, lossless, report)
