@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import stat
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,11 +29,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 from standins import ASTRONAUT, talker
 
-from moditalker import cli
+from moditalker import cli, provenance
+from moditalker.cli.doctor import examine
 from moditalker.errors import UserError
 from moditalker.media import AudioReader, Frame, VideoWriter, plain_info, read_clip
-from moditalker.provenance import credentials, manifest
-from moditalker.provenance.manifest import Provenance
+from moditalker.provenance import Provenance, credentials, manifest
 from moditalker.verify import verify
 from moditalker.weights import ASSETS
 
@@ -167,6 +168,19 @@ def test_a_container_that_cannot_carry_a_manifest_has_a_comment_and_the_report_s
         assert "Synthetic video" in container.metadata["COMMENT"]
 
 
+def test_without_c2pa_videos_are_made_and_the_report_says_what_is_missing(
+    tmp_path, words, signed, monkeypatch
+):
+    made = talker().generate(ASTRONAUT, words)
+    monkeypatch.delattr(provenance, "manifest")
+    monkeypatch.setitem(sys.modules, "moditalker.provenance.manifest", None)
+    assert "pip install c2pa-python" in made.save(tmp_path / "talking.mp4")["provenance"]["manifest"]
+    assert len(read_clip(tmp_path / "talking.mp4").frames) == 6
+    found = verify(signed)
+    assert (found.manifest.state, found.synthetic) == ("unread", False)
+    assert {name: wrong for name, _, wrong in examine()}["provenance"] == "pip install c2pa-python"
+
+
 def test_quicktime_carries_it_too(plain, tmp_path):
     moved = tmp_path / "plain.mov"
     with av.open(str(plain)) as source, av.open(str(moved), "w") as target:
@@ -247,7 +261,7 @@ def test_the_users_own_certificate_signs(kind, tmp_path, plain):
     root = certify(root_key, root_key, "Root Ltd", "Root Ltd", root=True)
     (tmp_path / "chain.pem").write_bytes(pem(certify(key, root_key, "Studio Ltd", "Root Ltd"), root))
     (tmp_path / "key.pem").write_bytes(pem(key))
-    using = Provenance(certificate=tmp_path / "chain.pem", key=tmp_path / "key.pem").credentials()
+    using = manifest.credentials_for(Provenance(certificate=tmp_path / "chain.pem", key=tmp_path / "key.pem"))
     manifest.sign(plain, tmp_path / "signed.mp4", {}, using)
     found = verify(tmp_path / "signed.mp4").manifest
     assert (found.state, found.synthetic, found.known) == ("valid", True, False)
@@ -283,7 +297,7 @@ def test_certificates_that_do_not_fit_get_their_sentence(capsys, tmp_path, words
     ]:
         given = Provenance(certificate=tmp_path / certificate, key=tmp_path / private)
         with pytest.raises(UserError, match=says):
-            given.credentials()
+            manifest.credentials_for(given)
     with pytest.raises(UserError, match="cannot be read"):
         talker().generate(ASTRONAUT, words, provenance=given).save(tmp_path / "out.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)

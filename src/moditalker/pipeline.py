@@ -33,7 +33,7 @@ from moditalker.motion.edit import RATE, Style
 from moditalker.motion.sample import sample_motion
 from moditalker.motion.silence import hush
 from moditalker.motion.track import Track
-from moditalker.provenance.manifest import DEFAULT, Provenance
+from moditalker.provenance import DEFAULT, Provenance
 from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Video
 from moditalker.streams import Clock
 from moditalker.video.sample import load_sampler

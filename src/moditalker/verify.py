@@ -8,8 +8,7 @@ from typing import Any
 
 from moditalker import __version__
 from moditalker.media import probe
-from moditalker.provenance import manifest
-from moditalker.provenance.manifest import Manifest
+from moditalker.provenance import Manifest
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Findings:
             "tampered": "TAMPERED: the file was changed after it was signed",
             "invalid": "INVALID: it cannot be relied on",
             "absent": "absent",
+            "unread": "cannot be read here",
         }[found.state]
         lines.append(f"manifest: {text}" + (f" ({', '.join(found.problems)})" if found.problems else ""))
         if found.signer is not None:
@@ -65,4 +65,8 @@ def verify(path: str | Path) -> Findings:
         UserError: it is not a file that can be read as picture, video or sound.
     """
     path = probe(path).path
-    return Findings(path, manifest.read(path))
+    try:
+        from moditalker.provenance.manifest import read
+    except ImportError:
+        return Findings(path, Manifest("unread", problems=["pip install c2pa-python"]))
+    return Findings(path, read(path))

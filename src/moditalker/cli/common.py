@@ -17,7 +17,7 @@ from moditalker import __version__
 from moditalker.errors import UserError
 
 if TYPE_CHECKING:
-    from moditalker.provenance.manifest import Provenance
+    from moditalker.provenance import Provenance
 
 app = typer.Typer(
     help="Speech and a face in, a lip-synced talking video out: offline, on weights in the package.",
@@ -133,7 +133,7 @@ def parse_provenance(
     leave_out: bool, consent: str | None, certificate: Path | None, key: Path | None
 ) -> Provenance | None:
     """What the four options ask for; None: no provenance."""
-    from moditalker.provenance.manifest import Provenance
+    from moditalker.provenance import Provenance
 
     if leave_out:
         if consent is not None or certificate is not None or key is not None:

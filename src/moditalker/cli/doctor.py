@@ -15,10 +15,9 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
     import torch
 
     from moditalker import machine, media, weights
-    from moditalker.provenance import credentials
 
     yield "python", platform.python_version(), None
-    for package in ("moditalker", "torch", "av", "numpy", "c2pa-python"):
+    for package in ("moditalker", "torch", "av", "numpy"):
         yield package, version(package), None
     for name in weights.NAMED:
         try:
@@ -28,12 +27,7 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
     for codec in media.ENCODERS:
         wrong = None if media.can_encode(codec) else "pip install --force-reinstall av"
         yield f"encoder {codec}", "missing" if wrong else "present", wrong
-    key = credentials.folder() / credentials.FILE
-    try:
-        found = str(key) if key.exists() and credentials.own() else "none yet; the first video makes one"
-        yield "provenance key", found, None
-    except UserError as error:
-        yield "provenance key", "unusable", str(error)
+    yield ("provenance", *_provenance())
     yield "device cpu", f"{torch.get_num_threads()} threads", None
     for device in ("cuda", "mps"):
         try:
@@ -42,6 +36,22 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
             yield f"device {device}", "not here (optional)", None
         else:
             yield f"device {device}", "present", None
+
+
+def _provenance() -> tuple[str, str | None]:
+    """Whether manifests can be signed, and with which key."""
+    try:
+        from moditalker.provenance import credentials, manifest  # noqa: F401  (is its package here?)
+    except ImportError:
+        return "no manifests", "pip install c2pa-python"
+    key = credentials.folder() / credentials.FILE
+    try:
+        if not key.exists():
+            return "no key yet; the first video makes one", None
+        credentials.own()
+    except UserError as error:
+        return "unusable key", str(error)
+    return f"signed with {key}", None
 
 
 @app.command()

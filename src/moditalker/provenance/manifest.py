@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,74 +17,30 @@ from PIL import Image
 
 from moditalker import __version__
 from moditalker.errors import UserError
-from moditalker.provenance import credentials
+from moditalker.provenance import SHOWN, Manifest, Provenance, credentials
 from moditalker.provenance.credentials import Credentials
 
 FORMATS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime"}  # that can carry a manifest
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 SYNTHETIC = ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia")  # IPTC: by generative AI
 GENERATION = "org.moditalker.generation"  # our assertion
-CONSENT = 1000  # characters that a line of consent may have
-SHOWN = 2000  # characters of a text that somebody else wrote
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What a video says about itself, and how it is signed.
+def credentials_for(wanted: Provenance) -> Credentials:
+    """What to sign with, tried out.
 
-    consent: whose consent there is, in the user's words; certificate, key: PEM files in place of this
-    user's local ones (see `credentials`).
+    Raises:
+        UserError: see `credentials.own` and `credentials.given`; or C2PA does not accept them.
     """
-
-    consent: str | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-    def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            raise UserError("--certificate and --key: one needs the other")
-        if self.consent is not None and not (0 < len(self.consent) <= CONSENT and self.consent.isprintable()):
-            raise UserError(
-                f"--consent: {len(self.consent)} characters; one line of 1 to {CONSENT} is expected"
-            )
-
-    def credentials(self) -> Credentials:
-        """What to sign with, tried out.
-
-        Raises:
-            UserError: see `credentials.own` and `credentials.given`; or C2PA does not accept them.
-        """
-        if self.certificate is None or self.key is None:
-            return credentials.own()
-        found = credentials.given(self.certificate, self.key)
-        if problem := _refused(found):
-            raise UserError(
-                f"{self.certificate}: C2PA does not accept this certificate ({problem}); it must be valid "
-                "now, signed by another one, and for e-mail protection or document signing"
-            )
-        return found
-
-
-DEFAULT = Provenance()
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a file's C2PA manifests say.
-
-    state: "valid" (signed, and unchanged since), "tampered" (changed since), "invalid" (problems say why) or
-    "absent". signer: the certificate's name; known: it is this user's own. source_types: IPTC's, of all
-    manifests in the file. generation: what MoDiTalker wrote. Texts are printable, and cut at `SHOWN`.
-    """
-
-    state: str = "absent"
-    synthetic: bool = False  # by generative AI, says a valid manifest
-    signer: str | None = None
-    known: bool = False
-    generator: str | None = None
-    source_types: list[str] = field(default_factory=list)
-    generation: dict[str, Any] | None = None
-    problems: list[str] = field(default_factory=list)
+    if wanted.certificate is None or wanted.key is None:
+        return credentials.own()
+    found = credentials.given(wanted.certificate, wanted.key)
+    if problem := _refused(found):
+        raise UserError(
+            f"{wanted.certificate}: C2PA does not accept this certificate ({problem}); it must be valid "
+            "now, signed by another one, and for e-mail protection or document signing"
+        )
+    return found
 
 
 def carries(path: Path) -> bool:
