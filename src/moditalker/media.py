@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import warnings
 from array import array
 from collections import deque
@@ -900,6 +901,15 @@ class VideoWriter:
             raise UserError(
                 f"{self.path}: cannot be written ({_reason(error)}); check the folder's rights and space."
             ) from error
+
+
+def remove_parts(path: PathLike) -> None:
+    """Remove what writers of this file, whose processes were killed, have left beside it."""
+    path = Path(path)
+    left = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.part{re.escape(path.suffix)}")
+    for part in path.absolute().parent.iterdir():
+        if left.fullmatch(part.name):
+            part.unlink(missing_ok=True)
 
 
 def _takes(format: str, audio: Any) -> bool:

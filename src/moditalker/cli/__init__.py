@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from moditalker.cli import (  # noqa: F401  (their commands)
+    batch,
     bench,
     configuration,
     doctor,
@@ -23,7 +24,7 @@ from moditalker.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and leave the process: 0 done, 2 the user's mistake, 130 interrupted."""
+    """Run a command and leave: 0 done, 1 a part of it failed, 2 the user's mistake, 130 interrupted."""
     try:
         app(args=arguments, prog_name="moditalker")
     except UserError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +35,9 @@ from moditalker.cli.common import (
 )
 from moditalker.errors import UserError
 
+if TYPE_CHECKING:
+    from moditalker.pipeline import MoDiTalker
+
 
 @app.command()
 def generate(
@@ -55,7 +59,7 @@ def generate(
     consent: Consent = None,
     certificate: Certificate = None,
     key: Key = None,
-) -> None:
+) -> dict[str, Any]:
     """Make the face say the audio.
 
     The video has the face video's frames, frame rate and size for as long as the audio lasts. A picture
@@ -73,7 +77,7 @@ def generate(
         "style": Style(mouth_gain, expression, smoothing),
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
-    make_video(face, audio, out, options, preset, device.value, lossless, report)
+    return make_video(face, audio, out, options, preset, device.value, lossless, report)
 
 
 @app.command()
@@ -99,15 +103,21 @@ def make_video(
     device: str = "cpu",
     lossless: bool = False,
     report: Path | None = None,
-) -> None:
-    """What `generate` and `render` share: load, make, save, and say so."""
-    from moditalker.pipeline import MoDiTalker
-
+) -> dict[str, Any]:
+    """What `generate` and `render` share: load, make, save, and say so; the report."""
     with progress_bar() as show:
-        talker = MoDiTalker.from_pretrained(preset, device=device)
-        video = talker.generate(face, audio, progress=show, **options)
+        video = loaded(preset, device).generate(face, audio, progress=show, **options)
         result = video.save(out, lossless=lossless)
     report_video(out, result, report)
+    return result
+
+
+@lru_cache(maxsize=1)
+def loaded(preset: str, device: str) -> MoDiTalker:
+    """The weights; kept, for whoever makes several videos."""
+    from moditalker.pipeline import MoDiTalker
+
+    return MoDiTalker.from_pretrained(preset, device=device)
 
 
 def portrait() -> Path:

@@ -1,0 +1,198 @@
+"""`moditalker batch`."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from moditalker.cli.common import Device, On, Preset, app
+from moditalker.cli.generate import loaded
+from moditalker.cli.jobs import Job, generate_command, read_jobs
+from moditalker.errors import UserError
+from moditalker.workers import work
+
+SUMMARY = "batch.json"
+STATES = ("made", "skipped", "failed", "unreached")
+
+
+@dataclass
+class Entry:
+    """A line of the summary. state: one of `STATES`."""
+
+    job: str
+    name: str
+    state: str = "unreached"
+    error: str = ""
+    frames: int | None = None
+    seconds: float | None = None  # that it took
+
+
+@app.command()
+def batch(
+    jobs: Annotated[
+        Path,
+        typer.Argument(
+            help="A .csv or .jsonl file. Its columns: face, audio, name (of the video), and whatever else "
+            "`moditalker generate` has options for, such as seed. Paths start from the file's folder."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each has its own models in memory.")] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Ray cluster that does the work: host:6379, auto, or local."),
+    ] = None,
+    preset: Preset = "tiny",
+    device: On = Device.cpu,
+) -> None:
+    """Make many videos.
+
+    Beside each video NAME its record NAME.json says what it was made of. Run again, the command makes what is
+    missing, has failed, or has other options or inputs than its record. A job that fails stops no other. At
+    the end there is a table, the same as batch.json, and exit code 1 where a job has failed.
+
+    Example: moditalker batch jobs.csv --out videos --workers 2
+    """
+    begun, listed = time.perf_counter(), read_jobs(jobs)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: the folder cannot be made ({error.strerror})") from error
+    entries = {job.place: Entry(job.place, job.name) for job in listed}
+    todo = [job for job in listed if _is_to_do(job, out, entries[job.place])]
+    start = partial(_start, out, preset, device.value)
+    columns = (
+        TextColumn("videos"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("videos", total=len(todo))
+            for outcome in work(start, todo, workers, cluster, gpus=int(device == Device.cuda)):
+                entry, made = entries[outcome.item.place], outcome.result
+                if made is None:
+                    entry.state, entry.error = "failed", outcome.error
+                    if outcome.details:
+                        progress.console.print(outcome.details, markup=False, highlight=False)
+                    _record(out, outcome.item, _identity(outcome.item), "failed", error=outcome.error)
+                else:
+                    entry.state, entry.frames = "made", made["frames"]
+                    entry.seconds = made["seconds"]["total"]
+                progress.advance(bar)
+    finally:
+        _summarize(out, list(entries.values()), time.perf_counter() - begun)
+    if any(entry.state == "failed" for entry in entries.values()):
+        raise typer.Exit(1)
+
+
+def _is_to_do(job: Job, out: Path, entry: Entry) -> bool:
+    """Whether a job is to be done; where not, `entry` gets to know why."""
+    video, record = out / job.name, _read_record(out, job)
+    if job.error:
+        entry.state, entry.error = "failed", job.error
+    elif video.exists() and not record:
+        entry.state = "failed"
+        entry.error = f"{video} was there before, and not from a batch; move it, or choose another name"
+    elif video.exists() and record.get("state") == "made" and record.get("job") == _identity(job):
+        entry.state = "skipped"
+    return entry.state == "unreached"
+
+
+# ------------------------------------------------------------------------------------------- in each worker
+
+
+def _start(out: Path, preset: str, device: str) -> Callable[[Job], dict[str, Any]]:
+    loaded(preset, device).loading_seconds = 0.0  # once for a worker, so not part of what a video takes
+    return partial(_make, out, (f"--preset={preset}", f"--device={device}"))
+
+
+def _make(out: Path, common: tuple[str, ...], job: Job) -> dict[str, Any]:
+    """Do a job as `moditalker generate` does; what it reports."""
+    from moditalker.media import remove_parts
+
+    video, identity = out / job.name, _identity(job)
+    if _read_record(out, job).get("state") == "begun":
+        remove_parts(video)  # of a worker that was killed
+    _record(out, job, identity, "begun")
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        report: dict[str, Any] = generate_command().main(
+            [*job.arguments, *common, f"--out={video}"], standalone_mode=False
+        )
+    _record(out, job, identity, "made", report=report)
+    return report
+
+
+# -------------------------------------------------------------------------------------------------- records
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What a video is made of: options and the state of the files that they name."""
+    files = {}
+    for path in job.inputs:
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # the job will say so
+        files[str(path)] = [status.st_size, status.st_mtime_ns]
+    return {"arguments": list(job.arguments), "files": files}
+
+
+def _record(out: Path, job: Job, identity: dict[str, Any], state: str, **more: Any) -> None:
+    """Write a job's record."""
+    _write(out / f"{job.name}.json", {"job": identity, "state": state, **more})
+
+
+def _read_record(out: Path, job: Job) -> dict[str, Any]:
+    """A job's record; {} where there is none that can be read."""
+    try:
+        record = json.loads((out / f"{job.name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write(path: Path, content: Any) -> None:
+    from moditalker.checkpoint import write_whole
+
+    try:
+        write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); check rights and space") from error
+
+
+def _summarize(out: Path, entries: list[Entry], seconds: float) -> None:
+    """Show the table and write `SUMMARY`."""
+    counts = {state: sum(entry.state == state for entry in entries) for state in STATES}
+    content = {"jobs": len(entries), **counts, "seconds": round(seconds, 1)}
+    _write(out / SUMMARY, content | {"videos": [asdict(entry) for entry in entries]})
+    table = Table("job", "video", "result", "frames", "seconds", box=None)
+    for entry in entries:
+        figures = ("" if value is None else f"{value:g}" for value in (entry.frames, entry.seconds))
+        table.add_row(entry.job, _printable(entry.name), entry.state, *figures)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    for entry in entries:
+        if entry.error:
+            console.print(f"{entry.job}: {_printable(entry.error)}")
+    totals = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    console.print(f"{out}: {totals}, in {seconds:.1f} s; {SUMMARY} says the same")
+
+
+def _printable(text: str) -> str:
+    """Text of a jobs file, without anything that a terminal would obey."""
+    return text if text.isprintable() else repr(text)[1:-1]

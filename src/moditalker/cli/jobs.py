@@ -1,0 +1,183 @@
+"""A jobs file: one video a row, made of the same options as `moditalker generate` takes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import typer
+
+from moditalker.cli.common import app
+from moditalker.errors import UserError
+
+MAX_BYTES = 64 << 20  # of a jobs file
+MAX_JOBS = 100_000
+MAX_NAME = 200  # bytes of an output's name: file systems take 255, and parts and records need their endings
+SET_FOR_ALL = ("out", "report", "preset", "device")  # options of `generate` that are no column
+_NAME = re.compile(r"\w[\w .,()+=@-]*")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\..*", re.IGNORECASE)  # no files on Windows
+_YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to be made.
+
+    place: in the jobs file, for people; name: the video's file name; arguments: of `moditalker generate`, all
+    but --out; inputs: the files among them; error: why it cannot be done, where that is known beforehand.
+    """
+
+    place: str
+    name: str
+    arguments: tuple[str, ...] = ()
+    inputs: tuple[Path, ...] = ()
+    error: str = ""
+
+
+def read_jobs(path: Path) -> list[Job]:
+    """The jobs of a .csv or .jsonl file; paths in it start from its own folder.
+
+    A row that cannot be used is a job with an error.
+
+    Raises:
+        UserError: the file as a whole cannot be used.
+    """
+    kinds = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
+    if path.suffix.lower() not in kinds:
+        raise UserError(f"{path}: jobs come from a .csv or .jsonl file; give it one of these endings")
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise UserError(f"{path}: {size} bytes; a jobs file may have {MAX_BYTES}: cut it into several")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable text file in UTF-8 ({error})") from error
+    jobs, names = list[Job](), dict[str, str]()
+    for place, row in kinds[path.suffix.lower()](path, text):
+        if len(jobs) == MAX_JOBS:
+            raise UserError(f"{path}: more than {MAX_JOBS} jobs; cut the file into several")
+        try:
+            job = _job(place, row, path.absolute().parent)
+            key = unicodedata.normalize("NFC", job.name).casefold()  # some file systems see no difference
+            if key in names:
+                raise UserError(f"name {job.name!r} is that of {names[key]} already; give each job its own")
+            names[key] = place
+        except UserError as error:
+            given = row.get("name") if isinstance(row, dict) else None
+            job = Job(place, str(given)[:MAX_NAME] if given else "", error=str(error))
+        jobs.append(job)
+    if not jobs:
+        raise UserError(f"{path}: there is no job in it; give one row for each video, with face and audio")
+    return jobs
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = reader.fieldnames or []
+        known = {"name", *_options()}
+        for column in columns:
+            if column not in known:
+                raise UserError(
+                    f"{path}: column {column!r} is not known; there are {', '.join(sorted(known))}"
+                )
+        for row in reader:
+            yield f"line {reader.line_num}", row
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num} is not CSV ({error})") from error
+
+
+def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            yield f"line {number}", row
+
+
+@cache
+def generate_command() -> Any:
+    """`moditalker generate`, as Typer calls it."""
+    return cast(Any, typer.main.get_command(app)).commands["generate"]
+
+
+@cache
+def _options() -> dict[str, Any]:
+    """Its options that a job may have, by name."""
+    return {option.name: option for option in generate_command().params if option.name not in SET_FOR_ALL}
+
+
+def _job(place: str, row: Any, folder: Path) -> Job:
+    if not isinstance(row, dict):
+        raise UserError('not one JSON object, as in {"face": "person.mp4", "audio": "speech.wav"}')
+    if None in row:
+        raise UserError("more values than there are columns; put a value that holds commas into quotes")
+    given = {key: value for key, value in row.items() if value is not None and value != ""}
+    name, options = given.pop("name", None), _options()
+    for key in given:
+        if key not in options:
+            raise UserError(f"{key!r} is not known; there are {', '.join(sorted(options))}")
+    for key in ("face", "audio"):
+        if key not in given:
+            raise UserError(f"there is no {key}; give the file's name")
+    inputs = {key: folder / value for key, value in _parsed(given).items() if isinstance(value, Path)}
+    arguments = _arguments(given | {key: str(value) for key, value in inputs.items()})
+    if name is None:
+        name = "-".join(re.sub(r"\W+", "_", inputs[key].stem) for key in ("face", "audio"))
+    return Job(place, _safe(name), tuple(arguments), tuple(inputs.values()))
+
+
+def _arguments(given: Row) -> list[str]:
+    """What was given, as a command line; one word an option, so that no value is taken for another option."""
+    words = []
+    for key, value in given.items():
+        option = _options()[key]
+        if option.is_flag:
+            text = str(value).lower()
+            if text not in _YES + _NO:
+                raise UserError(f"{key} {value!r}: true or false is expected")
+            words += option.opts[:1] if text in _YES else option.secondary_opts[:1]
+        elif isinstance(value, str | int | float):
+            words.append(f"{option.opts[0]}={value}")
+        else:
+            raise UserError(f"{key} {value!r}: text or a number is expected")
+    return words
+
+
+def _parsed(given: Row) -> dict[str, Any]:
+    """The values that `moditalker generate` takes it for."""
+    try:
+        parameters = (
+            generate_command().make_context("generate", [*_arguments(given), "--out=unused.mp4"]).params
+        )
+    except typer.BadParameter as error:
+        raise UserError(error.format_message()) from error
+    return {key: parameters[key] for key in given}
+
+
+def _safe(name: object) -> str:
+    """The name, with .mp4 where it has no ending: a file in the output folder, whatever it says."""
+    from moditalker.media import FORMATS
+
+    text = str(name)
+    if not Path(text).suffix:
+        text += ".mp4"
+    if Path(text).suffix.lower() not in FORMATS:
+        raise UserError(f"name {text!r}: a video is written as {', '.join(FORMATS)}")
+    if not _NAME.fullmatch(text) or _DEVICES.fullmatch(text) or len(text.encode()) > MAX_NAME:
+        raise UserError(
+            f"name {text!r}: a file name without folders is expected, of letters, digits, spaces and "
+            f".,()+=@-_, starting with a letter or digit, at most {MAX_NAME} bytes"
+        )
+    return text
