@@ -80,7 +80,8 @@ def anchor() -> bytes | None:
         certificates = x509.load_pem_x509_certificates((folder() / FILE).read_bytes())
     except (OSError, ValueError, RuntimeError):
         return None
-    return certificates[-1].public_bytes(serialization.Encoding.PEM)
+    root: bytes = certificates[-1].public_bytes(serialization.Encoding.PEM)
+    return root
 
 
 def given(certificate: Path, key: Path) -> Credentials:
