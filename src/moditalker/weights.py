@@ -74,6 +74,12 @@ _LPIPS = (
 GIVEN: dict[str, Given] = {
     "lpips-alex": Given("LPIPS (AlexNet), as metric and training loss", _LPIPS, "BSD-2-Clause, BSD-3-Clause"),
     "lpips-vgg": Given("LPIPS (VGG16), as metric and training loss", _LPIPS, "BSD-2-Clause, BSD-3-Clause"),
+    "syncnet": Given(
+        "LSE-D and LSE-C",
+        "curl -LO http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model"
+        " && moditalker weights add syncnet syncnet_v2.model",
+        "the authors' (their code: MIT)",
+    ),
 }
 
 

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from moditalker.checkpoint import save_weights
 from moditalker.errors import UserError
-from moditalker.metrics import lpips
+from moditalker.metrics import lpips, syncnet
 from moditalker.weights import GIVEN, given_folder, sha256
 
 # By the name that `moditalker weights add` takes: files -> states by the name they are kept under.
-READERS: dict[str, Callable[[Sequence[Path]], dict[str, dict[str, Tensor]]]] = {"lpips": lpips.read_files}
+READERS: dict[str, Callable[[Sequence[Path]], dict[str, dict[str, Tensor]]]] = {
+    "lpips": lpips.read_files,
+    "syncnet": syncnet.read_files,
+}
 
 
 def keep(name: str, files: Sequence[Path], folder: Path | None = None) -> list[Path]:
