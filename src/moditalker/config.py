@@ -140,7 +140,64 @@ class MToVConfig:
     landmark_frames: Literal["discs", "gaussians"] = "discs"  # white discs [paper]; soft, by part [ours]
     first_estimate: bool = False  # the UNet predicts what landmark and pose planes leave over [ours]
     normalise: bool = False  # diffuse planes scaled to unit variance [ours]
+    conditions: tuple[Literal["identity", "pose", "landmarks", "audio"], ...] = (
+        "identity",
+        "pose",
+        "landmarks",
+    )  # what the UNet is told (Table 3, V); audio comes by cross-attention (IV)
+    anchor: Literal["source", "previous"] = "source"  # x_id of later clips: the source's [ours], or the last
+    # frame that was generated [paper]
     overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
+
+
+@dataclass(frozen=True)
+class AtomLossConfig:
+    """Eq. 4 and what is added to it; weights."""
+
+    points: NotNegative = 1.0  # Eq. 4 [paper]; 7.5 [released]
+    velocity: NotNegative = 0.0  # its like for differences of frames [paper: none]; 1.5 [released]
+    gap: NotNegative = 0.0  # squared error of the inner lips' distance [ours]
+    spread: NotNegative = 0.0  # and of the mouth's width [ours]
+    lips: Positive = 1.0  # of a lip point's error, against 1 for the upper face's x and y [ours]
+    jaw: Positive = 1.0  # of a jaw point's
+    depth: Positive = 1.0  # of an error along z
+    last_step: Share = 0.0  # share of windows trained at t = T - 1, where sampling starts [ours]
+
+
+@dataclass(frozen=True)
+class PixelLossConfig:
+    """Eq. 5: how a clip is compared with the one that it should be; weights."""
+
+    l1: NotNegative = 1.0  # [paper]; 4 [released]
+    lpips: NotNegative = 1.0  # [paper]; 4 [released]
+    lpips_frames: CountOrZero = 0  # frames of a clip, drawn at random, that LPIPS sees; 0: all [paper]
+    gradient: NotNegative = 0.0  # L1 of the differences to the right and below [ours]
+    mouth: Positive = 1.0  # of the pixels around the mouth, over those of the face [ours]
+    interior: NotNegative = 0.0  # added between the lips: teeth are few pixels, their mean is grey [ours]
+    outside: Share = 1.0  # of what lies beyond the face, which paste-back does not show [ours]
+    plane_noise: NotNegative = 0.0  # on the planes while the autoencoder trains [ours]
+    hidden_landmarks: Share = 0.0  # share of clips whose landmarks the autoencoder's decoder lacks [ours]
+
+
+@dataclass(frozen=True)
+class MToVLossConfig:
+    """Eq. 6 and what is added to it."""
+
+    planes: NotNegative = 1.0  # weight of Eq. 6 [paper]
+    pixels: NotNegative = 0.0  # weight of the decoded planes' `PixelLossConfig` [ours]
+    last_step: Share = 0.0  # share of clips trained at t = T - 1, where sampling starts [ours]
+    landmark_noise: NotNegative = 0.0  # pixels: detected and generated landmarks are not exact [ours]
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """Fewer steps for the video stage: a student learns to do in one step what its teacher does in two
+    (Salimans and Ho, 2022, "Progressive distillation").
+    """
+
+    steps: Count = 1  # of the student
+    planes: NotNegative = 1.0  # weight of the planes' squared error
+    pixels: NotNegative = 1.0  # weight of the decoded planes' L1
 
 
 @dataclass(frozen=True)
@@ -158,6 +215,7 @@ class TrainingConfig:
     ema: Share = 0.9999  # decay of the averaged weights [released AToM]
     validate_every: Count = 1000  # steps
     save_minutes: Positive = 3.0
+    keep: Literal["last", "best"] = "last"  # weights that a run ends with; best: of all validations
     seed: CountOrZero = 0
 
 
@@ -175,9 +233,14 @@ class Config:
     mtov_diffusion: DiffusionConfig = field(
         default_factory=lambda: DiffusionConfig(schedule="sqrt-linear", sampling_steps=100)
     )
+    atom_loss: AtomLossConfig = field(default_factory=AtomLossConfig)
+    pixel_loss: PixelLossConfig = field(default_factory=PixelLossConfig)
+    mtov_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     atom_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=300_000, batch=64))
     autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     mtov_training: TrainingConfig = field(default_factory=TrainingConfig)
+    distillation_training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 PRESETS = ("tiny", "paper", "released")
@@ -256,9 +319,14 @@ def check(config: Config) -> Config:
     extent = f"autoencoder.height x width = {auto.height} x {auto.width}"
     rules = {
         f"atom.width = {atom.width}: must be a multiple of 2 atom.heads": atom.width % (2 * atom.heads) == 0,
+        "speech.layers = []: at least one is needed": bool(config.speech.layers),
+        "mtov.multipliers = []: at least one is needed": bool(mtov.multipliers),
         f"atom.overlap = {atom.overlap}: must be below atom.frames": atom.overlap < atom.frames,
         f"mtov.overlap = {mtov.overlap}: must be below autoencoder.frames": mtov.overlap < auto.frames,
         f"crop.pose_rows = {crop.pose_rows}: must not exceed crop.size": crop.pose_rows <= crop.size,
+        "autoencoder.decoder = warp: mtov.conditions must hold identity and landmarks": (
+            auto.decoder != "warp" or {"identity", "landmarks"} <= set(mtov.conditions)
+        ),
         f"{extent}: must be multiples of autoencoder.patch": auto.height % auto.patch
         == auto.width % auto.patch
         == 0,
@@ -328,7 +396,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
             raise UserError(f"configuration: {key} = {value!r}: must be {' or '.join(map(repr, choices))}")
         return value
     if origin is tuple:
-        if not isinstance(value, list | tuple) or not value:
+        if not isinstance(value, list | tuple):
             raise UserError(f"configuration: {key} = {value!r}: a list is expected, as in [1, 2]")
         return tuple(_value(typing.get_args(hint)[0], item, key) for item in value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):

@@ -28,6 +28,7 @@ class VideoClip:
     speaker: str
     crops: np.ndarray
     landmarks: np.ndarray
+    speech: np.ndarray | None = None  # (2S, D) features, for `mtov.conditions` with audio
 
     @cached_property
     def shut(self) -> np.ndarray:
@@ -48,6 +49,7 @@ class VideoBatch:
     identity: Tensor  # (B, 3, H, W) x_id, the region of another frame of the same clip
     landmarks: Tensor  # (B, S, 68, 2)
     identity_landmarks: Tensor  # (B, 68, 2)
+    speech: Tensor  # (B, 2S, D) features; D is 0 where there are none
 
     @property
     def conditions(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,6 +122,9 @@ class VideoClips:
         region = crops[:, :, self.crop.region_top :]
         pose = pose_frames(crops[None].transpose(1, 2), self.height, self.crop.pose_rows)
         points = points - torch.tensor([0.0, self.crop.region_top])
+        speech = torch.zeros(2 * self.frames, 0)
+        if clip.speech is not None:
+            speech = torch.from_numpy(clip.speech[2 * start : 2 * (start + self.frames)]).float()
         return VideoBatch(
             video=region[None, :-1].transpose(1, 2),
             pose=pose[:, :, :-1],
@@ -127,6 +132,7 @@ class VideoClips:
             identity=region[None, -1],
             landmarks=points[None, :-1],
             identity_landmarks=points[None, -1],
+            speech=speech[None],
         )
 
 

@@ -149,17 +149,48 @@ class Diffusion:
 
         x = noise if start_from is None else self.add_noise(start_from, noise, self._full(times[0], batch))
         for time, following in zip(times, [*times[1:], -1], strict=True):
-            t = self._full(time, batch).to(x.device)
-            x0 = self.predicted_x0(denoise(x, t), x, t)
+            x0 = self._x0_at(denoise, x, time)
             if following < 0:
                 return x0
-            a, a_next = self.alphas_cumprod[time].item(), self.alphas_cumprod[following].item()
-            direction = (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
-            sigma = eta * math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))
-            x = math.sqrt(a_next) * x0 + math.sqrt(max(1 - a_next - sigma**2, 0.0)) * direction  # Eq. 3
-            if sigma:
+            x = self.step(x, x0, time, following, eta)
+            if sigma := eta * self._spread(time, following):
                 x = x + sigma * draw_noise(x.shape, generator, x.device).to(x.dtype)
         raise AssertionError("unreachable: the last timestep returns")
+
+    @torch.no_grad()
+    def two_steps_in_one(
+        self, denoise: Denoise, xt: Tensor, time: int, middle: int, following: int
+    ) -> Tensor:
+        """The x0 (B, ...) with which one DDIM step (eta 0) from ``time`` to ``following`` ends where two of
+        ``denoise``, by way of ``middle``, do; following -1: x0 itself (Salimans and Ho 2022, appendix G).
+        """
+        batch = len(xt)
+        halfway = self.step(xt, self._x0_at(denoise, xt, time), time, middle)
+        x0 = self._x0_at(denoise, halfway, middle)
+        if following < 0:
+            return x0
+        end = self.step(halfway, x0, middle, following)
+        (signal, sigma), (signal_end, sigma_end) = (
+            self._signal_and_noise(self._full(moment, batch), xt) for moment in (time, following)
+        )
+        ratio = sigma_end / sigma
+        return (end - ratio * xt) / (signal_end - ratio * signal)
+
+    def _x0_at(self, denoise: Denoise, x: Tensor, time: int) -> Tensor:
+        t = self._full(time, len(x)).to(x.device)
+        return self.predicted_x0(denoise(x, t), x, t)
+
+    def step(self, x: Tensor, x0: Tensor, time: int, following: int, eta: float = 0.0) -> Tensor:
+        """Eq. 3 without its chance: x (B, ...) at ``time`` to ``following``, given the predicted x0."""
+        a, a_next = self.alphas_cumprod[time].item(), self.alphas_cumprod[following].item()
+        direction = (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
+        sigma = eta * self._spread(time, following)
+        return math.sqrt(a_next) * x0 + math.sqrt(max(1 - a_next - sigma**2, 0.0)) * direction  # Eq. 3
+
+    def _spread(self, time: int, following: int) -> float:
+        """Deviation of the chance in a DDPM-like step."""
+        a, a_next = self.alphas_cumprod[time].item(), self.alphas_cumprod[following].item()
+        return math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))
 
     @staticmethod
     def _full(time: int, batch: int) -> Tensor:

@@ -19,6 +19,7 @@ class TaskName(str, Enum):
     autoencoder = "autoencoder"
     landmark_autoencoder = "landmark-autoencoder"
     mtov = "mtov"
+    distillation = "distillation"
     atom = "atom"
 
 
@@ -47,6 +48,9 @@ def train(
     landmark_autoencoder: Annotated[
         Path | None, typer.Option(help="Run of the landmark autoencoder, from which mtov's E_L starts.")
     ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Weights (.safetensors) of the same part to start with.")
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="Mixed precision needs Accelerate.")] = Precision.no,
     accelerate: Annotated[
         bool,
@@ -60,7 +64,8 @@ def train(
 
     Example: moditalker train atom --data clips --out runs/atom
 
-    The autoencoder comes before mtov, which takes its run by --autoencoder. The weights of mtov and atom,
+    The autoencoder comes before mtov, which takes its run by --autoencoder; distillation makes a trained mtov
+    need fewer sampling steps. The weights of mtov and atom,
     side by side in one folder, are what `moditalker generate --preset FOLDER` uses.
     """
     from moditalker import config as configuration
@@ -84,10 +89,12 @@ def train(
         (out / "config.yaml").write_text(configuration.dump(settings), encoding="utf-8")
         listed = {"sha256": clips.digest(), "train": len(clips.train), "val": len(clips.validation)}
         (out / "data.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
-    work, training = build(task.value, settings, clips, out, autoencoder, landmark_autoencoder, log)
+    work, training = build(
+        task.value, settings, clips, out, autoencoder, landmark_autoencoder, start_from, log
+    )
     figures = fit(work, training, out, log, processes)
     if processes.main and figures:
-        weights = out / f"{task.value}.safetensors"
+        weights = out / f"{'mtov' if task == TaskName.distillation else task.value}.safetensors"
         state = {k: v.half() if v.is_floating_point() else v for k, v in work.model.state_dict().items()}
-        save_weights(weights, state, configuration.to_dict(settings), {"figures": figures})
+        save_weights(weights, state, configuration.to_dict(work.config), {"figures": figures})
         log(f"{weights}: the averaged weights, half precision")

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moditalker.config import Config
+from moditalker.config import AtomLossConfig, Config
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.speech import SAMPLE_RATE, SpeechEncoder
@@ -21,13 +21,6 @@ from moditalker.training.recordings import MotionClip, Recording, faces, rest_mo
 
 Array = NDArray[np.float32]
 
-LIP_WEIGHT, JAW_WEIGHT, DEPTH_WEIGHT = 3.0, 1.5, 0.3  # of an error, against 1 for the upper face's x and y
-VELOCITY_WEIGHT, GAP_WEIGHT, SPREAD_WEIGHT = (
-    2.0,
-    0.3,
-    0.6,
-)  # frame differences, inner lips' gap, mouth's width
-FIRST_STEP = 0.5  # share of windows trained at t = T - 1, where sampling starts and sound alone decides
 FEATURE_NOISE = 0.2  # on speech features, against their own deviation
 VOICE_SHARE = 0.7  # deviation of how much of the difference of two voices' mean features is added
 EDGE_SHARE = 0.4  # of the windows lie at a recording's start or end, as the first and the last of a video do
@@ -91,7 +84,7 @@ class AtomTask:
             "zeros": encoder(np.zeros(3 * SAMPLE_RATE, np.float32)),
             "noise": encoder(0.001 * rng.normal(size=3 * SAMPLE_RATE).astype(np.float32)),
         }
-        self.weight = point_weights()
+        self.weight = point_weights(config.atom_loss)
         rng = np.random.default_rng(0)
         heard = [r.speech[rng.integers(0, len(r.speech), size=20)] for r in self.recordings]
         seen = [
@@ -176,8 +169,8 @@ class AtomTask:
 
     def loss(self, batch: MotionBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Eq. 4, weighted by point; terms on frame differences [released], lip gap and mouth width [ours]."""
-        size = len(batch.x0)
-        t = self.diffusion.draw_timesteps(size, generator, FIRST_STEP)
+        size, weights = len(batch.x0), self.config.atom_loss
+        t = self.diffusion.draw_timesteps(size, generator, weights.last_step)
         noise = torch.randn(batch.x0.shape, generator=generator).to(batch.x0)
         drop = (torch.rand(size, generator=generator) < self.config.atom.condition_dropout).to(noise.device)
         xt = self.diffusion.add_noise(batch.x0, noise, t)
@@ -189,9 +182,13 @@ class AtomTask:
         gap = (y[..., INNER_UPPER] - y[..., INNER_LOWER]).mean(-1).square().mean()
         x = error.unflatten(-1, (-1, 3))[..., 0]
         spread = (x[..., [54, 64]] - x[..., [48, 60]]).mean(-1).square().mean()
-        loss = points + VELOCITY_WEIGHT * velocity + GAP_WEIGHT * gap + SPREAD_WEIGHT * spread
         terms = {"points": points, "velocity": velocity, "gap": gap, "spread": spread}
+        loss = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
         return loss, {name: value.item() for name, value in terms.items()}
+
+    def score(self, figures: dict[str, float]) -> float:
+        """Mean over groups of the lips' correlation."""
+        return float(np.mean([value for name, value in figures.items() if name.endswith(".open")]))
 
     def validate(self) -> dict[str, float]:
         """Per group, medians over clips: correlation of lip opening and mouth width, and amplitude ratios.
@@ -206,7 +203,7 @@ class AtomTask:
                 others = [c for c, _ in members if c.speaker == clip.speaker and c is not clip] or [clip]
                 source = others[number % len(others)].faces
                 l_id = most_shut(source)
-                made = self._said(speech, l_id, number)
+                made = self.said(speech, l_id, number)
                 row = []
                 for measure in (lip_opening, mouth_width):
                     ours, real = measure(made), measure(clip.landmarks)
@@ -215,7 +212,7 @@ class AtomTask:
                     real = lip_opening(clip.landmarks)
                     low, high = np.percentile(real, [5, 95])
                     for sound in self.silence.values():
-                        opening = lip_opening(self._said(sound, l_id))
+                        opening = lip_opening(self.said(sound, l_id))
                         row += [stillness(opening, real), (opening.mean() - low) / (high - low)]
                 rows.append(row)
             names = ["open", "open_amp", "width", "width_amp"]
@@ -228,14 +225,14 @@ class AtomTask:
     def preview(self) -> NDArray[np.uint8]:
         """The first validation clip's landmarks, real above made, every eighth frame."""
         clip, speech = next(iter(self.validation.values()))[0]
-        made = self._said(speech, most_shut(clip.faces))
+        made = self.said(speech, most_shut(clip.faces))
         rows = [
             np.concatenate(list(draw(track[::8, :, :2] * [32, -32] + [64, 48], 128, 128)), axis=1)
             for track in (clip.landmarks, made)
         ]
         return np.repeat((255 * np.concatenate(rows)).astype(np.uint8)[..., None], 3, axis=-1)
 
-    def _said(self, speech: Array, l_id: Array, seed: int = 0) -> Array:
+    def said(self, speech: Array, l_id: Array, seed: int = 0) -> Array:
         """Speech features (2S, D) -> landmarks (S, 68, 3)."""
         return np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id, seed)))
 
@@ -268,10 +265,10 @@ def whiten(linear: nn.Linear, samples: NDArray[np.floating]) -> None:
     linear.bias[:kept] = -linear.weight[:kept] @ mean
 
 
-def point_weights() -> Tensor:
+def point_weights(config: AtomLossConfig) -> Tensor:
     """Weight of each of the 204 numbers' errors; mean 1."""
     weight = np.ones((NUMBERS // 3, 3), np.float32)
-    weight[MOUTH] *= LIP_WEIGHT
-    weight[JAW] *= JAW_WEIGHT
-    weight[:, 2] *= DEPTH_WEIGHT
+    weight[MOUTH] *= config.lips
+    weight[JAW] *= config.jaw
+    weight[:, 2] *= config.depth
     return torch.from_numpy((weight / weight.mean()).reshape(-1))

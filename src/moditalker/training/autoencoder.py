@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -10,31 +11,27 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moditalker.config import Config
+from moditalker.config import Config, PixelLossConfig
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.landmarks import LIP_RELATED, MOUTH
 from moditalker.video.autoencoder import Autoencoder, psnr, reconstruction_loss, still_clip
 from moditalker.video.warp import affinity, cell_grid, landmark_frames, mouth_interior
 
-MOUTH_WEIGHT = 3.0  # of the pixels around the mouth, over those of the face [ours]
-INTERIOR_WEIGHT = 4.0  # added between the lips: teeth are few pixels, and a mean of them is grey [ours]
-OUTSIDE_WEIGHT = 0.08  # of what lies beyond the face: paste-back does not show it
-HIDDEN_LANDMARKS = 0.25  # share of clips whose landmarks the decoder does not see [ours]
 WEIGHT_STEP = 4  # pixels between the nodes where weights are computed
 
 
-def face_weight(landmarks: Tensor, height: int, width: int) -> Tensor:
+def face_weight(landmarks: Tensor, height: int, width: int, config: PixelLossConfig) -> Tensor:
     """Loss weights of the pixels of clips: (B, S, 68, 2) -> (B, 1, S, height, width)."""
     rows, columns = height // WEIGHT_STEP, width // WEIGHT_STEP
     grid = cell_grid(rows, columns, WEIGHT_STEP, landmarks)
     scale = width / 128  # reaches below are pixels of a crop of 128
     face = affinity(grid, landmarks[..., list(LIP_RELATED), :], 7.0 * scale).amax(-1)
     mouth = affinity(grid, landmarks[..., list(MOUTH), :], 5.0 * scale).amax(-1)
-    weight = OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * face + (MOUTH_WEIGHT - 1) * mouth
+    weight = config.outside + (1 - config.outside) * face + (config.mouth - 1) * mouth
     b, s = landmarks.shape[:2]
     weight = weight.reshape(b * s, 1, rows, columns)
     weight = F.interpolate(weight, size=(height, width), mode="bilinear", align_corners=False)
-    weight = weight + INTERIOR_WEIGHT * mouth_interior(landmarks.flatten(0, 1), height, width)
+    weight = weight + config.interior * mouth_interior(landmarks.flatten(0, 1), height, width)
     return weight.reshape(b, 1, s, height, width)
 
 
@@ -48,10 +45,35 @@ def validation_items(clips: VideoClips, per_speaker: int, offset: int = 24) -> d
     return items
 
 
+FACE = PixelLossConfig(mouth=3.0, interior=4.0, outside=0.08)  # what counts as face in figures
+
+
 def face_psnr(output: Tensor, batch: VideoBatch) -> Tensor:
     """PSNR over the pixels that count as face."""
-    weight = face_weight(batch.landmarks, *output.shape[-2:])
+    height, width = output.shape[-2:]
+    weight = face_weight(batch.landmarks, height, width, FACE)
     return psnr(output, batch.video, (weight > 0.5).float())
+
+
+class PixelLoss:
+    """Eq. 5 as the config weighs it: clips against what they should be.
+
+    Raises:
+        UserError: LPIPS is wanted and its weights are not there.
+    """
+
+    def __init__(self, config: PixelLossConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self, output: Tensor, target: Tensor, landmarks: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """(B, 3, S, H, W) each, landmarks (B, S, 68, 2) in pixels or None for weights of one -> a scalar."""
+        weight = None
+        if landmarks is not None:
+            height, width = output.shape[-2:]
+            weight = face_weight(landmarks, height, width, self.config)
+        return self.config.l1 * reconstruction_loss(output, target, weight, self.config.gradient)
 
 
 def sheet(output: Tensor, batch: VideoBatch, frames: int = 6) -> NDArray[np.uint8]:
@@ -64,6 +86,11 @@ def sheet(output: Tensor, batch: VideoBatch, frames: int = 6) -> NDArray[np.uint
     return picture.permute(1, 2, 0).round().byte().cpu().numpy()
 
 
+def mean_psnr(figures: dict[str, float], speakers: Iterable[str]) -> float:
+    """Of the speakers' figures that have no suffix."""
+    return float(np.mean([figures[name] for name in speakers]))
+
+
 class AutoencoderTask:
     """Reconstruct clips through their planes; noise on the planes keeps the decoder from reading too much in
     them.
@@ -71,29 +98,33 @@ class AutoencoderTask:
 
     name = "autoencoder"
 
-    def __init__(
-        self, config: Config, train: VideoClips, held_out: VideoClips, plane_noise: float = 0.05
-    ) -> None:
-        self.config, self.train, self.plane_noise = config, train, plane_noise
+    def __init__(self, config: Config, train: VideoClips, held_out: VideoClips) -> None:
+        self.config, self.train = config, train
         self.model = Autoencoder(config.autoencoder)
+        self.pixel_loss = PixelLoss(config.pixel_loss)
         self.held_out = {name: collate(items) for name, items in validation_items(held_out, 4).items()}
 
     def batch(self, rng: np.random.Generator) -> VideoBatch:
         return self.train.batch(self.config.autoencoder_training.batch, rng)
 
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        z = self.model.encode(batch.video, batch.identity)
-        z = z + self.plane_noise * torch.randn(z.shape, generator=generator).to(z)
+        z = self._noisy(batch, generator)
         output = self.model.decode(z, *self._conditions(self._hide_landmarks(batch, generator)))
-        weight = face_weight(batch.landmarks, *output.shape[-2:])
-        return reconstruction_loss(output, batch.video, weight), {}
+        return self.pixel_loss(output, batch.video, batch.landmarks, generator), {}
 
-    @staticmethod
-    def _hide_landmarks(batch: VideoBatch, generator: torch.Generator) -> VideoBatch:
+    def score(self, figures: dict[str, float]) -> float:
+        return mean_psnr(figures, self.held_out)
+
+    def _noisy(self, batch: VideoBatch, generator: torch.Generator) -> Tensor:
+        z = self.model.encode(batch.video, batch.identity)
+        return z + self.config.pixel_loss.plane_noise * torch.randn(z.shape, generator=generator).to(z)
+
+    def _hide_landmarks(self, batch: VideoBatch, generator: torch.Generator) -> VideoBatch:
         """Some clips get the identity's landmarks on every frame, so that their planes have to tell what
         moves.
         """
-        hidden = torch.rand(len(batch.video), 1, 1, 1, generator=generator) < HIDDEN_LANDMARKS
+        share = self.config.pixel_loss.hidden_landmarks
+        hidden = torch.rand(len(batch.video), 1, 1, 1, generator=generator) < share
         return replace(
             batch, landmarks=torch.where(hidden, batch.identity_landmarks[:, None], batch.landmarks)
         )
@@ -134,9 +165,8 @@ class LandmarkAutoencoderTask(AutoencoderTask):
         return self._drawn(super().batch(rng))
 
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        z = self.model.encode(batch.video, batch.identity)
-        z = z + self.plane_noise * torch.randn(z.shape, generator=generator).to(z)
-        return reconstruction_loss(self.model.decode(z), batch.video), {}
+        output = self.model.decode(self._noisy(batch, generator))
+        return self.pixel_loss(output, batch.video, None, generator), {}
 
     def _drawn(self, batch: VideoBatch) -> VideoBatch:
         every = torch.cat([batch.landmarks, batch.identity_landmarks[:, None]], dim=1)

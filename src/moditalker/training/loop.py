@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from moditalker import __version__
-from moditalker.config import TrainingConfig
+from moditalker.config import Config, TrainingConfig
 from moditalker.errors import UserError
 from moditalker.training.processes import Processes
 
@@ -38,6 +38,10 @@ class Task(Protocol):
     @property
     def name(self) -> str:
         """For messages."""
+
+    @property
+    def config(self) -> Config:
+        """That the weights travel with."""
 
     @property
     def model(self) -> nn.Module:
@@ -51,6 +55,9 @@ class Task(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Figures on held-out data, with ``model`` as it is (the loop puts the averaged weights in)."""
+
+    def score(self, figures: dict[str, float]) -> float:
+        """How good the figures of a validation are, more is better."""
 
     def preview(self) -> NDArray[np.uint8] | None:
         """A picture (H, W, 3) of what the model makes of held-out data, if there is something to see."""
@@ -85,7 +92,8 @@ def fit(
     preview, preview.png; TensorBoard's events too where it is installed. SIGTERM saves and ends the run.
 
     Returns:
-        The figures of the last validation, with the averaged weights; ``task.model`` holds these weights.
+        The figures of the last validation, or with ``keep: best`` of the best one, with the averaged
+        weights; ``task.model`` holds these weights.
     """
     processes = processes or Processes()
     if config.accumulate % processes.count:
@@ -99,12 +107,13 @@ def fit(
         parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
     )
     average = copy.deepcopy(task.model.state_dict())
+    best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}  # of `keep: best`
     step = 0
     if (run / "last.pt").exists():
         state = torch.load(run / "last.pt", weights_only=True, map_location=processes.device)
         task.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        average, step = state["average"], state["step"]
+        average, step, best = state["average"], state["step"], state["best"]
         log(f"{task.name}: resumed at step {step}")
 
     def save() -> None:
@@ -115,6 +124,7 @@ def fit(
             "optimizer": optimizer.state_dict(),
             "average": average,
             "step": step,
+            "best": best,
         }
         torch.save(state, run / "last.pt.part")
         (run / "last.pt.part").replace(run / "last.pt")
@@ -177,6 +187,13 @@ def fit(
             if step % config.validate_every == 0 or last:
                 figures = validate()
                 record |= figures
+                if config.keep == "best" and (score := task.score(figures)) > best["score"]:
+                    best = {
+                        "score": score,
+                        "step": step,
+                        "figures": figures,
+                        "weights": copy.deepcopy(average),
+                    }
                 pace = (time.monotonic() - begun) / (step - first)
                 left = pace * (config.steps - step) / 60
                 shown = "  ".join(f"{k} {v:.4g}" for k, v in record.items())
@@ -188,6 +205,9 @@ def fit(
         if stopped():
             save()
             log(f"{task.name}: stopped at step {step}, saved; --resume goes on from there")
+    if best["weights"]:
+        average, figures = best["weights"], best["figures"]
+        log(f"{task.name}: the weights of step {best['step']}, the best by validation")
     task.model.load_state_dict(average)
     task.model.eval()
     return figures

@@ -21,21 +21,17 @@ from moditalker.config import Config
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.diffusion import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
-from moditalker.training.autoencoder import face_psnr, face_weight, sheet, validation_items
-from moditalker.video.autoencoder import reconstruction_loss, still_clip
+from moditalker.training.autoencoder import PixelLoss, face_psnr, mean_psnr, sheet, validation_items
+from moditalker.video.autoencoder import still_clip
 from moditalker.video.model import Conditions, VideoModel
-
-PIXELS = 1.0  # weight of the pixel loss
-PLANES = 0.05  # weight of Eq. 6 beside it
-FIRST_STEP = 0.6  # share of samples trained at t = T - 1, where sampling starts
-LANDMARK_NOISE = 0.35  # pixels: detected and generated landmarks are not exact
 
 
 class MToVTask:
     """Predict the planes of clips from landmarks, pose frames and the identity frame.
 
     Args:
-        autoencoder: run folder of task ``autoencoder`` (its averaged weights are taken).
+        autoencoder: run folder of task ``autoencoder``, whose averaged weights are taken; without one the
+            model has to be given weights before it trains.
         landmark_autoencoder: run folder of task ``landmark-autoencoder``, from which E_L starts; it
             needs as many layers as E_L.
     """
@@ -47,13 +43,15 @@ class MToVTask:
         config: Config,
         train: VideoClips,
         held_out: VideoClips,
-        autoencoder: Path,
+        autoencoder: Path | None = None,
         landmark_autoencoder: Path | None = None,
     ) -> None:
         self.config, self.train = config, train
+        self.pixel_loss = PixelLoss(config.pixel_loss)
         self.diffusion = Diffusion(config.mtov_diffusion)
         self.model = VideoModel(config)
-        self.model.autoencoder.load_state_dict(averaged(autoencoder))
+        if autoencoder is not None:
+            self.model.autoencoder.load_state_dict(averaged(autoencoder))
         if landmark_autoencoder is not None:
             encoder = {
                 name.removeprefix("encoder."): value
@@ -65,7 +63,7 @@ class MToVTask:
         if config.autoencoder.decoder == "pixels":
             self.model.autoencoder.requires_grad_(False)
         self.held_out = {name: collate(items) for name, items in validation_items(held_out, 4).items()}
-        if config.mtov.normalise:
+        if config.mtov.normalise and autoencoder is not None:
             self.model.plane_scale.copy_(self._plane_scale())
 
     @torch.no_grad()
@@ -87,30 +85,43 @@ class MToVTask:
         batch = self.train.batch(self.config.mtov_training.batch, rng)
         shape = batch.landmarks.shape
         steady, free = rng.normal(size=(shape[0], 1, *shape[2:])), rng.normal(size=shape)
-        noise = torch.from_numpy(LANDMARK_NOISE * (0.8 * steady + 0.6 * free)).float()
-        return replace(batch, landmarks=batch.landmarks + noise)
+        noise = self.config.mtov_loss.landmark_noise * (0.8 * steady + 0.6 * free)
+        return replace(batch, landmarks=batch.landmarks + torch.from_numpy(noise).float())
 
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             z = self.model.autoencoder.encode(batch.video, batch.identity)
         conditions = self._conditions(batch)
         z0 = self.model.normalise(z)
-        t = self.diffusion.draw_timesteps(len(z), generator, FIRST_STEP)
+        weights = self.config.mtov_loss
+        t = self.diffusion.draw_timesteps(len(z), generator, weights.last_step)
         noise = torch.randn(z.shape, generator=generator).to(z)
         zt = self.diffusion.add_noise(z0, noise, t)
         predicted = self.model.predict(zt, t, conditions)
-        planes = (predicted - z0).square().mean()  # Eq. 6
-        output = self.model.decode(self.model.restore(predicted), conditions)
-        pixels = reconstruction_loss(output, batch.video, face_weight(batch.landmarks, *output.shape[-2:]))
-        return PIXELS * pixels + PLANES * planes, {"planes": planes.item(), "pixels": pixels.item()}
+        target = z0 if self.diffusion.config.predict == "x0" else noise
+        planes = (predicted - target).square().mean()  # Eq. 6
+        loss, terms = weights.planes * planes, {"planes": planes.item()}
+        if weights.pixels:
+            clean = self.model.restore(self.diffusion.predicted_x0(predicted, zt, t))
+            output = self.model.decode(clean, conditions)
+            pixels = self.pixel_loss(output, batch.video, batch.landmarks, generator)
+            loss, terms = loss + weights.pixels * pixels, terms | {"pixels": pixels.item()}
+        return loss, terms
+
+    def score(self, figures: dict[str, float]) -> float:
+        return mean_psnr(figures, self.held_out)
 
     def preview(self) -> NDArray[np.uint8]:
         batch = next(iter(self.held_out.values()))
+        return sheet(self.made(batch), batch)
+
+    def made(self, batch: VideoBatch) -> Tensor:
+        """What the model makes of a batch's conditions, (B, 3, S, H, W)."""
         conditions = self._conditions(batch)
-        return sheet(self.model.decode(self.model.restore(self._sampled(conditions)), conditions), batch)
+        return self.model.decode(self.model.restore(self._sampled(conditions)), conditions)
 
     def _conditions(self, batch: VideoBatch) -> Conditions:
-        return self.model.conditions(batch.pose, batch.identity_pose, *batch.conditions)
+        return self.model.conditions(batch.pose, batch.identity_pose, *batch.conditions, speech=batch.speech)
 
     def _sampled(self, conditions: Conditions) -> Tensor:
         noise = draw_noise(conditions.identity.shape, generators(0, len(conditions.identity)))

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from moditalker.checkpoint import load_weights
 from moditalker.config import Config, TrainingConfig
-from moditalker.data import VideoClips, read_clip
+from moditalker.data import VideoClip, VideoClips, read_clip
 from moditalker.errors import UserError
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
 from moditalker.training.atom import AtomTask
 from moditalker.training.autoencoder import AutoencoderTask, LandmarkAutoencoderTask
+from moditalker.training.distillation import DistillationTask
 from moditalker.training.loop import Task
 from moditalker.training.mtov import MToVTask
 from moditalker.training.recordings import (
@@ -97,36 +100,77 @@ def build(
     run: Path,
     autoencoder: Path | None = None,
     landmark_autoencoder: Path | None = None,
+    start_from: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> tuple[Task, TrainingConfig]:
     """A task and how it is trained.
 
     Args:
-        name: "autoencoder", "landmark-autoencoder", "mtov" or "atom".
+        name: "autoencoder", "landmark-autoencoder", "mtov", "distillation" or "atom".
         run: its folder, where AToM's recordings are kept once they are made.
         autoencoder, landmark_autoencoder: runs that ``mtov`` starts from; the first is needed.
+        start_from: weights (.safetensors) of the same part to go on from; ``mtov`` then needs no
+            autoencoder. ``distillation`` needs those of ``mtov``.
 
     Raises:
-        UserError: clips that cannot be read or lack sound, no autoencoder.
+        UserError: clips that cannot be read or lack sound, no autoencoder, weights of another shape.
     """
-    sections = {"atom": config.atom_training, "mtov": config.mtov_training}
+    sections = {
+        "atom": config.atom_training,
+        "mtov": config.mtov_training,
+        "distillation": config.distillation_training,
+    }
     training = sections.get(name, config.autoencoder_training)
     torch.manual_seed(training.seed)  # of the weights that it starts with
+    state = None if start_from is None else load_weights(start_from)[0]
+    task = _task(name, config, data, run, autoencoder, landmark_autoencoder, state, log)
+    if state is not None:
+        try:
+            task.model.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"{start_from}: weights of another part or size ({error})") from error
+    return task, training
+
+
+def _task(
+    name: str,
+    config: Config,
+    data: Data,
+    run: Path,
+    autoencoder: Path | None,
+    landmark_autoencoder: Path | None,
+    state: dict[str, Tensor] | None,
+    log: Callable[[str], None],
+) -> Task:
     if name == "atom":
-        return _atom(config, data, run, log), training
+        return _atom(config, data, run, log)
+    encoder = load_speech_encoder(config.speech) if "audio" in config.mtov.conditions else None
     train, validation = (
-        VideoClips([read_clip(path) for path in part], config.crop, config.autoencoder)
+        VideoClips([_heard(read_clip(path), path, encoder) for path in part], config.crop, config.autoencoder)
         for part in (data.train, data.validation)
     )
     if name == "autoencoder":
-        return AutoencoderTask(config, train, validation), training
+        return AutoencoderTask(config, train, validation)
     if name == "landmark-autoencoder":
-        return LandmarkAutoencoderTask(config, train, validation), training
-    if autoencoder is None:
+        return LandmarkAutoencoderTask(config, train, validation)
+    if name == "distillation":
+        if state is None:
+            raise UserError("distillation needs the model to distil: --start-from mtov.safetensors")
+        return DistillationTask(config, train, validation, state)
+    if autoencoder is None and state is None:
         raise UserError(
             "mtov works on an autoencoder's planes: train it first and give its run, --autoencoder RUN"
         )
-    return MToVTask(config, train, validation, autoencoder, landmark_autoencoder), training
+    return MToVTask(config, train, validation, autoencoder, landmark_autoencoder)
+
+
+def _heard(clip: VideoClip, path: Path, encoder: SpeechEncoder | None) -> VideoClip:
+    """With the speech features that go with its frames, where there is an encoder for them."""
+    if encoder is None:
+        return clip
+    speech = encoder(read_motion_clip(path).waveform)[: 2 * len(clip.crops)]
+    missing = 2 * len(clip.crops) - len(speech)
+    return replace(clip, speech=np.pad(speech, ((0, missing), (0, 0)), "edge").astype(np.float16))
 
 
 def _atom(config: Config, data: Data, run: Path, log: Callable[[str], None]) -> AtomTask:

@@ -25,6 +25,7 @@ class Conditions:
     pose: Tensor
     identity: Tensor
     decoder: tuple[Tensor, ...]
+    speech: Tensor | None = None  # (B, 2S, D) features, where ``mtov.conditions`` has audio
 
 
 class VideoModel(nn.Module):
@@ -45,7 +46,8 @@ class VideoModel(nn.Module):
         self.autoencoder = Autoencoder(config.autoencoder)
         self.landmark_encoder = Encoder(conditions)
         self.pose_encoder = Encoder(conditions)
-        self.unet = MToV(config.mtov, shape, config.autoencoder.plane_channels)
+        speech_width = config.speech.width if "audio" in config.mtov.conditions else 0
+        self.unet = MToV(config.mtov, shape, config.autoencoder.plane_channels, speech_width)
         self.register_buffer("plane_scale", torch.ones(config.autoencoder.plane_channels, shape.cells))
 
     def conditions(
@@ -56,6 +58,7 @@ class VideoModel(nn.Module):
         landmarks: Tensor,
         identity_landmarks: Tensor,
         z_identity: Tensor | None = None,
+        speech: Tensor | None = None,
     ) -> Conditions:
         """Encode what a clip is made from.
 
@@ -66,6 +69,9 @@ class VideoModel(nn.Module):
             landmarks: (B, S, 68, 2) in pixels of the region.
             identity_landmarks: (B, 68, 2).
             z_identity: (B, C, L) the identity's planes, where they are known already.
+            speech: (B, 2S, D) features, which only ``mtov.conditions`` with audio looks at.
+
+        What ``mtov.conditions`` does not name becomes planes of zeros.
         """
         if z_identity is None:
             with torch.no_grad():
@@ -74,11 +80,18 @@ class VideoModel(nn.Module):
         every = torch.cat([landmarks, identity_landmarks[:, None]], dim=1)
         drawn = landmark_frames(every, height, width, self.config.mtov.landmark_frames)
         warp = self.config.autoencoder.decoder == "warp"
+        known = self.config.mtov.conditions
+        nothing = torch.zeros_like(z_identity)
         return Conditions(
-            landmark=self._against(self.landmark_encoder, drawn[:, :, :-1], drawn[:, :, -1]),
-            pose=self._against(self.pose_encoder, pose, identity_pose[:, :, 0]),
-            identity=z_identity,
+            landmark=self._against(self.landmark_encoder, drawn[:, :, :-1], drawn[:, :, -1])
+            if "landmarks" in known
+            else nothing,
+            pose=self._against(self.pose_encoder, pose, identity_pose[:, :, 0])
+            if "pose" in known
+            else nothing,
+            identity=z_identity if "identity" in known else nothing,
             decoder=(identity, landmarks, identity_landmarks) if warp else (),
+            speech=speech if "audio" in known else None,
         )
 
     def _against(self, encoder: Encoder, video: Tensor, identity: Tensor) -> Tensor:
@@ -91,7 +104,9 @@ class VideoModel(nn.Module):
         """F_MToV of Eq. 6: normalised planes, noised (B, C, L) -> clean (or the noise, as the config
         says).
         """
-        predicted = self.unet(zt, t, conditions.landmark, conditions.pose, conditions.identity)
+        predicted = self.unet(
+            zt, t, conditions.landmark, conditions.pose, conditions.identity, conditions.speech
+        )
         if self.config.mtov.first_estimate:
             predicted = predicted + self.normalise(conditions.landmark + conditions.pose)
         return predicted

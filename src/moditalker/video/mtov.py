@@ -94,17 +94,50 @@ class CellAttention(nn.Module):
         return x + self.out(attended).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
-class Stage(nn.Module):
-    """A block, attention within each plane, perhaps a second block, then attention across the planes."""
+class SpeechAttention(nn.Module):
+    """Cells look at speech features, with a residual (Table 3, IV: audio by cross-attention)."""
 
-    def __init__(self, block: ResidualBlock, within: bool, then: ResidualBlock | None, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, speech_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(speech_width, 2 * channels)
+        self.out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, speech: Tensor) -> Tensor:
+        """(B, C, N, 1) cells, (B, T, D) features -> (B, C, N, 1)."""
+        cells = self.norm(x).flatten(2).transpose(1, 2)  # B N C
+        q = self.query(cells).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B heads N dim
+        k, v = self.key_value(speech).unflatten(-1, (2, self.heads, -1)).transpose(1, 3).unbind(2)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # B N C
+        return x + self.out(attended).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Stage(nn.Module):
+    """A block, attention within each plane, perhaps a second block, then attention across the planes and,
+    where there is one, to the speech.
+    """
+
+    def __init__(
+        self,
+        block: ResidualBlock,
+        within: bool,
+        then: ResidualBlock | None,
+        heads: int,
+        speech_width: int = 0,
+    ) -> None:
         super().__init__()
         self.block = block
         self.within = CellAttention(block.conv1.out_channels, heads) if within else None
         self.then = then
-        self.across = CellAttention(block.conv1.out_channels, heads)
+        channels = block.conv1.out_channels
+        self.across = CellAttention(channels, heads)
+        self.hear = SpeechAttention(channels, heads, speech_width) if speech_width else None
 
-    def forward(self, planes: Planes, vector: Tensor, sizes: list[Size] | None = None) -> Planes:
+    def forward(
+        self, planes: Planes, vector: Tensor, speech: Tensor | None = None, sizes: list[Size] | None = None
+    ) -> Planes:
         """``sizes`` of the planes: what an upsampling second block leads to."""
         planes = each(lambda plane: self.block(plane, vector), planes)
         if self.within is not None:
@@ -112,12 +145,14 @@ class Stage(nn.Module):
         if self.then is not None:
             sizes = each_size(planes) if sizes is None else sizes
             planes = [self.then(plane, vector, size) for plane, size in zip(planes, sizes, strict=True)]
-        return self.together(planes)
+        return self.together(planes, speech)
 
-    def together(self, planes: Planes) -> Planes:
+    def together(self, planes: Planes, speech: Tensor | None = None) -> Planes:
         """Attention over the cells of all planes as one sequence."""
         cells = torch.cat(each(lambda plane: plane.flatten(2).transpose(1, 2), planes), dim=1)  # B L C
         cells = self.across(cells.transpose(1, 2)[..., None])  # B C L 1
+        if self.hear is not None and speech is not None:
+            cells = self.hear(cells, speech)
         parts = cells.squeeze(-1).split([plane.shape[2] * plane.shape[3] for plane in planes], dim=2)
         return [part.unflatten(2, plane.shape[2:]) for part, plane in zip(parts, planes, strict=True)]
 
@@ -126,10 +161,13 @@ class MToV(nn.Module):
     """Denoiser of a clip's planes under landmark, pose and identity planes (Eq. 6).
 
     config: widths and levels; ``identity_planes="hw"`` keeps only that plane of the identity [released].
-    shape: cells of the planes. plane_channels: C.
+    shape: cells of the planes. plane_channels: C. speech_width: of the speech features that every stage
+        attends to; 0: none.
     """
 
-    def __init__(self, config: MToVConfig, shape: PlaneShape, plane_channels: int) -> None:
+    def __init__(
+        self, config: MToVConfig, shape: PlaneShape, plane_channels: int, speech_width: int = 0
+    ) -> None:
         super().__init__()
         self.config, self.shape = config, shape
         vector = 4 * config.channels
@@ -145,17 +183,16 @@ class MToV(nn.Module):
             within = 2**level in config.attention
             for _ in range(config.blocks):
                 block = ResidualBlock(channels, width, vector)
-                self.encoder.append(Stage(block, within, None, config.heads))
+                self.encoder.append(Stage(block, within, None, config.heads, speech_width))
                 channels = width
                 skips.append(channels)
             if level != last:
-                self.encoder.append(
-                    Stage(ResidualBlock(channels, channels, vector, "down"), False, None, config.heads)
-                )
+                down = ResidualBlock(channels, channels, vector, "down")
+                self.encoder.append(Stage(down, False, None, config.heads, speech_width))
                 skips.append(channels)
 
         block, then = (ResidualBlock(channels, channels, vector) for _ in range(2))
-        self.middle = Stage(block, True, then, config.heads)
+        self.middle = Stage(block, True, then, config.heads, speech_width)
 
         self.decoder = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
@@ -164,7 +201,7 @@ class MToV(nn.Module):
                 block = ResidualBlock(channels + skips.pop(), width, vector)
                 closing = level > 0 and i == config.blocks
                 up = ResidualBlock(width, width, vector, "up") if closing else None
-                self.decoder.append(Stage(block, within, up, config.heads))
+                self.decoder.append(Stage(block, within, up, config.heads, speech_width))
                 channels = width
 
         self.out = nn.Sequential(
@@ -181,8 +218,18 @@ class MToV(nn.Module):
         hw, ws, hs = self.shape.split(identity)
         return self.shape.join((hw, torch.zeros_like(ws), torch.zeros_like(hs)))
 
-    def forward(self, zt: Tensor, t: Tensor, landmark: Tensor, pose: Tensor, identity: Tensor) -> Tensor:
-        """zt (B, C, L) at timesteps t (B,), Z_L, Z_P, Z_I (B, C, L) -> z0, or the noise, (B, C, L)."""
+    def forward(
+        self,
+        zt: Tensor,
+        t: Tensor,
+        landmark: Tensor,
+        pose: Tensor,
+        identity: Tensor,
+        speech: Tensor | None = None,
+    ) -> Tensor:
+        """zt (B, C, L) at timesteps t (B,), Z_L, Z_P, Z_I (B, C, L), perhaps speech (B, 2S, D) -> z0, or the
+        noise, (B, C, L).
+        """
         vector = self.time(timestep_embedding(t, self.config.channels, cosine_first=True))  # B 4C
         stacked = torch.cat([zt, landmark, pose, self.identity_condition(identity)], dim=1)  # B 4C L
         planes = each(
@@ -192,12 +239,12 @@ class MToV(nn.Module):
         planes = each(self.input, planes)
         skips = [planes]
         for stage in self.encoder:
-            planes = stage(planes, vector)
+            planes = stage(planes, vector, speech)
             skips.append(planes)
-        planes = self.middle(planes, vector)
+        planes = self.middle(planes, vector, speech)
         for stage in self.decoder:
             skip = skips.pop()
             planes = [torch.cat(pair, dim=1) for pair in zip(planes, skip, strict=True)]
             sizes = each_size(skips[-1]) if skips else None
-            planes = stage(planes, vector, sizes)
+            planes = stage(planes, vector, speech, sizes)
         return self.shape.join(each(self.out, planes))  # B C L

@@ -1,7 +1,8 @@
 """Video clip by clip: any number of frames through a model of S frames, in constant memory (paper section 3).
 
-Every clip is anchored to the same identity frame and starts from the same noise, so that nothing drifts;
-neighbouring clips share ``mtov.overlap`` frames, across which one fades into the next.
+Every clip is anchored to the same identity frame and starts from the same noise, so that nothing drifts
+(``mtov.anchor: previous`` takes the last frame that was generated instead [paper]); neighbouring clips share
+``mtov.overlap`` frames, across which one fades into the next.
 """
 
 from __future__ import annotations
@@ -65,18 +66,28 @@ class VideoSampler:
         z_id = self.model.autoencoder.encode_still(x_id)
         chance = generators(seed)
         noise = draw_noise(z_id.shape, chance, device)
+        start = self.config.mtov_diffusion.start
 
         def clip(part: list[Frame]) -> Tensor:
+            nonlocal x_id, pose_id, l_id, z_id
             part = part + [part[-1]] * (config.frames - len(part))
             crops = _pixels(np.stack([frame for frame, _ in part])).to(device)
             points = torch.from_numpy(np.stack([points for _, points in part])).float().to(device) - top
             pose = pose_frames(crops.transpose(0, 1)[None], config.height, crop.pose_rows)
             conditions = self.model.conditions(pose, pose_id, x_id, points[None], l_id, z_id)
             z0 = self.diffusion.sample(
-                lambda zt, t: self.model.predict(zt, t, conditions), noise, steps, generator=chance
+                lambda zt, t: self.model.predict(zt, t, conditions),
+                noise,
+                steps,
+                generator=chance,
+                start_from=self.model.normalise(z_id) if start else None,
             )
             video = self.model.decode(self.model.restore(z0), conditions)
-            return video[0].transpose(0, 1).clamp(-1, 1).cpu()  # S 3 H W
+            video = video[0].transpose(0, 1).clamp(-1, 1)  # S 3 H W
+            if self.config.mtov.anchor == "previous":
+                x_id, l_id, pose_id = video[-1:], points[-1:], pose[:, :, -1:]
+                z_id = self.model.autoencoder.encode_still(x_id)
+            return video.cpu()
 
         yield from overlapped(frames, clip, config.frames, self.config.mtov.overlap)
 
