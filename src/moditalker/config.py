@@ -241,6 +241,7 @@ class Config:
     autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     mtov_training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation_training: TrainingConfig = field(default_factory=TrainingConfig)
+    adaptation_training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 PRESETS = ("tiny", "paper", "released")

@@ -14,6 +14,7 @@ from torch import Tensor
 from moditalker.config import Config, PixelLossConfig
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.landmarks import LIP_RELATED, MOUTH
+from moditalker.metrics.lpips import load_lpips
 from moditalker.video.autoencoder import Autoencoder, psnr, reconstruction_loss, still_clip
 from moditalker.video.warp import affinity, cell_grid, landmark_frames, mouth_interior
 
@@ -64,6 +65,7 @@ class PixelLoss:
 
     def __init__(self, config: PixelLossConfig) -> None:
         self.config = config
+        self.perceptual = load_lpips() if config.lpips else None
 
     def __call__(
         self, output: Tensor, target: Tensor, landmarks: Tensor | None, generator: torch.Generator
@@ -73,7 +75,16 @@ class PixelLoss:
         if landmarks is not None:
             height, width = output.shape[-2:]
             weight = face_weight(landmarks, height, width, self.config)
-        return self.config.l1 * reconstruction_loss(output, target, weight, self.config.gradient)
+        loss = self.config.l1 * reconstruction_loss(output, target, weight, self.config.gradient)
+        if self.perceptual is None:
+            return loss
+        if weight is not None:  # what paste-back does not show is not looked at
+            output = torch.lerp(target, output, weight.clamp(max=1))
+        frames = torch.arange(output.shape[2])
+        if self.config.lpips_frames:
+            frames = torch.randperm(len(frames), generator=generator)[: self.config.lpips_frames]
+        pictures = (clip[:, :, frames].transpose(1, 2).flatten(0, 1) for clip in (output, target))
+        return loss + self.config.lpips * self.perceptual.to(output.device)(*pictures).mean()
 
 
 def sheet(output: Tensor, batch: VideoBatch, frames: int = 6) -> NDArray[np.uint8]:
