@@ -204,3 +204,25 @@ def test_timesteps_to_train_at(first: float, share: float) -> None:
     assert t.min() >= 0
     assert t.max() <= 999
     assert (t == 999).float().mean().item() == pytest.approx(share, abs=0.03)
+
+
+def test_one_step_of_a_student_ends_where_two_of_its_teacher_do() -> None:
+    """Progressive distillation's target, put into Eq. 3 for one step, against the teacher's own two steps."""
+    process = Diffusion(DiffusionConfig(clip=0.0, eta=0.0))
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 4, generator=generator) / 2
+
+    def teacher(xt: Tensor, t: Tensor) -> Tensor:
+        return (xt @ weight).tanh() * (1 - t[:, None] / 2000)
+
+    xt = torch.randn(3, 4, generator=generator)
+    for time, middle, following in ((999, 700, 400), (999, 500, -1)):
+        target = process.two_steps_in_one(teacher, xt, time, middle, following)
+        halfway = process.step(xt, teacher(xt, torch.full((3,), time)), time, middle)
+        x0 = teacher(halfway, torch.full((3,), middle))
+        if following < 0:
+            torch.testing.assert_close(target, x0)
+        else:
+            torch.testing.assert_close(
+                process.step(xt, target, time, following), process.step(halfway, x0, middle, following)
+            )

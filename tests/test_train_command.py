@@ -150,3 +150,26 @@ def test_two_processes_are_one(data: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
     one, other = final(tmp_path / "one"), final(tmp_path / "two")
     assert all(torch.allclose(one[name], other[name], atol=1e-5, rtol=0) for name in one)
+
+
+def test_training_goes_on_from_weights_and_is_distilled(data: Path, tmp_path: Path) -> None:
+    assert run(*arguments("autoencoder", data, tmp_path / "ae")) == 0
+    assert run(*arguments("mtov", data, tmp_path / "one", "--autoencoder", str(tmp_path / "ae"))) == 0
+    start = ["--start-from", str(tmp_path / "one" / "mtov.safetensors")]
+    assert run(*arguments("mtov", data, tmp_path / "two", *start)) == 0
+    few = ["--set=distillation_training.steps=2", "--set=distillation_training.batch=1"]
+    assert run(*arguments("distillation", data, tmp_path / "few", *start, *few)) == 0
+    state, description = load_weights(tmp_path / "few" / "mtov.safetensors")
+    assert description["config"]["mtov_diffusion"]["sampling_steps"] == 1
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_weights_of_another_size_are_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments("autoencoder", data, tmp_path / "ae")) == 0
+    start = ["--start-from", str(tmp_path / "ae" / "autoencoder.safetensors")]
+    assert run(*arguments("mtov", data, tmp_path / "m", *start)) == 2
+    assert "another part" in capsys.readouterr().err
+    assert run(*arguments("distillation", data, tmp_path / "d")) == 2
+    assert "--start-from" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from torch import Tensor, nn
 
 from moditalker.config import Config, TrainingConfig, load
 from moditalker.data import VideoClip, VideoClips, augment_clip
+from moditalker.errors import UserError
+from moditalker.training.adaptation import adapt, split
 from moditalker.training.autoencoder import AutoencoderTask
+from moditalker.training.distillation import DistillationTask
 from moditalker.training.loop import fit, learning_rate
 from moditalker.training.mtov import MToVTask
+from moditalker.video.model import VideoModel
 
 
 class Line:
@@ -78,13 +83,14 @@ def test_schedules() -> None:
 def clips(config: Config, count: int = 2) -> VideoClips:
     """Moving gradients with landmarks on them."""
     made = []
-    y, x = np.mgrid[:128, :128]
+    size = config.crop.size
+    y, x = np.mgrid[:size, :size] * 128 / size
     for i in range(count):
         phase = np.arange(20)[:, None, None]
         grey = 127 + 60 * np.sin((x + y) / 20 + phase / 3 + i) + 40 * np.cos(y / 9 - i)
         crops = np.repeat(grey[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
         angle = np.linspace(0, 2 * np.pi, 68)
-        points = np.stack([64 + 30 * np.cos(angle), 90 + 20 * np.sin(angle)], axis=-1)
+        points = np.stack([64 + 30 * np.cos(angle), 90 + 20 * np.sin(angle)], axis=-1) * size / 128
         made.append(
             VideoClip(f"p{i}_c", f"p{i}", crops, np.repeat(points[None], 20, axis=0).astype(np.float32))
         )
@@ -96,7 +102,16 @@ def small() -> Config:
     training = replace(config.mtov_training, steps=6, batch=1, warmup=1, validate_every=6)
     return replace(
         config,
-        autoencoder=replace(config.autoencoder, dim=32, head_dim=8, encoder_layers=1, decoder_layers=1),
+        crop=replace(config.crop, size=64, region_top=32, pose_rows=28),
+        autoencoder=replace(
+            config.autoencoder,
+            height=32,
+            width=64,
+            dim=32,
+            head_dim=8,
+            encoder_layers=1,
+            decoder_layers=1,
+        ),
         mtov=replace(config.mtov, channels=32, blocks=1),
         autoencoder_training=training,
         mtov_training=training,
@@ -119,6 +134,106 @@ def test_video_tasks_run_one_after_the_other(tmp_path: Path) -> None:
     )
 
 
+def test_the_best_weights_are_kept(tmp_path: Path) -> None:
+    """A rate of learning that overshoots: the last validation is not the best one, resumed or not."""
+    config = TrainingConfig(
+        steps=60, learning_rate=0.05, warmup=1, validate_every=5, ema=0.0, weight_decay=0.0, keep="best"
+    )
+
+    class Overshooting(Line):
+        def score(self, figures: dict[str, float]) -> float:
+            return -abs(figures["error"] - 1.0)  # best on the way
+
+    whole, halves = Overshooting(), Overshooting()
+    figures = fit(whole, config, tmp_path / "whole", quiet)
+    errors = [
+        record["error"]
+        for record in map(json.loads, (tmp_path / "whole" / "log.jsonl").read_text().splitlines())
+        if "error" in record
+    ]
+    assert figures["error"] == min(errors, key=lambda error: abs(error - 1.0)) != errors[-1]
+    with torch.no_grad():
+        assert whole.validate()["error"] == pytest.approx(figures["error"])
+    fit(halves, replace(config, steps=35), tmp_path / "halves", quiet)
+    halves = Overshooting()
+    assert fit(halves, config, tmp_path / "halves", quiet) == figures
+
+
+def test_distillation_moves_the_unet_alone_towards_its_teacher(tmp_path: Path) -> None:
+    config = small()
+    config = replace(config, distillation_training=replace(config.mtov_training, steps=2))
+    data = clips(config)
+    torch.manual_seed(0)
+    teacher = VideoModel(config)
+    for parameter in teacher.unet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)  # so that its second step changes something
+    state = {name: value.clone() for name, value in teacher.state_dict().items()}
+    task = DistillationTask(config, data, data, state)
+    assert task.config.mtov_diffusion.sampling_steps == 1
+    batch = task.batch(np.random.default_rng(9))
+    optimizer = torch.optim.Adam(task.model.unet.parameters(), lr=2e-3)
+    distances = []
+    for _ in range(40):
+        loss, terms = task.loss(batch, torch.Generator().manual_seed(9))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        distances.append(terms["planes"])
+    assert distances[-1] < 0.5 * distances[0]
+    fit(task, config.distillation_training, tmp_path, quiet)
+    changed = {name for name, value in task.model.state_dict().items() if not torch.equal(value, state[name])}
+    assert changed
+    assert all(name.startswith("unet.") for name in changed)
+
+
+def test_conditions_that_are_not_named_are_not_seen() -> None:
+    config = small()
+    config = replace(
+        config,
+        autoencoder=replace(config.autoencoder, decoder="pixels", residual=False),
+        mtov=replace(config.mtov, conditions=("identity", "audio")),
+        speech=replace(config.speech, width=5),
+    )
+    data = clips(config)
+    for number, clip in enumerate(data.clips):
+        speech = np.random.default_rng(number).normal(size=(40, 5)).astype(np.float16)
+        data.clips[number] = replace(clip, speech=speech)
+    task = MToVTask(config, data, data)
+    for parameter in task.model.unet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    batch = task.batch(np.random.default_rng(0))
+    one = task.made(batch)
+    assert torch.equal(one, task.made(replace(batch, pose=-batch.pose, landmarks=batch.landmarks + 3)))
+    assert not torch.equal(one, task.made(replace(batch, speech=-batch.speech)))
+    assert not torch.equal(one, task.made(replace(batch, identity=-batch.identity)))
+
+
+def test_a_person_is_learnt_and_judged_on_held_out_frames(tmp_path: Path) -> None:
+    config = small()
+    config = replace(config, adaptation_training=replace(config.mtov_training, steps=12, learning_rate=2e-3))
+    person = clips(config, 6).clips
+    learnt, ends = split(person, 16)
+    assert sum(len(clip.crops) for clip in learnt) + sum(len(end.crops) - 1 for end in ends) == 120
+    assert 16 <= sum(len(end.crops) - 1 for end in ends) <= 40
+    torch.manual_seed(0)
+    state = VideoModel(config).state_dict()
+    adapted = adapt(config, state, person, tmp_path, minutes=5.0, log=quiet)
+    assert adapted.after > adapted.before
+    kept = adapt(
+        replace(config, adaptation_training=replace(config.adaptation_training, learning_rate=1e-12)),
+        adapted.state,
+        person,
+        tmp_path / "again",
+        minutes=0.001,
+        log=quiet,
+    )
+    assert kept.after >= kept.before
+    with pytest.raises(UserError, match="75 are needed"):
+        split(person[:3], 16)
+
+
 def test_batches_are_a_function_of_the_seed() -> None:
     config = small()
     data = clips(config)
@@ -126,7 +241,7 @@ def test_batches_are_a_function_of_the_seed() -> None:
     assert torch.equal(a.video, b.video)
     assert torch.equal(a.landmarks, b.landmarks)
     assert not torch.equal(a.video, c.video)
-    assert a.video.shape == (2, 3, 16, 72, 128)
+    assert a.video.shape == (2, 3, 16, 32, 64)
     assert a.pose.shape == a.video.shape
 
 

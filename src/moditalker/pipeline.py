@@ -37,7 +37,7 @@ from moditalker.provenance import DEFAULT, Provenance
 from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Video
 from moditalker.streams import Clock
 from moditalker.video.sample import load_sampler
-from moditalker.weights import ASSETS, sha256
+from moditalker.weights import preset_folder, sha256
 
 Array = NDArray[np.float32]
 
@@ -83,23 +83,21 @@ class MoDiTalker:
         self.loading_seconds = 0.0
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = "tiny", device: str = "cpu") -> MoDiTalker:
+    def from_pretrained(
+        cls, name: str | Path = "tiny", device: str = "cpu", weights: str | Path | None = None
+    ) -> MoDiTalker:
         """Load weights that ship with the package by their name, or a folder of them. Nothing is fetched.
+
+        Args:
+            weights: of the video stage in place of the folder's, as `moditalker adapt` writes them.
 
         Raises:
             UserError: no such weights, a damaged file, a device that is not there.
         """
         begun = time.perf_counter()
         check_device(device)
-        folder = ASSETS / str(name)
-        if not (folder / "atom.safetensors").is_file():
-            folder = Path(name)
-        if not (folder / "atom.safetensors").is_file():
-            shipped = sorted(path.parent.name for path in ASSETS.glob("*/atom.safetensors"))
-            raise UserError(
-                f"weights {str(name)!r} do not exist; give a folder that holds atom.safetensors, "
-                f"or one of: {', '.join(shipped) or '(none is shipped)'}"
-            )
+        folder = preset_folder(name)
+        video = folder / "mtov.safetensors" if weights is None else Path(weights)
         state, description = load_weights(folder / "atom.safetensors")
         config = configuration.from_dict(description["config"])
         atom = Atom(config.atom, config.speech.width)
@@ -109,9 +107,9 @@ class MoDiTalker:
             load_speech_encoder(config.speech, device),
             FaceTracker(device),
             atom.to(device).eval().requires_grad_(False),
-            load_sampler(folder, device),
+            load_sampler(video, device),
             str(name),
-            {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))},
+            {path.name: sha256(path) for path in (folder / "atom.safetensors", video)},
         )
         talker.loading_seconds = time.perf_counter() - begun
         return talker

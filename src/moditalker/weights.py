@@ -83,6 +83,22 @@ GIVEN: dict[str, Given] = {
 }
 
 
+def preset_folder(name: str | Path) -> Path:
+    """The folder of shipped weights by their name, or the folder itself.
+
+    Raises:
+        UserError: neither.
+    """
+    for folder in (ASSETS / str(name), Path(name)):
+        if (folder / "atom.safetensors").is_file():
+            return folder
+    shipped = sorted(path.parent.name for path in ASSETS.glob("*/atom.safetensors"))
+    raise UserError(
+        f"weights {str(name)!r} do not exist; give a folder that holds atom.safetensors, "
+        f"or one of: {', '.join(shipped) or '(none is shipped)'}"
+    )
+
+
 class MissingWeights(UserError):
     """Weights of ``GIVEN`` that are not here; the sentence says how to get them."""
 

@@ -46,6 +46,10 @@ class Extend(str, Enum):
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The video to write; the container follows the name.")]
 Preset = Annotated[str, typer.Option(help="Weights: the name of shipped ones, or a folder.")]
+VideoWeights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Weights of the video stage, adapted to a person by `moditalker adapt`."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same frames.")]
 Steps = Annotated[
     int | None, typer.Option(min=1, max=1000, help="Sampling steps of both diffusion models; more is slower.")

@@ -27,6 +27,7 @@ from moditalker.cli.common import (
     Seed,
     Smoothing,
     Steps,
+    VideoWeights,
     app,
     parse_choice,
     parse_provenance,
@@ -45,6 +46,7 @@ def generate(
     audio: Annotated[Path, typer.Option(help="Any file with sound, also a video.")],
     out: Out,
     preset: Preset = "tiny",
+    weights: VideoWeights = None,
     seed: Seed = 0,
     steps: Steps = None,
     lossless: Lossless = False,
@@ -77,7 +79,7 @@ def generate(
         "style": Style(mouth_gain, expression, smoothing),
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
-    return make_video(face, audio, out, options, preset, device.value, lossless, report)
+    return make_video(face, audio, out, options, preset, device.value, lossless, report, weights)
 
 
 @app.command()
@@ -103,21 +105,22 @@ def make_video(
     device: str = "cpu",
     lossless: bool = False,
     report: Path | None = None,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """What `generate` and `render` share: load, make, save, and say so; the report."""
     with progress_bar() as show:
-        video = loaded(preset, device).generate(face, audio, progress=show, **options)
+        video = loaded(preset, device, weights).generate(face, audio, progress=show, **options)
         result = video.save(out, lossless=lossless)
     report_video(out, result, report)
     return result
 
 
 @lru_cache(maxsize=1)
-def loaded(preset: str, device: str) -> MoDiTalker:
+def loaded(preset: str, device: str, weights: Path | None = None) -> MoDiTalker:
     """The weights; kept, for whoever makes several videos."""
     from moditalker.pipeline import MoDiTalker
 
-    return MoDiTalker.from_pretrained(preset, device=device)
+    return MoDiTalker.from_pretrained(preset, device, weights)
 
 
 def portrait() -> Path:

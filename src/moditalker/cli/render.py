@@ -22,6 +22,7 @@ from moditalker.cli.common import (
     Preset,
     Report,
     Steps,
+    VideoWeights,
     app,
     parse_choice,
     parse_provenance,
@@ -36,6 +37,7 @@ def render(
     audio: Annotated[Path, typer.Option(help="The sound, whose length the video has.")],
     out: Out,
     preset: Preset = "tiny",
+    weights: VideoWeights = None,
     seed: Annotated[int | None, typer.Option(min=0, help="By default the one that the track has.")] = None,
     steps: Steps = None,
     lossless: Lossless = False,
@@ -65,4 +67,4 @@ def render(
         "motion": track,
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
-    make_video(face, audio, out, options, preset, device.value, lossless, report)
+    make_video(face, audio, out, options, preset, device.value, lossless, report, weights)

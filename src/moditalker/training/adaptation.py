@@ -102,8 +102,8 @@ def split(clips: list[VideoClip], frames: int) -> tuple[list[VideoClip], list[Vi
     total = sum(len(clip.crops) for clip in pieces)
     if total < FEWEST:
         raise UserError(
-            f"{total} usable frames in pieces of {frames} or more: at least {FEWEST} are needed to adapt to a "
-            "person; give a longer video of one face, seen from the front"
+            f"{total} usable frames in pieces of {frames} or more: at least {FEWEST} are needed to adapt "
+            "to a person; give a longer video of one face, seen from the front"
         )
     wanted = max(frames, total // HELD_OUT)
     learnt, ends = list(pieces), []

@@ -92,13 +92,13 @@ class VideoSampler:
         yield from overlapped(frames, clip, config.frames, self.config.mtov.overlap)
 
 
-def load_sampler(folder: Path, device: torch.device | str = "cpu") -> VideoSampler:
-    """The sampler of the weights ``folder/mtov.safetensors``.
+def load_sampler(path: Path, device: torch.device | str = "cpu") -> VideoSampler:
+    """The sampler of a file of weights of the video stage.
 
     Raises:
         UserError: no such file, or a damaged one.
     """
-    state, description = load_weights(folder / "mtov.safetensors")
+    state, description = load_weights(path)
     model = VideoModel(from_dict(description["config"]))
     model.load_state_dict(state)
     return VideoSampler(model.to(device).requires_grad_(False))

@@ -1,0 +1,57 @@
+"""`moditalker adapt`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moditalker.cli.common import Choose, Preset, app, parse_choice
+from moditalker.errors import UserError
+
+
+@app.command()
+def adapt(
+    face: Annotated[list[Path], typer.Option(help="A video of the person; several: give it again.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The weights to write (.safetensors).")],
+    minutes: Annotated[float, typer.Option(min=0.1, max=600, help="That it may take.")] = 10.0,
+    preset: Preset = "tiny",
+    choose: Choose = "largest",
+) -> None:
+    """Fine-tune the video stage to one person, for `generate --weights`.
+
+    Example: moditalker adapt --face person.mp4 --out person.safetensors --minutes 10
+
+    Ten seconds of a speaking face are enough, a minute is better. The last sixth is kept aside to judge by:
+    where learning has not bettered it, the weights are written as they were.
+    """
+    from moditalker import config as configuration
+    from moditalker.checkpoint import load_weights, save_weights
+    from moditalker.features.face import FaceTracker
+    from moditalker.features.identity import Follower
+    from moditalker.media import open_source
+    from moditalker.training.adaptation import adapt as fine_tune
+    from moditalker.training.adaptation import person_clips
+    from moditalker.weights import preset_folder
+
+    if out.suffix != ".safetensors":
+        raise UserError(f"{out}: weights are written as .safetensors; choose a name that ends so")
+    state, description = load_weights(preset_folder(preset) / "mtov.safetensors")
+    config = configuration.from_dict(description["config"])
+    tracker, clips = FaceTracker(), []
+    for path in face:
+        source = open_source(path)
+        follower = Follower(tracker, config.crop, source, parse_choice(choose))
+        clips += person_clips(follower.follow(source), config.crop.size)
+        print(f"{path}: {sum(len(clip.crops) for clip in clips)} frames with a face so far", flush=True)
+    with tempfile.TemporaryDirectory(prefix="moditalker-") as run:
+        adapted = fine_tune(config, state, clips, Path(run), minutes, lambda line: print(line, flush=True))
+    figures = {"before": adapted.before, "after": adapted.after, "steps": adapted.steps}
+    half = {k: v.half() if v.is_floating_point() else v for k, v in adapted.state.items()}
+    save_weights(out, half, description["config"], {"figures": figures})
+    print(
+        f"{out}: {adapted.before:.2f} dB before, {adapted.after:.2f} dB after, on the seconds kept aside; "
+        f"use it by --weights {out}"
+    )
