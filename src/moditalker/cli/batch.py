@@ -117,7 +117,7 @@ def _is_to_do(job: Job, out: Path, entry: Entry) -> bool:
 
 
 def _start(out: Path, preset: str, device: str) -> Callable[[Job], dict[str, Any]]:
-    loaded(preset, device).loading_seconds = 0.0  # once for a worker, so not part of what a video takes
+    loaded(preset, device, None).loading_seconds = 0.0  # once for a worker, so not part of what a video takes
     return partial(_make, out, (f"--preset={preset}", f"--device={device}"))
 
 
