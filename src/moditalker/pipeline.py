@@ -22,8 +22,10 @@ from moditalker.config import Config
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.face import Choice, FaceTracker
+from moditalker.features.head import BLINKS, Blinks, head_motion
 from moditalker.features.identity import FaceFrame, Follower
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
+from moditalker.features.still import Still
 from moditalker.landmarks import shut_mouth
 from moditalker.machine import check_device, half_the_threads
 from moditalker.media import SAMPLE_RATE, AudioReader, open_source, plan_frames
@@ -124,6 +126,8 @@ class MoDiTalker:
         choose: Choice = "largest",
         style: Style | None = None,
         motion: Track | None = None,
+        head: str | Path = "idle",
+        blink: float = BLINKS,
         progress: Progress | None = None,
         provenance: Provenance | None = DEFAULT,
     ) -> Video:
@@ -139,6 +143,7 @@ class MoDiTalker:
             choose: among several faces; see `FaceTracker.track`.
             style: mouth gain, expression strength, smoothing of the motion.
             motion: a track that takes the place of what the audio would become.
+            head, blink: how the head of a picture moves, and how often its eyes blink; see `face`.
             progress: called with a stage's name, frames done and frames expected.
             provenance: what the video says about itself; None: nothing, see docs/provenance.md.
 
@@ -150,7 +155,7 @@ class MoDiTalker:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
             speech = replace(self.speech(audio), clock=clock)
-            track = self.face(face, speech.seconds, extend, choose)
+            track = self.face(face, speech.seconds, extend, choose, head, blink, seed)
         said = motion or self.motion(speech, track, seed, steps)
         video = self.video(track, said.styled(style or Style()), seed, steps)
         return replace(video, audio=speech.path, clock=clock, progress=progress, provenance=provenance)
@@ -169,14 +174,25 @@ class MoDiTalker:
         seconds: Fraction | float,
         extend: str = "pingpong",
         choose: Choice = "largest",
+        head: str | Path = "idle",
+        blink: float = BLINKS,
+        seed: int = 0,
     ) -> FaceTrack:
         """Face video or picture -> frames with landmarks, for `seconds` of speech. Finds the anchor at once.
 
+        Args:
+            head: how the head of a picture moves: "idle", "still", a CSV file of poses (`read_poses`), or a
+                video whose head motion is copied. A video keeps its own.
+            blink: times a minute that the eyes of a picture blink, 0 to 60.
+            seed: of idle motion and blinks.
+
         Raises:
-            UserError: the file has no picture, or no face in any frame.
+            UserError: the file has no picture, or no face in any frame; a head motion that cannot be used.
         """
         source, length = open_source(face), Fraction(seconds)
-        still = source.info.kind == "picture"
+        still, blinks = source.info.kind == "picture", Blinks(blink, seed)
+        if not still and head not in ("idle", "still"):
+            raise UserError(f"{face}: a video keeps its own head motion; {head} can move a picture's head")
         follower = Follower(self.tracker, self.config.crop, source, choose)
         with half_the_threads():
             anchor = follower.find_anchor()
@@ -184,12 +200,17 @@ class MoDiTalker:
             where = "in the picture" if still else "in any of its frames"
             raise UserError(f"{face}: no face was found {where}; give one that shows a face from the front")
 
+        if not still:
+            return FaceTrack(
+                source, anchor, length, lambda: follower.follow(plan_frames(source, length, extend))
+            )
+        with half_the_threads():
+            picture = Still.found(self.tracker, source, choose)
+            motion = head_motion(head, seed, self.tracker, length)
+
         def frames() -> Iterator[FaceFrame]:
-            planned = plan_frames(source, length, extend)
-            if not still:
-                return follower.follow(planned)
-            found = next(follower.follow(source))
-            return (replace(found, frame=frame) for frame in planned)
+            planned = plan_frames(source, length)
+            return picture.frames(planned, self.config.crop, float(source.info.fps), motion, blinks)
 
         return FaceTrack(source, anchor, length, frames)
 

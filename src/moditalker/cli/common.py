@@ -97,6 +97,16 @@ Certificate = Annotated[
 ]
 Key = Annotated[Path | None, typer.Option(help="The certificate's private key, PEM.")]
 
+Head = Annotated[
+    str,
+    typer.Option(
+        metavar="idle|still|FILE",
+        help="How the head of a picture moves: gently, not at all, by the poses of a .csv (yaw,pitch,roll in "
+        "degrees, 25 rows a second), or as in another video.",
+    ),
+]
+Blink = Annotated[float, typer.Option(help="How often a picture blinks: times a minute, 0 to 60.")]
+
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moditalker.cli.common import (
+    Blink,
     Certificate,
     Choose,
     Consent,
@@ -16,6 +17,7 @@ from moditalker.cli.common import (
     Expression,
     Extend,
     Extended,
+    Head,
     Key,
     Lossless,
     MouthGain,
@@ -54,6 +56,8 @@ def generate(
     device: On = Device.cpu,
     extend: Extended = Extend.pingpong,
     choose: Choose = "largest",
+    head: Head = "idle",
+    blink: Blink = 15.0,
     mouth_gain: MouthGain = 1.0,
     expression: Expression = 1.0,
     smoothing: Smoothing = 0.0,
@@ -76,6 +80,8 @@ def generate(
         "steps": steps,
         "extend": extend.value,
         "choose": parse_choice(choose),
+        "head": head,
+        "blink": blink,
         "style": Style(mouth_gain, expression, smoothing),
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }

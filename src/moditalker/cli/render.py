@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from moditalker.cli.common import (
+    Blink,
     Certificate,
     Choose,
     Consent,
     Device,
     Extend,
     Extended,
+    Head,
     Key,
     Lossless,
     NoProvenance,
@@ -45,6 +47,8 @@ def render(
     device: On = Device.cpu,
     extend: Extended = Extend.pingpong,
     choose: Choose = "largest",
+    head: Head = "idle",
+    blink: Blink = 15.0,
     no_provenance: NoProvenance = False,
     consent: Consent = None,
     certificate: Certificate = None,
@@ -64,6 +68,8 @@ def render(
         "steps": steps or track.steps,
         "extend": extend.value,
         "choose": parse_choice(choose),
+        "head": head,
+        "blink": blink,
         "motion": track,
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
