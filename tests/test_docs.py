@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from standins import grid_clip, needs_grid
+from standins import ASTRONAUT, grid_clip, needs_grid
 
 from moditalker import MoDiTalker, __version__, config
+from moditalker.cli import main
 from moditalker.media import read_clip
 
 ROOT = Path(__file__).parents[1]
@@ -119,3 +120,24 @@ def test_versions_agree():
 def test_presets_named_in_the_readme_exist():
     for preset in config.PRESETS:
         assert f"`{preset}`" in README
+
+
+def test_the_commands_of_the_page_on_controls_run(tmp_path, monkeypatch, shipped, face_video, speech_wav):
+    text = (ROOT / "docs" / "controls.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```bash\n(.*?)```", text, flags=re.S)
+    (table,) = re.findall(r"```csv\n(.*?)```", text, flags=re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "poses.csv").write_text(table)
+    for name, target in (
+        ("person.png", ASTRONAUT),
+        ("person.mp4", face_video),
+        ("driver.mp4", face_video),
+        ("speech.wav", speech_wav),
+    ):
+        (tmp_path / name).symlink_to(target)
+    for line in block.splitlines():
+        with pytest.raises(SystemExit) as ended:
+            main([*shlex.split(line)[1:], "--preset", str(shipped)])
+        assert ended.value.code == 0
+        assert (tmp_path / "talking.mp4").stat().st_size > 1000
+        (tmp_path / "talking.mp4").unlink()
