@@ -8,6 +8,7 @@ that move along are known, not found again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -38,6 +39,7 @@ EDGE, LEAST_EDGE = 0.5, 0.15  # longer sides of the mesh: how far from the pictu
 CELLS = 40  # of the grid on which motion is computed, over the longer side of the mesh
 NEAR = 0.03  # longer sides of the mesh: over what depth is smoothed
 DEPTH = 1.3  # the mesh is this much flatter than heads are: nose to ears is 0.55 of its height, not 0.7
+BAND = 1 << 18  # pixels that are drawn at a time
 TURNS = 5  # rounds in which a pixel's origin is found
 
 
@@ -139,21 +141,25 @@ class Still:
         return found[0].numpy()[:, None], found[1].numpy()[:, None]
 
     def _drawn(self, image: Pixels, moved: Array) -> Pixels:
-        """The picture whose pixels come from so far away, (h, w, 2) at the nodes."""
-        fine = [1 + self.step * (n - 1) for n in moved.shape[:2]]
-        field = F.interpolate(
-            torch.from_numpy(moved).permute(2, 0, 1)[None], fine, mode="bilinear", align_corners=True
-        )
-        part = image[self.rows, self.columns]
-        height, width = part.shape[:2]
-        field = field[0, :, :height, :width].permute(1, 2, 0)
-        grid = field + torch.from_numpy(np.mgrid[:height, :width][::-1].copy().astype(np.float32)).permute(
-            1, 2, 0
-        )
-        grid = (grid + 0.5) * (2 / torch.tensor([width, height])) - 1
-        drawn = sample(part.astype(np.float32), grid).round().clip(0, 255)
+        """The picture whose pixels come from so far away, (h, w, 2) at the nodes; a band at a time."""
         result = image.copy()
-        result[self.rows, self.columns] = np.where(field.any(-1, keepdim=True).numpy(), drawn, part)
+        width = self.columns.stop - self.columns.start
+        far = math.ceil(float(np.abs(moved[..., 1]).max())) + 3  # bicubic looks two pixels around
+        count = max(1, BAND // (self.step * width))  # of a band's rows of cells
+        for node in range(0, len(moved) - 1, count):
+            part = torch.from_numpy(moved[node : node + count + 1]).permute(2, 0, 1)[None]
+            fine = [1 + self.step * (n - 1) for n in part.shape[2:]]
+            field = F.interpolate(part, fine, mode="bilinear", align_corners=True)[0, :, :, :width]
+            first = self.rows.start + node * self.step
+            height = min(field.shape[1], self.rows.stop - first)
+            field = field[:, :height].permute(1, 2, 0)
+            low, high = max(0, first - far), min(len(image), first + height + far)
+            source = image[low:high, self.columns]
+            y, x = torch.meshgrid(torch.arange(height) + (first - low), torch.arange(width), indexing="ij")
+            grid = (field + torch.stack([x, y], -1) + 0.5) * (2 / torch.tensor([width, len(source)])) - 1
+            drawn = sample(source.astype(np.float32), grid).round().clip(0, 255)
+            place = result[first : first + height, self.columns]
+            place[...] = np.where(field.any(-1, keepdim=True).numpy(), drawn, place)
         return result
 
     def frames(
