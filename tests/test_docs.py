@@ -46,7 +46,7 @@ def test_the_commands_of_the_readme_exist():
         for part in line.split("&&")
         if part.split()[:1] == ["moditalker"]
     ]
-    assert {command[1] for command in commands} == {"batch", "demo", "generate", "motion", "render"}
+    assert {command[1] for command in commands} == {"adapt", "batch", "demo", "generate", "motion", "render"}
     for command in commands:
         text = subprocess.run(
             [sys.executable, "-m", "moditalker", command[1], "--help"],
