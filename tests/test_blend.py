@@ -10,7 +10,9 @@ import torch
 
 from moditalker.config import CropConfig
 from moditalker.landmarks import inverse, transform, warp
-from moditalker.metrics.image import flicker, psnr, seam_ratio
+from moditalker.metrics.flicker import flicker
+from moditalker.metrics.psnr import psnr
+from moditalker.metrics.seam import seam_ratio
 from moditalker.video.blend import Blender
 
 CROP = CropConfig(size=128, region_top=56, pose_rows=72, eye_distance=42, eye_row=26)

@@ -1,4 +1,4 @@
-"""The measuring code, against closed forms and scikit-image."""
+"""The measuring code, against closed forms, scipy and scikit-image."""
 
 from __future__ import annotations
 
@@ -6,8 +6,21 @@ import math
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+from skimage import data, metrics
 
-from moditalker.metrics import image, lips
+from moditalker.metrics import lips
+from moditalker.metrics.background import background_difference
+from moditalker.metrics.cpbd import cpbd
+from moditalker.metrics.flicker import flicker
+from moditalker.metrics.head_motion import rotation_error
+from moditalker.metrics.leakage import partial_correlation
+from moditalker.metrics.lmd import landmark_distance
+from moditalker.metrics.psnr import psnr
+from moditalker.metrics.seam import seam_ratio
+from moditalker.metrics.silence import stillness
+from moditalker.metrics.ssim import ssim
 
 
 def _speech(seed: int, frames: int = 300) -> np.ndarray:
@@ -39,13 +52,13 @@ def test_partial_correlation_sees_leakage_and_only_leakage() -> None:
     audio, face = _speech(3, 4000), _speech(4, 4000)
     face = face + 0.5 * audio  # two sentences share a rhythm
     clean = audio + 0.3 * _speech(5, 4000)
-    assert abs(lips.partial_correlation(clean, face, audio)) < 0.1 < lips.correlation(clean, face)
-    assert lips.partial_correlation(clean + 0.5 * face, face, audio) > 0.5
+    assert abs(partial_correlation(clean, face, audio)) < 0.1 < lips.correlation(clean, face)
+    assert partial_correlation(clean + 0.5 * face, face, audio) > 0.5
     # the closed form for one given variable
     ab, az, bz = (np.corrcoef(x, y)[0, 1] for x, y in [(clean, face), (clean, audio), (face, audio)])
     expected = (ab - az * bz) / math.sqrt((1 - az**2) * (1 - bz**2))
-    assert lips.partial_correlation(clean, face, audio) == pytest.approx(expected)
-    assert lips.partial_correlation(2 * audio + 1, face, audio) == 0.0
+    assert partial_correlation(clean, face, audio) == pytest.approx(expected)
+    assert partial_correlation(2 * audio + 1, face, audio) == 0.0
 
 
 def test_amplitude_and_stillness() -> None:
@@ -53,15 +66,15 @@ def test_amplitude_and_stillness() -> None:
     assert lips.amplitude_ratio(0.4 * track + 3, track) == pytest.approx(0.4)
     low, high = np.percentile(track, [5, 95])
     silent = np.linspace(0, 0.1 * (high - low), 75)
-    assert lips.stillness(silent, track) == pytest.approx(0.1)
-    assert lips.stillness(np.zeros(75), track) == 0
+    assert stillness(silent, track) == pytest.approx(0.1)
+    assert stillness(np.zeros(75), track) == 0
 
 
 def test_landmark_distance_is_the_mean_over_points() -> None:
     points = np.random.default_rng(0).random((5, 20, 2))
-    assert lips.landmark_distance(points + np.array([3, 4]), points) == pytest.approx(5)
+    assert landmark_distance(points + np.array([3, 4]), points) == pytest.approx(5)
     with pytest.raises(ValueError, match="one shape"):
-        lips.landmark_distance(points, points[:4])
+        landmark_distance(points, points[:4])
 
 
 def test_psnr_counts_only_the_mask() -> None:
@@ -70,26 +83,25 @@ def test_psnr_counts_only_the_mask() -> None:
     b[:, :4] += 10
     mask = np.zeros((8, 8))
     mask[:4] = 0.7
-    assert image.psnr(b, a, mask) == pytest.approx(20 * math.log10(25.5))
-    assert image.psnr(b, a) == pytest.approx(20 * math.log10(25.5) + 10 * math.log10(2))
-    assert image.psnr(b, a, 1 - mask) == math.inf
-    assert math.isnan(image.psnr(b, a, np.zeros((8, 8))))
+    assert psnr(b, a, mask) == pytest.approx(20 * math.log10(25.5))
+    assert psnr(b, a) == pytest.approx(20 * math.log10(25.5) + 10 * math.log10(2))
+    assert psnr(b, a, 1 - mask) == math.inf
+    assert math.isnan(psnr(b, a, np.zeros((8, 8))))
 
 
 def test_psnr_and_ssim_agree_with_scikit_image() -> None:
-    reference = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
     rng = np.random.default_rng(1)
     a = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
     b = np.clip(a + rng.normal(0, 12, a.shape), 0, 255).astype(np.uint8)
-    assert image.psnr(a, b) == pytest.approx(reference.peak_signal_noise_ratio(a, b, data_range=255))
+    assert psnr(a, b) == pytest.approx(metrics.peak_signal_noise_ratio(a, b, data_range=255))
     inner = np.zeros((40, 50), bool)
     inner[5:-5, 5:-5] = True  # scikit-image leaves the window's radius out
-    expected = reference.structural_similarity(
+    expected = metrics.structural_similarity(
         a, b, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
     )
-    assert image.ssim(a, b, inner) == pytest.approx(expected, abs=1e-6)
-    assert image.ssim(a, a) == pytest.approx(1)
-    assert image.ssim(np.stack([a, a]), np.stack([b, b]), inner) == pytest.approx(expected, abs=1e-6)
+    assert ssim(a, b, inner) == pytest.approx(expected, abs=1e-6)
+    assert ssim(a, a) == pytest.approx(1)
+    assert ssim(np.stack([a, a]), np.stack([b, b]), inner) == pytest.approx(expected, abs=1e-6)
 
 
 def test_seam_ratio_sees_a_step_and_not_a_ramp() -> None:
@@ -97,58 +109,72 @@ def test_seam_ratio_sees_a_step_and_not_a_ramp() -> None:
     source = rng.normal(120, 2, (64, 64, 3))
     hard = np.zeros((64, 64))
     hard[16:48, 16:48] = 1
-    assert image.seam_ratio(source, source, hard) == pytest.approx(1)
-    assert image.seam_ratio(source + 15 * hard[..., None], source, hard) > 3
+    assert seam_ratio(source, source, hard) == pytest.approx(1)
+    assert seam_ratio(source + 15 * hard[..., None], source, hard) > 3
     distance = np.hypot(*np.mgrid[-32:32, -32:32])
     soft = np.clip((28 - distance) / 20, 0, 1)
-    assert image.seam_ratio(source + 15 * soft[..., None], source, soft) < 1.3
+    assert seam_ratio(source + 15 * soft[..., None], source, soft) < 1.3
 
 
 def test_flicker_ignores_steady_change() -> None:
     steady = np.broadcast_to(np.arange(10.0)[:, None, None, None] * 5, (10, 4, 4, 3))
-    assert image.flicker(steady) == pytest.approx(0)
+    assert flicker(steady) == pytest.approx(0)
     quiver = np.zeros((10, 4, 4, 3))
     quiver[::2] = 2
-    assert image.flicker(quiver) == pytest.approx(4)
+    assert flicker(quiver) == pytest.approx(4)
     with pytest.raises(ValueError, match="at least 3 frames"):
-        image.flicker(quiver[:2])
+        flicker(quiver[:2])
 
 
-def test_compare_and_leakage_on_a_moving_mouth() -> None:
-    """A drawn face whose mouth follows one track or another; landmarks are given, nothing is detected."""
-    from moditalker.evaluate import Observed, compare, leakage, summary
-    from moditalker.landmarks import lip_opening
+def test_background_is_what_lies_outside_the_soft_mask() -> None:
+    source = np.random.default_rng(3).integers(0, 200, (4, 20, 30, 3)).astype(np.uint8)
+    mask = np.zeros((4, 20, 30))
+    mask[:, 5:10, 5:10], mask[:, 10:12, 5:10] = 1, 0.3  # the second is the border, which may change
+    changed = source.copy()
+    changed[:, 5:12, 5:10] += 40
+    assert background_difference(changed, source, mask) == 0
+    assert background_difference(source + np.uint8(3), source, mask) == pytest.approx(3)
+    assert math.isnan(background_difference(source, source, np.ones((4, 20, 30))))
 
-    def clip(track: np.ndarray) -> Observed:
-        landmarks = np.zeros((len(track), 68, 3), np.float32)
-        angle = np.linspace(np.pi, 0, 17)
-        landmarks[:, :17, 0], landmarks[:, :17, 1] = 60 + 40 * np.cos(angle), 50 + 50 * np.sin(angle)
-        landmarks[:, 27:36, 0], landmarks[:, 27:36, 1] = 60, np.linspace(42, 65, 9)
-        landmarks[:, 36:42, :2], landmarks[:, 42:48, :2] = (42, 40), (78, 40)
-        landmarks[:, 36, 0] -= 6
-        landmarks[:, 45, 0] += 6
-        for start, count in ((48, 12), (60, 8)):
-            turn = np.linspace(np.pi, 3 * np.pi, count, endpoint=False)
-            landmarks[:, start : start + count, 0] = 60 + 12 * np.cos(turn)
-            landmarks[:, start : start + count, 1] = 77 + np.sin(turn) * (2 + track[:, None])
-        frames = np.full((len(track), 120, 120, 3), 150, np.uint8)
-        frames += np.random.default_rng(0).integers(0, 4, (120, 120, 3)).astype(np.uint8)
-        y, x = np.mgrid[:120, :120]
-        for frame, size in zip(frames, track, strict=True):
-            frame[((x - 60) / 12) ** 2 + ((y - 77) / (2 + size)) ** 2 < 1] = (60, 20, 20)
-        return Observed(frames, 25.0, landmarks)
 
-    face, audio = (clip(2 + np.clip(2 * _speech(seed, 24), -2, 4)) for seed in (7, 8))
-    same = compare(face, face)
-    assert same["lip_correlation"] == pytest.approx(1)
-    assert same["lip_lag"] == same["mouth_distance"] == 0
-    assert same["psnr"] == math.inf
-    assert same["seam"] == same["flicker"] == same["ssim"] == pytest.approx(1)
-    assert 10 < same["first_psnr"] < 40
-    other = compare(face, audio)
-    assert other["lip_correlation"] < 0.6
-    assert other["psnr"] < 40
-    assert leakage(audio, face, audio)["audio_correlation"] == pytest.approx(1)
-    assert leakage(face, face, audio)["leak"] == pytest.approx(1)
-    assert summary([same, other])["frames"] == 24
-    assert np.ptp(lip_opening(face.landmarks)) > 0.05
+@pytest.mark.parametrize("degrees", [0, 1e-4, 0.5, 30, 179])
+def test_rotation_error_is_scipys_angle(degrees: float) -> None:
+    rng = np.random.default_rng(4)
+    start = Rotation.random(6, random_state=rng)
+    axes = rng.standard_normal((6, 3))
+    turn = Rotation.from_rotvec(np.radians(degrees) * axes / np.linalg.norm(axes, axis=1, keepdims=True))
+    a, b = start.as_matrix(), (turn * start).as_matrix()
+    assert rotation_error(a, b) == pytest.approx(np.degrees(turn.magnitude()).mean(), rel=1e-6, abs=1e-9)
+    a[2] = np.nan
+    assert rotation_error(a, b) == pytest.approx(degrees, rel=1e-6, abs=1e-9)
+    assert math.isnan(rotation_error(a[2:3], b[2:3]))
+    with pytest.raises(ValueError, match="rotations"):
+        rotation_error(a, b[:3])
+
+
+@pytest.mark.parametrize("picture", ["astronaut", "chelsea", "coffee"])
+def test_cpbd_falls_with_blur_from_sharp_to_nothing(picture: str) -> None:
+    image = getattr(data, picture)().astype(float)
+    scores = [cpbd(gaussian_filter(image, (sigma, sigma, 0))) for sigma in (0, 0.5, 1, 2, 4)]
+    assert scores[0] > 0.25
+    assert (np.diff(scores) <= 0).all()
+    assert scores[0] > scores[1] > scores[2] > scores[3]
+    assert scores[-1] < 0.02  # "all blurred" [Narvekar & Karam 2011, Fig. 6]
+    assert cpbd(np.stack([image, gaussian_filter(image, (4, 4, 0))])) == pytest.approx(
+        (scores[0] + scores[-1]) / 2
+    )
+
+
+def test_cpbd_measures_the_width_of_planted_edges() -> None:
+    """Ramps of known width: up to 5 pixels at low contrast, and 3 at high, blur is not seen (0.63)."""
+
+    def ramps(width: int, low: float, high: float) -> np.ndarray:
+        row = np.interp(np.arange(64), [16, 16 + width, 40, 40 + width], [low, high, high, low])
+        return np.repeat(np.tile(row, (64, 1))[..., None], 3, axis=2)
+
+    for width in range(1, 9):
+        assert cpbd(ramps(width, 100, 130)) == (width <= 5)
+        assert cpbd(ramps(width, 20, 220)) == (width <= 3)
+    assert math.isnan(cpbd(np.full((64, 64, 3), 7.0)))
+    with pytest.raises(ValueError, match="64x64"):
+        cpbd(np.zeros((63, 64, 3)))

@@ -13,6 +13,7 @@ from moditalker.cli import (  # noqa: F401  (their commands)
     bench,
     configuration,
     doctor,
+    evaluate,
     generate,
     motion,
     render,

@@ -109,12 +109,12 @@ Blink = Annotated[float, typer.Option(help="How often a picture blinks: times a 
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on standard error; calling what this yields moves it: stage, frames done, frames in all."""
+def progress_bar(unit: str = "frames") -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error; calling what this yields moves it: stage, so many done, so many in all."""
     columns = (
         TextColumn("{task.description:<18}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} frames"),
+        TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

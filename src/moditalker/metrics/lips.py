@@ -1,4 +1,4 @@
-"""How well lips follow: numbers from tracks of lip opening (S,) and of landmarks (S, N, 2 or 3).
+"""How well lips follow: numbers from tracks of lip opening (S,).
 
 Frames where any of the tracks is not finite (no face was found) are left out. A track that does not move
 follows nothing: its correlation is 0, not undefined.
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 Track = NDArray[np.float64]
 
 
-def _together(*tracks: ArrayLike) -> list[Track]:
+def together(*tracks: ArrayLike) -> list[Track]:
     """The tracks as float64, without the frames where any of them is missing."""
     arrays = [np.asarray(track, dtype=np.float64) for track in tracks]
     if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
@@ -22,8 +22,8 @@ def _together(*tracks: ArrayLike) -> list[Track]:
 
 
 def correlation(a: ArrayLike, b: ArrayLike) -> float:
-    """Pearson correlation of two tracks (S,), in [-1, 1]."""
-    x, y = _together(a, b)
+    """Pearson correlation of two tracks (S,), in [-1, 1]; fewer than 3 frames: 0. Raises ValueError."""
+    x, y = together(a, b)
     if len(x) < 3:
         return 0.0
     x, y = x - x.mean(), y - y.mean()
@@ -34,7 +34,8 @@ def correlation(a: ArrayLike, b: ArrayLike) -> float:
 def best_lag(generated: ArrayLike, reference: ArrayLike, most: int = 5) -> tuple[int, float]:
     """The shift within +-`most` frames at which the tracks correlate best, and that correlation.
 
-    Positive: the generated lips come late by that many frames. The lag closest to 0 wins a tie.
+    Positive: the generated lips come late by that many frames. The lag closest to 0 wins a tie. [ours: the
+    cross-correlation's peak, each lag normalised over the frames that overlap] Raises ValueError.
     """
     a, b = np.asarray(generated, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if a.shape != b.shape:
@@ -48,54 +49,14 @@ def best_lag(generated: ArrayLike, reference: ArrayLike, most: int = 5) -> tuple
     return lag, scores[lag]
 
 
-def partial_correlation(a: ArrayLike, b: ArrayLike, given: ArrayLike) -> float:
-    """Correlation of what is left of `a` and `b` once `given` has explained what it can (linear regression).
-
-    Leakage: a = output driven by other audio, b = the face clip's own opening, given = the audio clip's
-    opening. What remains came from the face clip's mouth.
-    """
-    x, y, z = _together(a, b, given)
-    if len(x) < 4:
-        return 0.0
-    basis = np.stack([np.ones_like(z), z], axis=1)
-    residuals = []
-    for track in (x, y):
-        residual = track - basis @ np.linalg.lstsq(basis, track, rcond=None)[0]
-        # what is rounding error compared with the track is nothing, not something to correlate
-        residuals.append(
-            residual if residual.std() > 1e-9 * max(track.std(), 1e-9) else np.zeros_like(residual)
-        )
-    return correlation(*residuals)
-
-
 def amplitude_ratio(generated: ArrayLike, reference: ArrayLike) -> float:
-    """Range of motion (5th to 95th percentile) of one track over the other; inf or nan where it is still."""
-    x, y = _together(generated, reference)
+    """Range of motion (5th to 95th percentile) of one track over the other, >= 0. [ours]
+
+    1: as large; nan where both are still, inf where only the reference is.
+    """
+    x, y = together(generated, reference)
     if not len(x):
         return float("nan")
     low, high = np.percentile([x, y], [5, 95], axis=1)
     moved, meant = high - low
     return float(moved / meant) if meant > 0 else float("inf" if moved > 0 else "nan")
-
-
-def stillness(opening: ArrayLike, speaking: ArrayLike) -> float:
-    """How far a mouth strays in silence: range of `opening` over the 5th-95th percentile of `speaking`."""
-    silent, spoken = _together(opening)[0], _together(speaking)[0]
-    if not len(silent) or not len(spoken):
-        return float("nan")
-    low, high = np.percentile(spoken, [5, 95])
-    return float(np.ptp(silent) / (high - low)) if high > low else float("nan")
-
-
-def landmark_distance(generated: ArrayLike, reference: ArrayLike) -> float:
-    """Mean distance of corresponding points (S, N, 2 or 3), in their unit (the LMD of the paper's tables).
-
-    Give mouth points only, with each frame's mean taken away first if position should not count.
-    """
-    a, b = np.asarray(generated, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    if a.shape != b.shape or a.ndim != 3:
-        raise ValueError(
-            f"landmarks must be two arrays (S, N, 2 or 3) of one shape, not {a.shape} and {b.shape}"
-        )
-    distance = np.linalg.norm(a - b, axis=-1)
-    return float(np.nanmean(distance)) if np.isfinite(distance).any() else float("nan")

@@ -14,7 +14,8 @@ from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.speech import SAMPLE_RATE, SpeechEncoder
 from moditalker.landmarks import INNER_LOWER, INNER_UPPER, JAW, MIRROR, MOUTH, draw, lip_opening, mouth_width
-from moditalker.metrics.lips import amplitude_ratio, correlation, stillness
+from moditalker.metrics.lips import amplitude_ratio, correlation
+from moditalker.metrics.silence import stillness
 from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, FirstEstimate, to_x0
 from moditalker.motion.sample import sample_motion
 from moditalker.training.recordings import MotionClip, Recording, faces, rest_mouth

@@ -1,0 +1,1 @@
+"""Videos in, the paper's tables out: pairs -> observe -> measures -> run -> report."""

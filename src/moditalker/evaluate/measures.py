@@ -1,0 +1,308 @@
+"""Every figure of the report: its name, its unit, which way is better, what it needs, how it is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moditalker.errors import UserError
+from moditalker.evaluate.observe import Case, Observed
+from moditalker.evaluate.sets import SETS
+from moditalker.landmarks import MOUTH
+from moditalker.metrics import lips
+from moditalker.metrics.background import background_difference
+from moditalker.metrics.cpbd import cpbd
+from moditalker.metrics.drift import drift_per_minute
+from moditalker.metrics.flicker import flicker
+from moditalker.metrics.head_motion import rotation_error
+from moditalker.metrics.leakage import partial_correlation
+from moditalker.metrics.lmd import landmark_distance
+from moditalker.metrics.lpips import lpips
+from moditalker.metrics.psnr import psnr
+from moditalker.metrics.seam import seam_ratio
+from moditalker.metrics.silence import stillness
+from moditalker.metrics.ssim import ssim
+
+SPARSE = 5  # every so many frames where all of them would say the same, slowly
+MOST_LAG = 12  # frames either way
+LEAST_SILENCE = 0.3  # s of silence that stability is measured on
+
+HIGHER, LOWER, ONE, ZERO = "higher", "lower", "near 1", "near 0"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the report.
+
+    title, unit: as shown; better: higher, lower, near 1 or near 0; needs: of a pair, "reference" (the real
+    video that it should equal), "face" (the clip whose face it is, as a video), "identity" (the same, or a
+    picture) and "speech" (the real video of the speech); about: one line; weights: of `weights.GIVEN`.
+    """
+
+    title: str
+    unit: str
+    better: str
+    needs: tuple[str, ...]
+    about: str
+    function: Callable[[Case], float]
+    weights: str = ""
+
+    def badness(self, value: float) -> float:
+        """How bad a value is: larger is worse."""
+        if math.isnan(value):
+            return -math.inf
+        if self.better in (HIGHER, LOWER):
+            return -value if self.better == HIGHER else value
+        return abs(value) if self.better == ZERO else abs(math.log(max(value, 1e-6)))
+
+
+def _reference(case: Case) -> Observed:
+    assert case.reference is not None
+    return case.reference
+
+
+def _face(case: Case) -> Observed:
+    assert case.face is not None
+    return case.face
+
+
+def _speech(case: Case) -> Observed:
+    assert case.speech is not None
+    return case.speech
+
+
+def _lpips_region(case: Case) -> float:
+    at = np.flatnonzero(case.usable)
+    return lpips(case.region(case.generated, at), case.region(_reference(case), at))
+
+
+def _mouth_distance(case: Case, unit: NDArray[np.floating] | float) -> float:
+    made, real = (one.landmarks[:, MOUTH, :2] / unit for one in (case.generated, _reference(case)))
+    return landmark_distance(made, real)
+
+
+def _face_distance(case: Case, unit: NDArray[np.floating] | float) -> float:
+    made, real = (one.landmarks[..., :2] / unit for one in (case.generated, _reference(case)))
+    return landmark_distance(made, real)
+
+
+def _silence(case: Case) -> float:
+    if not len(case.generated.sound):
+        raise UserError("the generated video has no sound")
+    if case.silent.sum() < LEAST_SILENCE * case.generated.fps:
+        raise UserError(f"less than {LEAST_SILENCE:g} s of silence")
+    spoken = next(one for one in (case.speech, case.face) if one is not None and not one.picture)
+    return stillness(case.generated.opening[case.silent], spoken.opening)
+
+
+def _drift(case: Case) -> float:
+    """The region's mean colour against the face clip's: what is the same in both does not count."""
+    made, face, colours = case.generated.frames, _face(case).frames, np.full((len(case.mask), 3), np.nan)
+    for t, mask in enumerate(case.mask):
+        if (inside := mask > 0.5).any():
+            colours[t] = made[t][inside].mean(0) - face[t][inside].mean(0)
+    return drift_per_minute(colours, case.generated.fps)
+
+
+def _leakage(case: Case) -> float:
+    if case.speech is case.face:
+        raise UserError("the speech is the face clip's own")
+    return partial_correlation(case.generated.opening, _face(case).opening, _speech(case).opening)
+
+
+def _sharpness(one: Observed) -> float:
+    return cpbd(one.close_up(SPARSE))
+
+
+PAIR, FACE, SPEECH = ("reference",), ("face",), ("speech",)
+
+MEASURES: dict[str, Measure] = {
+    "lip_correlation": Measure(
+        *("lip correlation", "", HIGHER, SPEECH, "Pearson correlation of lip opening with the real video's"),
+        lambda c: lips.correlation(c.generated.opening, _speech(c).opening),
+    ),
+    "lip_lag": Measure(
+        *(
+            "lip lag",
+            "frames",
+            ZERO,
+            SPEECH,
+            "shift at which lip opening correlates best; positive: lips late",
+        ),
+        lambda c: lips.best_lag(c.generated.opening, _speech(c).opening, MOST_LAG)[0],
+    ),
+    "lip_correlation_at_lag": Measure(
+        *("lip correlation at lag", "", HIGHER, SPEECH, "the correlation at that shift"),
+        lambda c: lips.best_lag(c.generated.opening, _speech(c).opening, MOST_LAG)[1],
+    ),
+    "lip_amplitude": Measure(
+        *("lip amplitude", "ratio", ONE, SPEECH, "range of lip opening over the real video's"),
+        lambda c: lips.amplitude_ratio(c.generated.opening, _speech(c).opening),
+    ),
+    "leakage": Measure(
+        *(
+            "leakage",
+            "",
+            ZERO,
+            ("face", "speech"),
+            "partial correlation with the face clip's lips, given the speech's",
+        ),
+        _leakage,
+    ),
+    "silence": Measure(
+        *("silence", "ratio", LOWER, (), "range of lip opening in silence over that of speech"),
+        _silence,
+    ),
+    "lmd_mouth_px": Measure(
+        *("LMD mouth", "px", LOWER, PAIR, "distance of the 20 mouth points, in the video's pixels"),
+        lambda c: _mouth_distance(c, 1.0),
+    ),
+    "lmd_mouth": Measure(
+        *("LMD mouth", "eye distances", LOWER, PAIR, "the same over the distance of the eye centres"),
+        lambda c: _mouth_distance(c, c.unit),
+    ),
+    "lmd_face_px": Measure(
+        *("LMD face", "px", LOWER, PAIR, "distance of all 68 points, in the video's pixels"),
+        lambda c: _face_distance(c, 1.0),
+    ),
+    "lmd_face": Measure(
+        *("LMD face", "eye distances", LOWER, PAIR, "the same over the distance of the eye centres"),
+        lambda c: _face_distance(c, c.unit),
+    ),
+    "psnr": Measure(
+        *("PSNR", "dB", HIGHER, PAIR, "over the generated region"),
+        lambda c: psnr(c.generated.frames, _reference(c).frames, c.mask),
+    ),
+    "psnr_first_mouth": Measure(
+        *("PSNR, first mouth", "dB", HIGHER, PAIR, "baseline: the first frame's mouth pasted on every frame"),
+        lambda c: psnr(c.first_mouth(), _reference(c).frames, c.mask),
+    ),
+    "ssim": Measure(
+        *("SSIM", "", HIGHER, PAIR, "over the generated region"),
+        lambda c: ssim(c.generated.frames, _reference(c).frames, c.mask),
+    ),
+    "lpips": Measure(
+        *("LPIPS", "", LOWER, PAIR, "AlexNet, over the aligned lower face, 128x72"),
+        _lpips_region,
+        "lpips-alex",
+    ),
+    "psnr_frame": Measure(
+        *("PSNR, frame", "dB", HIGHER, PAIR, "over the whole frame"),
+        lambda c: psnr(c.generated.frames, _reference(c).frames),
+    ),
+    "ssim_frame": Measure(
+        *("SSIM, frame", "", HIGHER, PAIR, f"over the whole frame, every {SPARSE}th"),
+        lambda c: ssim(c.generated.frames[::SPARSE], _reference(c).frames[::SPARSE]),
+    ),
+    "lpips_frame": Measure(
+        *("LPIPS, frame", "", LOWER, PAIR, f"AlexNet, over the whole frame, every {SPARSE}th"),
+        lambda c: lpips(c.generated.frames[::SPARSE], _reference(c).frames[::SPARSE], batch=4),
+        "lpips-alex",
+    ),
+    "cpbd": Measure(
+        *("CPBD", "", HIGHER, (), f"sharpness around the face, every {SPARSE}th frame"),
+        lambda c: _sharpness(c.generated),
+    ),
+    "cpbd_ratio": Measure(
+        *("CPBD ratio", "ratio", ONE, FACE, "the same over the face clip's"),
+        lambda c: _sharpness(c.generated) / max(_sharpness(_face(c)), 1e-6),
+    ),
+    "seam": Measure(
+        *("seam", "ratio", LOWER, FACE, "edges along the region's border over the face clip's there"),
+        lambda c: seam_ratio(c.generated.frames, _face(c).frames, c.mask),
+    ),
+    "flicker": Measure(
+        *("flicker", "ratio", LOWER, FACE, "quivering of the region over the face clip's there"),
+        lambda c: flicker(c.generated.frames, c.mask) / max(flicker(_face(c).frames, c.mask), 1e-6),
+    ),
+    "background": Measure(
+        *("background", "grey levels", LOWER, FACE, "mean difference from the face clip outside the region"),
+        lambda c: background_difference(c.generated.frames, _face(c).frames, c.mask),
+    ),
+    "drift": Measure(
+        *(
+            "drift",
+            "grey levels a minute",
+            LOWER,
+            FACE,
+            "slope of the region's colour against the face clip's",
+        ),
+        _drift,
+    ),
+    "head_motion": Measure(
+        *("head motion", "degrees", LOWER, FACE, "mean angle between the head and the face clip's"),
+        lambda c: rotation_error(c.generated.rotations, _face(c).rotations),
+    ),
+}
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "lips": tuple(key for key in MEASURES if key.startswith("lip_") or key in ("leakage", "silence")),
+    "picture": ("psnr", "psnr_first_mouth", "ssim", "lpips", "psnr_frame", "ssim_frame", "lpips_frame"),
+    "landmarks": ("lmd_mouth_px", "lmd_mouth", "lmd_face_px", "lmd_face"),
+    "seen": ("cpbd", "cpbd_ratio", "seam", "flicker", "background", "drift", "head_motion"),
+}
+
+NEEDS = {
+    "reference": "the pair has no reference",
+    "face": "the pair has no face clip",
+    "identity": "the pair has no face",
+    "speech": "the pair has no video of the speech",
+}
+
+
+def choose(wanted: str, known: Collection[str] = (*MEASURES, *SETS)) -> list[str]:
+    """Names out of a list with commas; a group's name stands for all of it, "all" for everything."""
+    chosen: list[str] = []
+    for name in filter(None, (part.strip() for part in wanted.split(","))):
+        if name == "all":
+            chosen += known
+        elif name in known:
+            chosen.append(name)
+        elif name in GROUPS:
+            chosen += GROUPS[name]
+        else:
+            raise UserError(
+                f"--metrics {name}: not known; there are {', '.join(known)}, the groups {', '.join(GROUPS)}, "
+                "and all"
+            )
+    if not chosen:
+        raise UserError("--metrics: name at least one metric, or all")
+    return list(dict.fromkeys(chosen))
+
+
+def lacking(case: Case, measure: Measure) -> str:
+    """What the pair lacks for a measure; "" if nothing."""
+    for need in measure.needs:
+        one = getattr(case, "face" if need == "identity" else need)
+        if one is None:
+            return NEEDS[need]
+        if need != "identity" and one.picture:
+            return "the face is a picture"
+        if need == "face" and not case.usable.any():
+            return "no frame shows a face in both videos"
+    return ""
+
+
+def measure(case: Case, names: list[str]) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The figures of a pair, and for each that is None the reason why."""
+    values: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    for name in names:
+        values[name] = None
+        if reason := lacking(case, MEASURES[name]):
+            reasons[name] = reason
+            continue
+        try:
+            value = float(MEASURES[name].function(case))
+        except (UserError, ValueError) as error:
+            reasons[name] = str(error)
+            continue
+        if math.isnan(value):
+            reasons[name] = "nothing to measure it on"
+        else:
+            values[name] = value
+    return values, reasons

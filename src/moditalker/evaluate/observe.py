@@ -1,0 +1,223 @@
+"""A pair of videos as arrays: decoded, put through one codec, their faces tracked and aligned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moditalker.config import CropConfig
+from moditalker.errors import UserError
+from moditalker.evaluate.pairs import Pair
+from moditalker.features.face import FaceTracker
+from moditalker.features.face_model import WEIGHTS, default_model
+from moditalker.landmarks import align, eye_distance, lip_opening, procrustes, transform, warp
+from moditalker.media import open_source, probe, read_clip, through_codec
+from moditalker.motion.silence import silence
+from moditalker.video.blend import Blender
+
+Floats = NDArray[np.floating]
+
+# Every model is measured in the same region, whatever its own crop: that of a crop with these measures.
+MEASURED = CropConfig(size=128, region_top=56, pose_rows=72, eye_distance=42.0, eye_row=26.0)
+FACE = CropConfig(size=256, region_top=112, pose_rows=144, eye_distance=84.0, eye_row=92.0)  # the whole face
+
+MAX_BYTES = 1 << 30  # of a video's frames in memory
+SLACK = 0.2  # s: videos whose lengths differ by more do not belong together
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A video, or a picture (one frame), and the face in it.
+
+    frames: (S, H, W, 3) uint8; landmarks: (S, 68, 3) pixels, NaN without a face; sound: (N,) float32 at 16
+    kHz, empty without any.
+    """
+
+    frames: NDArray[np.uint8]
+    fps: float
+    landmarks: Floats
+    sound: NDArray[np.float32]
+    picture: bool = False
+
+    @cached_property
+    def opening(self) -> Floats:
+        """Lip opening over eye distance, (S,)."""
+        return lip_opening(self.landmarks)
+
+    @cached_property
+    def matrices(self) -> Floats:
+        """Frame -> `MEASURED` crop, (S, 2, 3)."""
+        return align(self.landmarks, MEASURED, self.fps)
+
+    @cached_property
+    def seen(self) -> NDArray[np.bool_]:
+        """(S,) whether a face was found and aligned."""
+        known = np.isfinite(self.landmarks).all((1, 2)) & np.isfinite(self.matrices).all((1, 2))
+        return np.asarray(known)
+
+    @cached_property
+    def rotations(self) -> Floats:
+        """The head's, (S, 3, 3), NaN without a face."""
+        rotations = np.full((len(self.landmarks), 3, 3), np.nan)
+        if self.seen.any():
+            pose = procrustes(self.landmarks[self.seen], default_model().mean, WEIGHTS)
+            rotations[self.seen] = pose.rotation
+        return rotations
+
+    def close_up(self, step: int = 1) -> NDArray[np.uint8]:
+        """The face's surroundings (n, h, w, 3), twice as wide as its landmarks, of every so many frames."""
+        points = self.landmarks[self.seen, :, :2]
+        low, high = points.min(1).mean(0), points.max(1).mean(0)
+        middle, side = (low + high) / 2, np.maximum(2 * (high - low), 128)
+        start = np.clip(middle - side / 2, 0, None).astype(int)
+        end = (middle + side / 2).astype(int)
+        return self.frames[::step, start[1] : end[1], start[0] : end[0]]
+
+    def faces(self, step: int = 1) -> NDArray[np.uint8]:
+        """Aligned pictures of the whole face (n, 256, 256, 3), of every so many frames."""
+        at = np.flatnonzero(self.seen)[::step]
+        matrices = align(self.landmarks, FACE, self.fps)[at]
+        return np.asarray(warp(self.frames[at], matrices, FACE.size), np.uint8)
+
+
+def observe(
+    path: Path, tracker: FaceTracker, seconds: float = 30.0, recode: bool = True, picture: bool = False
+) -> Observed:
+    """Read a video (or, if allowed, a picture), put it through the codec, track the largest face in it.
+
+    seconds: no more of it is read. Raises UserError where it cannot be read, is too large or shows no face.
+    """
+    info = probe(path)
+    still = info.kind == "picture"
+    if still and not picture:
+        raise UserError(f"{path}: a picture; a video is needed here")
+    count = 1 if still else float(info.fps) * min(seconds, float(info.seconds or seconds))
+    size = 3 * info.width * info.height * count
+    if size > MAX_BYTES:
+        raise UserError(
+            f"{path}: {info.width}x{info.height} for {seconds:g} s takes {size / 2**30:.1f} GiB, more than "
+            f"{MAX_BYTES / 2**30:g}; measure fewer seconds (--seconds)"
+        )
+    if still:
+        frames, fps, sound = next(iter(open_source(path))).image[None], Fraction(25), np.zeros(0, np.float32)
+    else:
+        clip = read_clip(path, seconds)
+        frames, fps, sound = clip.frames, clip.fps, clip.audio
+    if recode:
+        frames = through_codec(frames, fps)
+    faces = tracker.track(iter(frames), float(fps))
+    landmarks = [np.full((68, 3), np.nan, np.float32) if face is None else face.landmarks for face in faces]
+    observed = Observed(frames, float(fps), np.stack(landmarks), sound, still)
+    if not observed.seen.any():
+        raise UserError(f"{path}: no face in {len(frames)} frames; a video of a speaking face is needed")
+    return observed
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair as arrays of equal length; `reference` and `speech` are None where the pair has none.
+
+    face: the clip whose face it is. missing: frames that the generated video lacks (negative: has too many).
+    """
+
+    generated: Observed
+    reference: Observed | None
+    face: Observed | None
+    speech: Observed | None
+    missing: int = 0
+
+    @cached_property
+    def usable(self) -> NDArray[np.bool_]:
+        """(S,) frames that show a face in the generated video and in the face clip."""
+        assert self.face is not None
+        return self.generated.seen & self.face.seen
+
+    @cached_property
+    def mask(self) -> NDArray[np.float32]:
+        """(S, H, W) in [0, 1]: what paste-back would replace; 0 on frames without a face in both."""
+        assert self.face is not None
+        count, height, width = self.face.frames.shape[:3]
+        masks = np.zeros((count, height, width), np.float32)
+        here, there = (transform(one.landmarks, self.face.matrices) for one in (self.face, self.generated))
+        blender = Blender(MEASURED, self.face.fps)
+        for t in np.flatnonzero(self.usable):
+            masks[t] = blender.native_mask((height, width), self.face.matrices[t], here[t], there[t])
+        return masks
+
+    def first_mouth(self) -> NDArray[np.uint8]:
+        """The baseline that shows the first frame's lower face on every frame, (S, H, W, 3)."""
+        assert self.face is not None
+        face, frames = self.face, self.face.frames.copy()
+        here = transform(face.landmarks, face.matrices)
+        first = int(np.flatnonzero(self.usable)[0])
+        region = self.region(face, [first])[0] / np.float32(127.5) - 1
+        blender = Blender(MEASURED, face.fps)
+        for t in np.flatnonzero(self.usable):
+            frames[t] = blender.paste(face.frames[t], region, face.matrices[t], here[t], here[first]).frame
+        return frames
+
+    def region(self, clip: Observed, at: list[int] | NDArray[np.intp]) -> NDArray[np.float32]:
+        """The measured region of some frames, (n, 72, 128, 3) in grey levels, aligned as the face clip's."""
+        assert self.face is not None
+        to_region = self.face.matrices[at] - np.array([[0, 0, 0], [0, 0, MEASURED.region_top]])
+        size = (MEASURED.size - MEASURED.region_top, MEASURED.size)
+        return np.asarray(warp(clip.frames[at].astype(np.float32), to_region, size), np.float32)
+
+    @cached_property
+    def unit(self) -> NDArray[np.floating]:
+        """Eye distance of the reference's frames, pixels, (S, 1, 1)."""
+        assert self.reference is not None
+        return eye_distance(self.reference.landmarks)[:, None, None]
+
+    @cached_property
+    def silent(self) -> NDArray[np.bool_]:
+        """(S,) frames of the generated video well inside a silence of its sound."""
+        weights = np.array(list(silence([self.generated.sound])))
+        at = (np.arange(len(self.generated.frames)) / self.generated.fps * 25).astype(int)
+        return np.array([i < len(weights) and weights[i] == 1 for i in at])
+
+
+def build_case(pair: Pair, tracker: FaceTracker, seconds: float = 30.0, recode: bool = True) -> Case:
+    """Read a pair. Raises UserError: unreadable, no face, sizes, rates or lengths that do not go together."""
+    seen: dict[Path, Observed] = {}
+
+    def look(path: Path | None, picture: bool = False) -> Observed | None:
+        if path is not None and path not in seen:
+            seen[path] = observe(path, tracker, seconds, recode, picture)
+        return None if path is None else seen[path]
+
+    generated = look(pair.generated)
+    assert generated is not None
+    reference = look(pair.reference)
+    face = look(pair.face, picture=True) or reference
+    speech = look(pair.speech) or reference
+    for path, one in ((pair.reference, reference), (pair.face, face), (pair.speech, speech)):
+        if one is not None and not one.picture and abs(one.fps - generated.fps) > 0.01:
+            raise UserError(
+                f"{path} has {one.fps:g} frames a second, {pair.generated.name} {generated.fps:g}; "
+                "give videos of one rate"
+            )
+    for path, one in ((pair.reference, reference), (pair.face, face)):
+        if one is not None and not one.picture and one.frames.shape[1:] != generated.frames.shape[1:]:
+            raise UserError(
+                f"{path} is {one.frames.shape[2]}x{one.frames.shape[1]} pixels, {pair.generated.name} "
+                f"{generated.frames.shape[2]}x{generated.frames.shape[1]}; give videos of one size"
+            )
+    missing = 0 if reference is None else len(reference.frames) - len(generated.frames)
+    if reference is not None and abs(missing) > SLACK * generated.fps:
+        raise UserError(
+            f"{pair.generated}: {len(generated.frames)} frames, {pair.reference} has "
+            f"{len(reference.frames)}; they may differ by {SLACK:g} s"
+        )
+    given = [one for one in (generated, reference, face, speech) if one is not None and not one.picture]
+    frames = min(len(one.frames) for one in given)
+    short = {
+        id(one): replace(one, frames=one.frames[:frames], landmarks=one.landmarks[:frames]) for one in given
+    }
+    reference, face, speech = (short.get(id(one), one) for one in (reference, face, speech))
+    return Case(short[id(generated)], reference, face, speech, missing)

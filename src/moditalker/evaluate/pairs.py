@@ -1,0 +1,138 @@
+"""Which videos are judged, and by what: folders and manifests."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from moditalker.errors import UserError
+
+VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}
+MANIFESTS = ("pairs.jsonl", "pairs.csv")  # in the folder of a run
+MAX_BYTES, MAX_PAIRS = 64 << 20, 100_000  # of a manifest
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated video and the real ones that it is held against.
+
+    name: how the report calls it. generated: the file to judge. reference: the real video that it should
+    equal (self-driven). face: the video or picture whose face it shows; by default the reference. speech:
+    the real video of the speech that drives it; by default the reference. At least one of the last three is
+    given.
+    """
+
+    name: str
+    generated: Path
+    reference: Path | None = None
+    face: Path | None = None
+    speech: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them, each once."""
+        given = (self.generated, self.reference, self.face, self.speech)
+        return list(dict.fromkeys(path for path in given if path is not None))
+
+
+def read_pairs(source: Path) -> list[Pair]:
+    """Pairs of a manifest (.jsonl, .csv), of a folder that has one, or of one with reference/ and generated/.
+
+    A manifest has a line a pair with the fields of `Pair`; its paths are relative to its folder. In a
+    folder with reference/ and generated/, files belong together by name, whatever their endings; a
+    reference without a generated video is a pair whose file is missing, which the report will say. Raises
+    UserError.
+    """
+    if source.is_file():
+        return _read_manifest(source)
+    if not source.is_dir():
+        raise UserError(f"{source} does not exist; give a folder of pairs or a manifest (.jsonl, .csv)")
+    for name in MANIFESTS:
+        if (source / name).is_file():
+            return _read_manifest(source / name)
+    folders = source / "reference", source / "generated"
+    if not all(folder.is_dir() for folder in folders):
+        raise UserError(
+            f"{source} has neither {' nor '.join(MANIFESTS)} nor the folders reference and generated; "
+            "give one of these"
+        )
+    real, made = (_videos(folder) for folder in folders)
+    if not real and not made:
+        raise UserError(f"{source}: reference and generated hold no video ({', '.join(sorted(VIDEOS))})")
+    return [
+        Pair(stem, made.get(stem, folders[1] / f"{stem}.mp4"), real.get(stem, folders[0] / f"{stem}.mp4"))
+        for stem in sorted(real.keys() | made.keys())
+    ]
+
+
+def _videos(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in VIDEOS and path.is_file():
+            if path.stem in found:
+                raise UserError(f"{path} and {found[path.stem].name}: two videos of one name; rename one")
+            found[path.stem] = path
+    return found
+
+
+def _read_manifest(path: Path) -> list[Pair]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path} has more than {MAX_BYTES >> 20} MiB; split it")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text ({error})") from None
+    rows = (
+        list(csv.DictReader(text.splitlines())) if path.suffix.lower() == ".csv" else _json_lines(path, text)
+    )
+    if not rows:
+        raise UserError(f"{path} holds no pair; it has a line each, with generated and reference")
+    if len(rows) > MAX_PAIRS:
+        raise UserError(f"{path} holds {len(rows)} pairs; {MAX_PAIRS} are the most: split it")
+    pairs = [_pair(path, number, row) for number, row in enumerate(rows, 1)]
+    if len({pair.name for pair in pairs}) < len(pairs):
+        raise UserError(f"{path}: two pairs have one name; give each its own")
+    return pairs
+
+
+def _json_lines(path: Path, text: str) -> list[dict[str, object]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except (ValueError, RecursionError):
+                raise UserError(f"{path}, line {number}: this is not JSON; write one object a line") from None
+    return rows
+
+
+def _pair(path: Path, number: int, row: object) -> Pair:
+    known = [field.name for field in fields(Pair)]
+    where = f"{path}, pair {number}"
+    if not isinstance(row, dict) or not all(isinstance(v, str) or v is None for v in row.values()):
+        raise UserError(f"{where}: texts under the names {', '.join(known)} are expected")
+    if unknown := [str(key) for key in row if key not in known]:
+        raise UserError(f"{where}: {', '.join(unknown)} is not known; there are {', '.join(known)}")
+    given = {key: value for key, value in row.items() if value}
+    if "generated" not in given or len(given.keys() & {"reference", "face", "speech"}) == 0:
+        raise UserError(f"{where}: generated is needed, and one of reference, face, speech")
+    files = {key: path.parent / value for key, value in given.items() if key != "name"}
+    return Pair(str(given.get("name") or f"{number:04d} {files['generated'].stem}"), **files)
+
+
+def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+    """Write a manifest (.jsonl) whose paths are relative to its folder where they can be."""
+    lines = []
+    for pair in pairs:
+        row = {}
+        for field in fields(Pair):
+            value = getattr(pair, field.name)
+            if isinstance(value, Path):
+                value = str(value.relative_to(path.parent) if value.is_relative_to(path.parent) else value)
+            if value is not None:
+                row[field.name] = value
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

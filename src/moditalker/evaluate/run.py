@@ -1,0 +1,230 @@
+"""Judging many pairs: in parallel, resumable, each failure told beside the others' figures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moditalker import __version__
+from moditalker.checkpoint import write_whole
+from moditalker.errors import UserError
+from moditalker.evaluate.measures import MEASURES, measure
+from moditalker.evaluate.observe import Case, Observed, build_case
+from moditalker.evaluate.pairs import Pair
+from moditalker.evaluate.pictures import contact_sheet
+from moditalker.evaluate.sets import SETS
+from moditalker.metrics.frechet import frechet_distance
+from moditalker.weights import MissingWeights, find_given
+from moditalker.workers import work
+
+Progress = Callable[[str, int, int], None]
+
+SCHEMA = 1  # of a video's record; another one is measured again
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a figure depends on besides files: metrics by name, seconds read, whether the codec is applied."""
+
+    metrics: tuple[str, ...]
+    seconds: float = 30.0
+    recode: bool = True
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the report tells. videos: a record each, in the order of the pairs; see docs/evaluation.md."""
+
+    settings: Settings
+    videos: list[dict[str, Any]]
+    sets: dict[str, float | None]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        """Pairs without figures."""
+        return sum("error" in video for video in self.videos)
+
+
+def evaluate(
+    pairs: Sequence[Pair],
+    out: Path,
+    metrics: Sequence[str],
+    seconds: float = 30.0,
+    recode: bool = True,
+    workers: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+) -> Results:
+    """Measure pairs; what is known of unchanged files in the folder `out` is not measured again.
+
+    metrics: names of `MEASURES` and `SETS`; those whose weights are missing are left out, and
+    `Results.missing` says how to get them. Raises UserError where the folder cannot be written.
+    """
+    missing = {}
+    for name in metrics:
+        try:
+            if weights := (MEASURES | SETS)[name].weights:
+                find_given(weights)
+        except MissingWeights as error:
+            missing[name] = str(error)
+    settings = Settings(tuple(name for name in metrics if name not in missing), seconds, recode)
+    folder = out / "videos"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: the report cannot be written there ({error.strerror})") from None
+    keys = {pair: _key(pair, settings) for pair in pairs}
+    records = {pair: record for pair in pairs if (record := _known(folder, keys[pair])) is not None}
+    waiting = [(pair, keys[pair]) for pair in pairs if pair not in records]
+    progress("videos", len(records), len(pairs))
+    for outcome in work(partial(_start, settings, folder), waiting, workers):
+        pair = outcome.item[0]
+        records[pair] = outcome.result or {
+            "error": outcome.error,
+            **({"details": outcome.details} if outcome.details else {}),
+        }
+        progress("videos", len(records), len(pairs))
+    videos = [_described(pair) | records[pair] for pair in pairs]
+    return Results(settings, videos, _sets(settings, videos, folder), missing)
+
+
+def _described(pair: Pair) -> dict[str, Any]:
+    return {key: None if value is None else str(value) for key, value in asdict(pair).items()}
+
+
+def _key(pair: Pair, settings: Settings) -> str:
+    """A name for the figures of these files by these settings."""
+    files = []
+    for path in (pair.generated, pair.reference, pair.face, pair.speech):
+        try:
+            stat = None if path is None else path.stat()
+        except OSError:
+            stat = None
+        files.append(None if stat is None else [str(path), stat.st_size, stat.st_mtime_ns])
+    said = json.dumps([SCHEMA, __version__, asdict(settings), files], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:24]
+
+
+def _known(folder: Path, key: str) -> dict[str, Any] | None:
+    """The record of a video that was measured before; None where there is none that can be read."""
+    try:
+        record = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("key") == key else None
+
+
+def _start(settings: Settings, folder: Path) -> Callable[[tuple[Pair, str]], dict[str, Any]]:
+    """What a worker process prepares: the networks that find faces."""
+    from moditalker.features.face import FaceTracker
+
+    return partial(_judge, settings, folder, FaceTracker())
+
+
+def _judge(settings: Settings, folder: Path, tracker: Any, item: tuple[Pair, str]) -> dict[str, Any]:
+    """Measure a pair and keep what was found; the record comes last, so that it is whole or not there."""
+    pair, key = item
+    case = build_case(pair, tracker, settings.seconds, settings.recode)
+    values, reasons = measure(case, [name for name in settings.metrics if name in MEASURES])
+    features = {}
+    real = case.reference or case.face
+    for name in settings.metrics:
+        if name in SETS and real is not None and not real.picture:
+            features[f"{name}/generated"] = SETS[name].features(case.generated)
+            features[f"{name}/real"] = SETS[name].features(real)
+    file = io.BytesIO()
+    np.savez(file, **features)  # type: ignore[arg-type]
+    write_whole(folder / f"{key}.npz", file.getvalue())
+    write_whole(folder / f"{key}.jpg", contact_sheet(case))
+    record = {
+        "key": key,
+        "frames": len(case.generated.frames),
+        "fps": case.generated.fps,
+        "frames_missing": case.missing,
+        "frames_without_face": int((~case.generated.seen).sum()),
+        "values": {name: _plain(value) for name, value in values.items()},
+        "reasons": reasons,
+        "lip_opening": _openings(case),
+    }
+    write_whole(folder / f"{key}.json", (json.dumps(record) + "\n").encode())
+    return record
+
+
+def _openings(case: Case) -> dict[str, list[float | None]]:
+    shown: dict[str, Observed | None] = {"generated": case.generated, "real": case.speech}
+    if case.face is not None and not case.face.picture and case.face is not case.speech:
+        shown["face clip"] = case.face
+    return {
+        name: [round(float(v), 4) if math.isfinite(v) else None for v in clip.opening]
+        for name, clip in shown.items()
+        if clip is not None
+    }
+
+
+def _plain(value: float | None) -> float | str | None:
+    """JSON knows no infinity."""
+    return value if value is None or math.isfinite(value) else ("inf" if value > 0 else "-inf")
+
+
+def _sets(settings: Settings, videos: list[dict[str, Any]], folder: Path) -> dict[str, float | None]:
+    """Fréchet distances over all videos that have figures; None with fewer than two samples a side."""
+    distances: dict[str, float | None] = {}
+    for name in (name for name in settings.metrics if name in SETS):
+        made, real = [], []
+        for video in videos:
+            if "key" in video:
+                with np.load(folder / f"{video['key']}.npz", allow_pickle=False) as arrays:
+                    if f"{name}/real" in arrays:
+                        made.append(arrays[f"{name}/generated"])
+                        real.append(arrays[f"{name}/real"])
+        enough = made and min(sum(map(len, made)), sum(map(len, real))) >= 2
+        distances[name] = frechet_distance(np.concatenate(made), np.concatenate(real)) if enough else None
+    return distances
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over videos: mean with its 95 % bootstrap interval, median, number of videos."""
+
+    mean: float
+    low: float
+    high: float
+    median: float
+    videos: int
+
+
+def summarize(values: Sequence[float], seed: int = 0) -> Summary:
+    """Mean over videos, and the percentile bootstrap of it [Efron 1979]; videos are resampled, not frames."""
+    x = np.asarray(values, np.float64)
+    if not len(x):
+        raise ValueError("no value to summarize")
+    rng = np.random.default_rng(seed)
+    with np.errstate(invalid="ignore"):
+        means = np.sort([x[rng.integers(0, len(x), len(x))].mean() for _ in range(RESAMPLES)])
+    low, high = (
+        means[int(0.025 * RESAMPLES)],
+        means[int(0.975 * RESAMPLES) - 1],
+    )  # no interpolation: inf stays inf
+    return Summary(float(x.mean()), float(low), float(high), float(np.median(x)), len(x))
+
+
+def summaries(results: Results) -> dict[str, Summary]:
+    """Each metric that at least one video has."""
+    found = {}
+    for name in (name for name in results.settings.metrics if name in MEASURES):
+        values = [
+            float(v["values"][name]) for v in results.videos if v.get("values", {}).get(name) is not None
+        ]
+        if values:
+            found[name] = summarize(values)
+    return found

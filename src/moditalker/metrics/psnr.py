@@ -1,0 +1,23 @@
+"""Peak signal-to-noise ratio."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from moditalker.metrics.region import pairs
+
+
+def psnr(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None) -> float:
+    """10 log10(255^2 / mean squared error over the mask), dB in (0, inf]; more is closer.
+
+    The error is averaged over all pixels and channels of all frames before the logarithm. Equal pictures:
+    inf, empty mask: nan. Raises ValueError for shapes that do not fit.
+    """
+    error, count = 0.0, 0
+    for x, y, inside in pairs(a, b, mask):
+        error += float(((x[inside] - y[inside]) ** 2).sum())
+        count += 3 * int(inside.sum())
+    if not count:
+        return float("nan")
+    return float(10 * np.log10(255**2 * count / error)) if error > 0 else float("inf")
