@@ -100,6 +100,18 @@ def test_the_example_of_motion_tracks_runs(tmp_path, monkeypatch, shipped, face_
     assert (tmp_path / "talking.mp4").stat().st_size > 1000
 
 
+def test_the_example_of_streaming_runs(tmp_path, monkeypatch, capsys, shipped, face_video, speech_wav):
+    whole = MoDiTalker.from_pretrained
+    monkeypatch.setattr(MoDiTalker, "from_pretrained", lambda name: whole(shipped))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person.mp4").symlink_to(face_video)
+    (tmp_path / "speech.wav").symlink_to(speech_wav)
+    text = (ROOT / "docs" / "streaming.md").read_text(encoding="utf-8")
+    for example in re.findall(r"```python\n(.*?)```", text, flags=re.S):
+        exec(compile(example, "streaming.md", "exec"), {})
+    assert capsys.readouterr().out == "(12, 256, 256, 3) uint8\n(8, 256, 256, 3) uint8\n"
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):

@@ -22,7 +22,7 @@ import re
 import warnings
 from array import array
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -535,6 +535,7 @@ class VideoReader:
 
 
 Source: TypeAlias = Picture | VideoReader
+Length: TypeAlias = Fraction | float | Callable[[Fraction], Fraction]  # seconds; see `plan_frames`
 
 
 def open_source(path: PathLike) -> Source:
@@ -542,8 +543,11 @@ def open_source(path: PathLike) -> Source:
     return Picture(path) if probe(path).kind == "picture" else VideoReader(path)
 
 
-def plan_frames(source: Source, seconds: Fraction | float, extend: str = "pingpong") -> Iterator[Frame]:
+def plan_frames(source: Source, seconds: Length, extend: str = "pingpong") -> Iterator[Frame]:
     """The output's frames, with the output's times, for so many seconds of speech.
+
+    Where these are not known yet, ``seconds`` is a function that says, for any time, how long the speech is,
+    or any number beyond that time if it is longer. It is asked at most SLACK ahead of the next frame.
 
     A picture gives ceil(seconds x fps) frames. A video that is longer than the speech ends with it; a shorter
     one goes on by ``extend``: "pingpong" (back and forth), "loop", "hold" (its last frame), or "none" (ends
@@ -555,18 +559,19 @@ def plan_frames(source: Source, seconds: Fraction | float, extend: str = "pingpo
         raise UserError(f"extend is {extend!r}; it must be one of {', '.join(EXTEND)}.")
     still = source.info.kind == "picture"
     slack = Fraction(0) if still else SLACK
+    length = seconds if callable(seconds) else lambda _: seconds
     end, tail = Fraction(0), list[Frame]()  # frames behind the speech count if the video ends there too
     for frame in source:
-        if frame.time >= seconds + slack:
+        if frame.time >= length(frame.time - slack) + slack:
             return
-        if frame.time >= seconds:
+        if frame.time >= length(frame.time):
             tail.append(frame)
         else:
             yield frame
         end = frame.time + frame.duration
-    if end <= seconds + slack:
+    if end <= length(end - slack) + slack:
         yield from tail
-    if seconds - end <= slack:
+    if length(end + slack) - end <= slack:
         return
     if frame.time < frame.index * MIN_STEP:
         raise UserError(
@@ -574,7 +579,7 @@ def plan_frames(source: Source, seconds: Fraction | float, extend: str = "pingpo
             "a second; its time stamps are damaged: export it again."
         )
     for frame in _continued(source, "hold" if still else extend, end):
-        if frame.time >= seconds:
+        if frame.time >= length(frame.time):
             return
         yield frame
 
@@ -710,6 +715,28 @@ def _mix(names: list[str], outputs: int) -> Samples:
     rows = weights * np.array(sides)
     rows[rows.sum(1) == 0] = 1  # nothing but low frequencies, or one side only
     return cast(Samples, (rows / rows.sum(1, keepdims=True)).astype(np.float32))
+
+
+def resampled(chunks: Iterable[Samples], rate: int) -> Iterator[Samples]:
+    """Mono sound (n,) at a rate -> the same at 16 kHz, whatever the chunks' sizes."""
+    if rate == SAMPLE_RATE:
+        yield from chunks
+        return
+    resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE)
+
+    def given() -> Iterator[av.AudioFrame | None]:
+        for chunk in chunks:
+            for i in range(0, len(chunk), rate):
+                frame = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(chunk[None, i : i + rate]), "flt", "mono"
+                )
+                frame.sample_rate = rate
+                yield frame
+        yield None
+
+    for frame in given():
+        for piece in resampler.resample(frame):
+            yield piece.to_ndarray()[0].clip(-1, 1)
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -906,7 +933,7 @@ class VideoWriter:
 def remove_parts(path: PathLike) -> None:
     """Remove what writers of this file, whose processes were killed, have left beside it."""
     path = Path(path)
-    left = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.part{re.escape(path.suffix)}")
+    left = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.(part|sealed){re.escape(path.suffix)}")
     for part in path.absolute().parent.iterdir():
         if left.fullmatch(part.name):
             part.unlink(missing_ok=True)

@@ -13,10 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from moditalker import __version__
 from moditalker import config as configuration
+from moditalker.arriving import ArrivingSound
 from moditalker.checkpoint import load_weights
 from moditalker.config import Config
 from moditalker.diffusion import Diffusion
@@ -28,15 +29,15 @@ from moditalker.features.speech import SpeechEncoder, load_speech_encoder
 from moditalker.features.still import Still
 from moditalker.landmarks import shut_mouth
 from moditalker.machine import check_device, half_the_threads
-from moditalker.media import SAMPLE_RATE, AudioReader, open_source, plan_frames
+from moditalker.media import SAMPLE_RATE, AudioReader, Length, open_source, plan_frames
 from moditalker.motion.atom import Atom
-from moditalker.motion.dynamics import sharpen
+from moditalker.motion.dynamics import REACH, sharpen
 from moditalker.motion.edit import RATE, Style
 from moditalker.motion.sample import sample_motion
 from moditalker.motion.silence import hush
 from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance
-from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Video
+from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Stream, Video
 from moditalker.streams import Clock
 from moditalker.video.sample import load_sampler
 from moditalker.weights import preset_folder, sha256
@@ -46,15 +47,18 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Speech:
-    """Speech features of a recording: iterating reads it and yields (n, width) at 50 Hz."""
+    """Speech features of a recording: iterating reads it and yields (n, width) at 50 Hz.
 
-    path: Path
-    seconds: Fraction
+    sound: iterated, gives the waveform from its start, in chunks at 16 kHz.
+    """
+
+    sound: AudioReader | ArrivingSound
+    seconds: Length
     encoder: SpeechEncoder
     clock: Clock = field(default_factory=Clock)
 
     def __iter__(self) -> Iterator[Array]:
-        return self.clock.each("speech", self.encoder.stream(AudioReader(self.path)))
+        return self.clock.each("speech", self.encoder.stream(self.sound))
 
     def array(self) -> Array:
         """All features, (2S, width)."""
@@ -158,7 +162,45 @@ class MoDiTalker:
             track = self.face(face, speech.seconds, extend, choose, head, blink, seed)
         said = motion or self.motion(speech, track, seed, steps)
         video = self.video(track, said.styled(style or Style()), seed, steps)
-        return replace(video, audio=speech.path, clock=clock, progress=progress, provenance=provenance)
+        return replace(video, audio=Path(audio), clock=clock, progress=progress, provenance=provenance)
+
+    def stream(
+        self,
+        face: str | Path,
+        audio: Iterable[ArrayLike],
+        rate: int = SAMPLE_RATE,
+        seed: int = 0,
+        steps: int | None = None,
+        extend: str = "pingpong",
+        choose: Choice = "largest",
+        style: Style | None = None,
+        head: str | Path = "idle",
+        blink: float = BLINKS,
+        provenance: Provenance | None = DEFAULT,
+    ) -> Stream:
+        """Make the face say audio that is still arriving; the frames are those of `generate` for all of it.
+
+        Iterating takes chunks, in other threads, as they are needed, and gives frames as clips are finished.
+        `Stream.ahead` says how far these come behind the sound.
+
+        Args:
+            audio: chunks (n,) of floats in [-1, 1], mono, of any sizes.
+            rate: their samples a second.
+            face, seed, steps, extend, choose, style, head, blink, provenance: as for `generate`.
+
+        Raises:
+            UserError: as `generate`; while iterating, also for a chunk that is no sound.
+        """
+        clock = Clock()
+        sound = ArrivingSound(audio, rate, readers=2)  # for the features, and for the silences
+        track = self.face(face, sound.length, extend, choose, head, blink, seed)
+        said = self.motion(Speech(sound, sound.length, self.speech_encoder, clock), track, seed, steps)
+        config, style = self.config, style or Style()
+        frames = config.atom.frames + REACH + style.reach  # at RATE
+        ahead = self.speech_encoder.ahead + frames / RATE
+        ahead += (config.autoencoder.frames + 2) / float(track.source.info.fps)  # 2 to read between frames
+        video = self.video(track, said.styled(style), seed, steps)
+        return Stream(replace(video, clock=clock, provenance=provenance), ahead)
 
     def speech(self, audio: str | Path) -> Speech:
         """Audio -> speech features at 50 Hz.
@@ -166,12 +208,13 @@ class MoDiTalker:
         Raises:
             UserError: no sound in the file, or too little of it.
         """
-        return Speech(Path(audio), AudioReader(audio).seconds, self.speech_encoder)
+        sound = AudioReader(audio)
+        return Speech(sound, sound.seconds, self.speech_encoder)
 
     def face(
         self,
         face: str | Path,
-        seconds: Fraction | float,
+        seconds: Length,
         extend: str = "pingpong",
         choose: Choice = "largest",
         head: str | Path = "idle",
@@ -189,7 +232,7 @@ class MoDiTalker:
         Raises:
             UserError: the file has no picture, or no face in any frame; a head motion that cannot be used.
         """
-        source, length = open_source(face), Fraction(seconds)
+        source, length = open_source(face), seconds if callable(seconds) else Fraction(seconds)
         still, blinks = source.info.kind == "picture", Blinks(blink, seed)
         if not still and head not in ("idle", "still"):
             raise UserError(f"{face}: a video keeps its own head motion; {head} can move a picture's head")
@@ -200,9 +243,10 @@ class MoDiTalker:
             where = "in the picture" if still else "in any of its frames"
             raise UserError(f"{face}: no face was found {where}; give one that shows a face from the front")
 
+        known = None if callable(length) else length
         if not still:
             return FaceTrack(
-                source, anchor, length, lambda: follower.follow(plan_frames(source, length, extend))
+                source, anchor, known, lambda: follower.follow(plan_frames(source, length, extend))
             )
         with half_the_threads():
             picture = Still.found(self.tracker, source, choose)
@@ -212,7 +256,7 @@ class MoDiTalker:
             planned = plan_frames(source, length)
             return picture.frames(planned, self.config.crop, float(source.info.fps), motion, blinks)
 
-        return FaceTrack(source, anchor, length, frames)
+        return FaceTrack(source, anchor, known, frames)
 
     def motion(
         self, speech: Iterable[Array], face: FaceTrack, seed: int = 0, steps: int | None = None
@@ -231,7 +275,7 @@ class MoDiTalker:
             said: Iterator[Array] = (block - bias for block in say(speech))
             if self.config.atom.sharpen:
                 said = sharpen(said, self.config.atom.sharpen)
-            return hush(said, AudioReader(speech.path), identity) if isinstance(speech, Speech) else said
+            return hush(said, speech.sound, identity) if isinstance(speech, Speech) else said
 
         return Motion(identity, blocks)
 

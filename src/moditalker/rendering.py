@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from moditalker.features.face_model import frontalize
 from moditalker.features.identity import Anchor, FaceFrame, choose_anchor
 from moditalker.landmarks import MOUTH, affine_error, affine_to_pose, shut_mouth, transform
 from moditalker.machine import half_the_threads, peak_rss
-from moditalker.media import Frame, Source, VideoWriter
+from moditalker.media import Frame, MediaInfo, Source, VideoWriter
 from moditalker.motion.edit import RATE, Style, styled
 from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance
@@ -69,7 +69,7 @@ class FaceTrack:
 
     source: Source
     anchor: Anchor  # of the first shot
-    seconds: Fraction  # of speech
+    seconds: Fraction | None  # of speech; None: not known yet
     frames: Callable[[], Iterator[FaceFrame]]
 
     def __iter__(self) -> Iterator[FaceFrame]:
@@ -77,8 +77,8 @@ class FaceTrack:
 
     @property
     def expected(self) -> int:
-        """About how many frames there are."""
-        return max(1, round(self.seconds * self.source.info.fps))
+        """About how many frames there are; 1 where nobody knows."""
+        return max(1, round((self.seconds or 0) * self.source.info.fps))
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,15 @@ class Video:
                     self.progress("generating", number + 1, self.face.expected)
 
     def save(
-        self, out: str | Path, audio: str | Path | None = None, lossless: bool = False
+        self,
+        out: str | Path,
+        audio: str | Path | None = None,
+        lossless: bool = False,
+        watch: Callable[[Pixels], None] | None = None,
     ) -> dict[str, Any]:
         """Write the video with the speech's sound (`audio` replaces it); the report of what was done.
+
+        watch: called with each frame (H, W, 3) uint8 RGB as it is written.
 
         Raises:
             UserError: the file cannot be written, or is one of the inputs; its manifest cannot be signed.
@@ -183,6 +189,8 @@ class Video:
             for frame, image in self:
                 writer.write(frame, image)
                 frames += 1
+                if watch is not None:
+                    watch(image)
         report = self._report(frames, time.perf_counter() - begun, [*source.notes, *writer.notes])
         return report | {"provenance": said}
 
@@ -294,7 +302,7 @@ class Video:
             "fps": float(info.fps),
             "width": info.width,
             "height": info.height,
-            "audio_seconds": float(self.face.seconds),
+            "audio_seconds": None if self.face.seconds is None else float(self.face.seconds),
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "peak_rss_bytes": peak_rss(),
             "frames_without_face": {
@@ -309,3 +317,28 @@ class Video:
             "notes": notes,
             "version": __version__,
         }
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A video of speech that is still arriving: iterating yields its frames as they are finished, once.
+
+    Each item is (n, H, W, 3) uint8 RGB: the next n frames, as many as one clip of the video stage adds, or
+    what is left at the end. Where the frame rate varies, iterating `video` gives each frame with its time.
+
+    ahead: seconds of sound after a frame that it may depend on.
+    """
+
+    video: Video
+    ahead: float
+
+    @property
+    def info(self) -> MediaInfo:
+        """Size, rate and colours of the frames."""
+        return self.video.face.source.info
+
+    def __iter__(self) -> Iterator[Pixels]:
+        config = self.video.talker.config
+        images = (image for _, image in self.video)
+        while clip := list(islice(images, config.autoencoder.frames - config.mtov.overlap)):
+            yield np.stack(clip)

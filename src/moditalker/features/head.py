@@ -10,7 +10,6 @@ import csv
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from moditalker.errors import UserError
 from moditalker.features.face import FaceTracker
 from moditalker.features.face_model import default_model, frontalize
 from moditalker.features.identity import LOOK, LOOK_SECONDS
-from moditalker.media import VideoReader, plan_frames
+from moditalker.media import Length, VideoReader, plan_frames
 from moditalker.streams import beside
 
 Angles = NDArray[np.float64]  # (3,) degrees: yaw (positive: nose to the viewer's right), pitch (down), roll
@@ -162,7 +161,7 @@ class Copied:
         UserError: not a video, or no face in it.
     """
 
-    def __init__(self, tracker: FaceTracker, path: str | Path, seconds: Fraction) -> None:
+    def __init__(self, tracker: FaceTracker, path: str | Path, seconds: Length) -> None:
         self.tracker, self.seconds = tracker, seconds
         self.source = VideoReader(path, planes=False)
         stride = max(1, round(LOOK_SECONDS * self.source.info.fps))
@@ -200,7 +199,7 @@ class Copied:
         return first + share * (last - first)
 
 
-def head_motion(head: str | Path, seed: int, tracker: FaceTracker, seconds: Fraction) -> HeadMotion:
+def head_motion(head: str | Path, seed: int, tracker: FaceTracker, seconds: Length) -> HeadMotion:
     """ "still", "idle" (drawn by the seed), a CSV file of poses, or a video to copy for so many seconds."""
     if head == "still":
         return still

@@ -40,6 +40,11 @@ class SpeechEncoder(ABC):
     width: int  # of a feature vector
     margin: int  # samples that the encoder needs beyond a window's ends to fill its first and last vector
 
+    @property
+    def ahead(self) -> float:
+        """Seconds of sound after a feature vector that it may depend on."""
+        return (CORE + CONTEXT + self.margin) / SAMPLE_RATE
+
     @abstractmethod
     def encode_window(self, samples: Tensor) -> Tensor:
         """One window with its margins (margin + N + margin,) -> (N / TOKEN, width)."""

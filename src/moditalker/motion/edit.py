@@ -47,12 +47,16 @@ class Style:
             if not 0 <= value <= most:
                 raise UserError(f"{name} is {value:g}; it must be between 0 and {most:g}")
 
+    @property
+    def reach(self) -> int:
+        """Frames at RATE to each side that smoothing looks at."""
+        return math.ceil(3 * self.smoothing * RATE)
+
 
 def styled(motion: Iterable[Array], identity: Array, style: Style) -> Iterable[Array]:
     """Blocks (n, 68, 3) of a motion that was made for ``identity`` (68, 3), in another style."""
     if style.smoothing > 0:
-        sigma = style.smoothing * RATE
-        motion = filtered(motion, gaussian(sigma, math.ceil(3 * sigma)))
+        motion = filtered(motion, gaussian(style.smoothing * RATE, style.reach))
     if style.mouth != 1 or style.expression != 1:
         motion = _scaled(motion, identity, style)
     return motion
