@@ -15,7 +15,7 @@ ROOT = Path(moditalker.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
     {"config", "weights", "workers"},
-    {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine"},
+    {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine", "shards"},
     {"arriving", "features", "motion", "video", "metrics", "provenance"},
     {"rendering"},
     {"data", "prepare", "pipeline", "convert", "verify"},

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,23 +39,49 @@ def test_the_command_that_passes_the_tests_is_what_ci_runs():
     assert "set -euo pipefail" in lines
 
 
-def test_the_commands_of_the_readme_exist():
-    commands = [
+def moditalker_commands(text: str) -> list[list[str]]:
+    """The words of each call of moditalker in the bash blocks of a document."""
+    return [
         shlex.split(part)
-        for block in blocks("bash")
+        for block in re.findall(r"```bash\n(.*?)```", text, flags=re.S)
         for line in block.splitlines()
         for part in line.split("&&")
         if part.split()[:1] == ["moditalker"]
     ]
-    assert {command[1] for command in commands} == {"adapt", "batch", "demo", "generate", "motion", "render"}
+
+
+@cache
+def usage(command: str) -> str:
+    """What a command's --help says."""
+    words = [sys.executable, "-m", "moditalker", command, "--help"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_commands_of_the_readme_exist():
+    commands = moditalker_commands(README)
+    names = {"adapt", "batch", "demo", "generate", "motion", "prepare", "render", "train"}
+    assert {command[1] for command in commands} == names
     for command in commands:
-        text = subprocess.run(
-            [sys.executable, "-m", "moditalker", command[1], "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        assert all(word in text for word in command if word.startswith("--"))
+        assert all(word in usage(command[1]) for word in command if word.startswith("--"))
+
+
+def test_the_commands_on_data_exist_and_the_first_runs(tmp_path, monkeypatch, face_video):
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    commands = moditalker_commands(text) + moditalker_commands(
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    )
+    assert {command[1] for command in commands} == {"prepare", "train"}
+    for command in commands:
+        assert all(word in usage(command[1]) for word in command if word.startswith("--"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "person.mkv").symlink_to(face_video)
+    (split,) = re.findall(r"```json\n(.*?)```", text, flags=re.S)
+    (tmp_path / "split.json").write_text(split)
+    with pytest.raises(SystemExit) as left:
+        main(commands[0][1:])
+    assert not left.value.code
+    assert (tmp_path / "dataset" / "report.json").is_file()
 
 
 def test_the_command_of_the_page_on_speed_runs(tmp_path, monkeypatch, shipped, face_video, speech_wav):

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 
 from moditalker import cli
 from moditalker.checkpoint import load_weights
+from moditalker.config import load, to_dict
+from moditalker.shards import add_sample, shard_writer
 
 SMALL = [
     f"--set={part}"
@@ -37,19 +38,21 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared clips of two people: moving gradients with landmarks on them."""
-    folder = tmp_path_factory.mktemp("clips")
+    """A dataset of two people: moving gradients with landmarks on them."""
+    folder = tmp_path_factory.mktemp("dataset")
     y, x = np.mgrid[:128, :128]
     angle = np.linspace(0, 2 * np.pi, 68)
-    for i, name in enumerate(("a_one", "a_two", "b_one", "b_two")):
-        phase = np.arange(20)[:, None, None]
-        grey = 127 + 60 * np.sin((x + y) / 20 + phase / 3 + i) + 40 * np.cos(y / 9 - i)
-        points = np.stack([64 + 30 * np.cos(angle), 90 + 20 * np.sin(angle)], axis=-1)
-        tensors = {
-            "crops": np.repeat(grey[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8),
-            "landmarks": np.repeat(points[None], 20, axis=0).astype(np.float32),
-        }
-        save_file(tensors, folder / f"{name}.safetensors")
+    with shard_writer(folder / "data-000000.tar") as shard:
+        for i, name in enumerate(("a/one", "a/two", "b/one", "b/two")):
+            phase = np.arange(20)[:, None, None]
+            grey = 127 + 60 * np.sin((x + y) / 20 + phase / 3 + i) + 40 * np.cos(y / 9 - i)
+            points = np.stack([64 + 30 * np.cos(angle), 90 + 20 * np.sin(angle)], axis=-1)
+            about = {"speaker": name[0], "video": f"{name}.mp4", "crop": to_dict(load("tiny"))["crop"]}
+            fields = {
+                "crops": np.repeat(grey[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8),
+                "landmarks": np.repeat(points[None], 20, axis=0).astype(np.float32),
+            }
+            add_sample(shard, name.replace("/", "_"), about, fields)
     (folder / "split.json").write_text(
         '{"train": ["a/one.mp4", "b/one.mp4"], "val": ["a/two.mp4", "b/two.mp4"]}'
     )
@@ -110,7 +113,7 @@ def test_mistakes_are_one_sentence(data: Path, tmp_path: Path, capsys: pytest.Ca
         for part in arguments("autoencoder", data, tmp_path / "n")
     ]
     assert run(*empty) == 2
-    assert "clips to train on" in capsys.readouterr().err
+    assert "no dataset" in capsys.readouterr().err
     assert run(*arguments("atom", data, tmp_path / "a")) == 2
     assert "sound" in capsys.readouterr().err
 

@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 
 from moditalker.config import load
 from moditalker.errors import UserError
 from moditalker.features.speech import FRAME, SAMPLE_RATE, SpeechEncoder
 from moditalker.landmarks import lip_opening
+from moditalker.shards import add_sample, open_dataset, shard_writer
+from moditalker.training import atom as training
+from moditalker.training import tasks
 from moditalker.training.atom import AtomTask
 from moditalker.training.loop import fit
+from moditalker.training.processes import Processes
 from moditalker.training.recordings import (
     MotionClip,
     change_speed,
@@ -28,6 +31,7 @@ from moditalker.training.recordings import (
     rest_mouth,
     save_recordings,
 )
+from moditalker.training.tasks import Data, build
 
 
 class Loudness(SpeechEncoder):
@@ -115,10 +119,53 @@ def test_recordings_are_read_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.speech, two.speech)
 
 
-def test_a_clip_without_sound_is_refused(tmp_path: Path) -> None:
-    save_file({"points": np.zeros((3, 68, 3), np.float32)}, tmp_path / "s1_x.safetensors")
-    with pytest.raises(UserError, match="with sound"):
-        read_motion_clip(tmp_path / "s1_x.safetensors")
+def dataset(folder: Path, sound: bool) -> Data:
+    """Two samples, one to train on and one to validate on."""
+    parts = {}
+    for part, seed in (("train", 1), ("val", 2)):
+        made = clip(seed=seed)
+        fields = {"points": made.landmarks * np.float32([60, -60, 60])}
+        fields |= {"audio": made.waveform} if sound else {}
+        with shard_writer(folder / part / "data.tar") as shard:
+            add_sample(shard, part, {"speaker": "a", "video": f"a/{part}.mp4"}, fields)
+        parts[part] = open_dataset(folder / part)
+    return Data(parts["train"], parts["val"])
+
+
+def test_samples_without_sound_are_no_use(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+    data = dataset(tmp_path, sound=False)
+    with pytest.raises(UserError, match="has no audio"):
+        read_motion_clip(data.train[0])
+    with pytest.raises(UserError, match="0 samples to train on and 0 to validate on have sound"):
+        build("atom", load("tiny"), data, tmp_path)
+
+
+def test_recordings_are_made_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("train", "val", "run"):
+        (tmp_path / part).mkdir()
+    data, kept, config = (
+        dataset(tmp_path, sound=True),
+        tmp_path / "run" / "recordings.safetensors",
+        load("tiny"),
+    )
+    monkeypatch.setattr(tasks, "RECORDINGS", 2)
+    monkeypatch.setattr(training, "ESTIMATE_WINDOWS", 16)
+
+    class Second(Processes):
+        """A process beside the main one, which makes the recordings while this one waits."""
+
+        rank, count = 1, 2
+
+        def wait(self) -> None:
+            assert not kept.exists()
+            build("atom", config, data, tmp_path / "run", log=said.append)
+
+    said: list[str] = []
+    task, _ = build("atom", config, data, tmp_path / "run", log=said.append, processes=Second())
+    assert len(said) == 1
+    assert len(task.recordings) == 3
 
 
 def small_task() -> AtomTask:

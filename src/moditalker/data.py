@@ -1,20 +1,19 @@
-"""Prepared clips -> batches. Reads, never computes features: what it reads is made by ``prepare``."""
+"""Samples of a dataset -> batches. Reads, never computes features: what it reads is made by ``prepare``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor
 
 from moditalker.config import AutoencoderConfig, CropConfig
 from moditalker.errors import UserError
 from moditalker.landmarks import MIRROR, lip_opening
+from moditalker.shards import Sample
 from moditalker.video.model import pose_frames
 
 SHUT_SHARE = 0.5  # of the x_id have the mouth shut most, as the one that is chosen for a video; the rest: any
@@ -57,20 +56,14 @@ class VideoBatch:
         return self.identity, self.landmarks, self.identity_landmarks
 
 
-def read_clip(path: Path) -> VideoClip:
-    """Read one prepared clip.
+def read_clip(sample: Sample) -> VideoClip:
+    """What the video stage wants of a sample; its crops stay on the disk.
 
     Raises:
-        UserError: the file is not a prepared clip.
+        UserError: the sample lacks it.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            crops, landmarks = file.get_tensor("crops"), file.get_tensor("landmarks")
-    except Exception as error:
-        raise UserError(
-            f"{path}: not a prepared clip ({error}); make it with `moditalker prepare`"
-        ) from error
-    return VideoClip(path.stem, path.stem.rsplit("_", 1)[0], crops, landmarks[..., :2])
+    landmarks = np.array(sample["landmarks"][..., :2])
+    return VideoClip(sample.name, sample.speaker, sample["crops"], landmarks)
 
 
 class VideoClips:

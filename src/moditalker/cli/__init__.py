@@ -16,6 +16,7 @@ from moditalker.cli import (  # noqa: F401  (their commands)
     evaluate,
     generate,
     motion,
+    prepare,
     render,
     train,
     verify,

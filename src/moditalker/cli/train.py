@@ -34,10 +34,10 @@ class Precision(str, Enum):
 @app.command()
 def train(
     task: Annotated[TaskName, typer.Argument(help="The part to train.")],
-    data: Annotated[Path, typer.Option(help="Folder of prepared clips.")],
+    data: Annotated[Path, typer.Option(help="Dataset: the folder that `moditalker prepare` made.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder: checkpoints, curves, weights.")],
     split: Annotated[
-        Path | None, typer.Option(help='JSON with "train" and "val"; else a clip in ten validates.')
+        Path | None, typer.Option(help='JSON with "train" and "val"; else the one that it was prepared with.')
     ] = None,
     held_out: Annotated[str, typer.Option(help="Speakers kept for validation, comma-separated.")] = "",
     preset: Annotated[str, typer.Option(help="tiny, paper or released.")] = "tiny",
@@ -62,7 +62,7 @@ def train(
 ) -> None:
     """Train one part of a preset.
 
-    Example: moditalker train atom --data clips --out runs/atom
+    Example: moditalker train atom --data dataset --out runs/atom
 
     The autoencoder comes before mtov, which takes its run by --autoencoder; distillation makes a trained mtov
     need fewer sampling steps. The weights of mtov and atom,
@@ -90,7 +90,7 @@ def train(
         listed = {"sha256": clips.digest(), "train": len(clips.train), "val": len(clips.validation)}
         (out / "data.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
     work, training = build(
-        task.value, settings, clips, out, autoencoder, landmark_autoencoder, start_from, log
+        task.value, settings, clips, out, autoencoder, landmark_autoencoder, start_from, log, processes
     )
     figures = fit(work, training, out, log, processes)
     if processes.main and figures:

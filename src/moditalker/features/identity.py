@@ -91,10 +91,10 @@ class Follower:
     ) -> None:
         self.tracker, self.crop, self.source, self.choose = tracker, crop, source, choose
 
-    def follow(self, frames: Iterable[Frame], stride: int = 1) -> Iterator[FaceFrame]:
-        """Frames with the tracked, aligned face; `stride`: they are every so many of the source."""
+    def follow(self, frames: Iterable[Frame], rate: float | None = None) -> Iterator[FaceFrame]:
+        """Frames with the tracked, aligned face; `rate`: frames a second, where they are not the source's."""
         info = self.source.info
-        fps, size = float(info.fps / stride), (info.height, info.width)
+        fps, size = rate or float(info.fps), (info.height, info.width)
         tracked = beside(
             frames, lambda items: self.tracker.track((frame.image for frame in items), fps, self.choose)
         )
@@ -118,7 +118,7 @@ class Follower:
     def _look(self, stride: int) -> list[Candidate]:
         """Up to LOOK faces of the first shot that has any, in every `stride`-th frame."""
         seen: list[Candidate] = []
-        for item in self.follow(islice(self.source, 0, None, stride), stride):
+        for item in self.follow(islice(self.source, 0, None, stride), float(self.source.info.fps / stride)):
             if item.cut and seen:
                 break
             if item.usable:

@@ -31,6 +31,9 @@ class Processes:
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
         """The gradients of all processes added up, in each of them, and divided by ``scale``."""
 
+    def wait(self) -> None:
+        """Until all processes have come here."""
+
     def lower_scale(self) -> bool:
         """After gradients that are not finite: halve ``scale``; False where it is no reason for them."""
         if self.scale <= 1:
@@ -75,3 +78,6 @@ class Accelerated(Processes):
             if self.count > 1:
                 parameter.grad = self.accelerator.reduce(parameter.grad, "sum")
             parameter.grad = parameter.grad / self.scale
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()

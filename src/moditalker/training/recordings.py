@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
 from moditalker.features.speech import FRAME, SAMPLE_RATE, SpeechEncoder
 from moditalker.landmarks import lip_opening
+from moditalker.shards import Sample
 
 Array = NDArray[np.float32]
 
@@ -65,20 +65,13 @@ def motion_clip(name: str, speaker: str, points: Array, waveform: Array) -> Moti
     return MotionClip(name, speaker, fill_gaps(landmarks), waveform, faces)
 
 
-def read_motion_clip(path: Path) -> MotionClip:
-    """Read a prepared clip, whose name is ``speaker_clip.safetensors``.
+def read_motion_clip(sample: Sample) -> MotionClip:
+    """What AToM wants of a sample.
 
     Raises:
-        UserError: it is not a prepared clip, or has no sound.
+        UserError: it has no sound.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            points, waveform = file.get_tensor("points"), file.get_tensor("audio")
-    except Exception as error:
-        raise UserError(
-            f"{path}: not a prepared clip with sound ({error}); make it with `moditalker prepare`"
-        ) from error
-    return motion_clip(path.stem, path.stem.rsplit("_", 1)[0], points, waveform.astype(np.float32))
+    return motion_clip(sample.name, sample.speaker, sample["points"], sample["audio"])
 
 
 def fill_gaps(landmarks: Array) -> Array:

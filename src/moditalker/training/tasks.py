@@ -1,9 +1,8 @@
-"""From prepared clips on disk to a training task, by its name."""
+"""From a dataset on disk to a training task, by its name."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,15 +12,17 @@ import torch
 from torch import Tensor
 
 from moditalker.checkpoint import load_weights
-from moditalker.config import Config, TrainingConfig
+from moditalker.config import Config, TrainingConfig, to_dict
 from moditalker.data import VideoClip, VideoClips, read_clip
 from moditalker.errors import UserError
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
+from moditalker.shards import Sample, Split, open_dataset
 from moditalker.training.atom import AtomTask
 from moditalker.training.autoencoder import AutoencoderTask, LandmarkAutoencoderTask
 from moditalker.training.distillation import DistillationTask
 from moditalker.training.loop import Task
 from moditalker.training.mtov import MToVTask
+from moditalker.training.processes import Processes
 from moditalker.training.recordings import (
     MotionClip,
     Recording,
@@ -30,60 +31,50 @@ from moditalker.training.recordings import (
     read_motion_clip,
     save_recordings,
 )
-from moditalker.weights import sha256
 
 RECORDINGS = 640  # of about ten seconds, beside the clips as they are
 
 
 @dataclass(frozen=True)
 class Data:
-    """Prepared clips, one file each, named ``speaker_clip``."""
+    """The samples to train on and those to validate on."""
 
-    train: list[Path]
-    validation: list[Path]
+    train: list[Sample]
+    validation: list[Sample]
 
     def digest(self) -> str:
-        """SHA-256 of all names and contents."""
-        listed = [f"{part} {path.name} {sha256(path)}" for part, path in self._each()]
+        """SHA-256 of all names, and of the checksums that their contents had when they were written."""
+        parts = {"train": self.train, "val": self.validation}
+        listed = [
+            f"{part} {sample.name} {sample.sha256}" for part, group in parts.items() for sample in group
+        ]
         return hashlib.sha256("\n".join(listed).encode()).hexdigest()
-
-    def _each(self) -> list[tuple[str, Path]]:
-        return [("train", path) for path in self.train] + [("val", path) for path in self.validation]
 
 
 def find_data(folder: Path, split: Path | None = None, held_out: frozenset[str] = frozenset()) -> Data:
-    """Which prepared clips of a folder train and which validate.
+    """Which samples of a dataset train and which validate.
 
     Args:
-        split: JSON with lists ``train`` and ``val`` of "speaker/clip.ext"; without one, a clip in ten,
-            chosen by its name, validates.
-        held_out: speakers whose clips validate wherever they are listed.
+        split: as for `prepare`, whose own split it replaces; of its parts "train" and "val" are used.
+            Without a "val" anywhere, one video in ten of those for training, chosen by its name, validates.
+        held_out: speakers whose samples validate wherever they are listed.
 
     Raises:
-        UserError: the split cannot be read, or one of the parts is empty.
+        UserError: no dataset, or a split that cannot be read; one of the parts is empty.
     """
-    files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-    if split is None:
-        parts = {name: "val" if _chance(name) < 0.1 else "train" for name in files}
-    else:
-        try:
-            listed = json.loads(split.read_text(encoding="utf-8"))
-            parts = {
-                "_".join(Path(entry).with_suffix("").parts): part
-                for part in ("train", "val")
-                for entry in listed[part]
-            }
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f'{split}: not a split ({error}); JSON with "train" and "val" is expected'
-            ) from error
-    chosen: dict[str, list[Path]] = {"train": [], "val": []}
-    for name, part in parts.items():
-        if name in files:
-            chosen["val" if name.rsplit("_", 1)[0] in held_out else part].append(files[name])
+    samples = open_dataset(folder)
+    listed = Split(split) if split is not None else None
+    parts = [listed.part(sample.video) if listed else sample.split or "train" for sample in samples]
+    drawn = "val" not in parts
+    chosen: dict[str, list[Sample]] = {"train": [], "val": []}
+    for sample, part in zip(samples, parts, strict=True):
+        if part == "train" and (sample.speaker in held_out or (drawn and _chance(sample.video) < 0.1)):
+            part = "val"
+        if part in chosen:
+            chosen[part].append(sample)
     if not chosen["train"] or not chosen["val"]:
         raise UserError(
-            f"{folder}: {len(chosen['train'])} clips to train on and {len(chosen['val'])} to validate on; "
+            f"{folder}: {len(chosen['train'])} samples to train on and {len(chosen['val'])} to validate on; "
             "both are needed: prepare more videos, or give another --split"
         )
     return Data(chosen["train"], chosen["val"])
@@ -102,6 +93,7 @@ def build(
     landmark_autoencoder: Path | None = None,
     start_from: Path | None = None,
     log: Callable[[str], None] = print,
+    processes: Processes | None = None,
 ) -> tuple[Task, TrainingConfig]:
     """A task and how it is trained.
 
@@ -111,10 +103,13 @@ def build(
         autoencoder, landmark_autoencoder: runs that ``mtov`` starts from; the first is needed.
         start_from: weights (.safetensors) of the same part to go on from; ``mtov`` then needs no
             autoencoder. ``distillation`` needs those of ``mtov``.
+        processes: that train together; what is made once is made by their main one.
 
     Raises:
-        UserError: clips that cannot be read or lack sound, no autoencoder, weights of another shape.
+        UserError: samples of other crops or without sound, no autoencoder, weights of another shape.
     """
+    for sample in [*data.train, *data.validation]:
+        check_sample(sample, config)
     sections = {
         "atom": config.atom_training,
         "mtov": config.mtov_training,
@@ -123,7 +118,9 @@ def build(
     training = sections.get(name, config.autoencoder_training)
     torch.manual_seed(training.seed)  # of the weights that it starts with
     state = None if start_from is None else load_weights(start_from)[0]
-    task = _task(name, config, data, run, autoencoder, landmark_autoencoder, state, log)
+    task = _task(
+        name, config, data, run, autoencoder, landmark_autoencoder, state, log, processes or Processes()
+    )
     if state is not None:
         try:
             task.model.load_state_dict(state)
@@ -141,12 +138,13 @@ def _task(
     landmark_autoencoder: Path | None,
     state: dict[str, Tensor] | None,
     log: Callable[[str], None],
+    processes: Processes,
 ) -> Task:
     if name == "atom":
-        return _atom(config, data, run, log)
+        return _atom(config, data, run, log, processes)
     encoder = load_speech_encoder(config.speech) if "audio" in config.mtov.conditions else None
     train, validation = (
-        VideoClips([_heard(read_clip(path), path, encoder) for path in part], config.crop, config.autoencoder)
+        VideoClips([_heard(sample, encoder) for sample in part], config.crop, config.autoencoder)
         for part in (data.train, data.validation)
     )
     if name == "autoencoder":
@@ -164,23 +162,45 @@ def _task(
     return MToVTask(config, train, validation, autoencoder, landmark_autoencoder)
 
 
-def _heard(clip: VideoClip, path: Path, encoder: SpeechEncoder | None) -> VideoClip:
+def _heard(sample: Sample, encoder: SpeechEncoder | None) -> VideoClip:
     """With the speech features that go with its frames, where there is an encoder for them."""
+    clip = read_clip(sample)
     if encoder is None:
         return clip
-    speech = encoder(read_motion_clip(path).waveform)[: 2 * len(clip.crops)]
+    speech = encoder(sample["audio"].astype(np.float32))[: 2 * len(clip.crops)]
     missing = 2 * len(clip.crops) - len(speech)
     return replace(clip, speech=np.pad(speech, ((0, missing), (0, 0)), "edge").astype(np.float16))
 
 
-def _atom(config: Config, data: Data, run: Path, log: Callable[[str], None]) -> AtomTask:
+def check_sample(sample: Sample, config: Config) -> None:
+    """Raise UserError where a sample was made for other crops than the config has."""
+    crop = to_dict(config)["crop"]
+    if sample.about.get("crop", crop) != crop:
+        raise UserError(
+            f"{sample.name}: prepared with crop {sample.about['crop']}, preset {config.preset} has {crop}; "
+            "prepare the videos for it"
+        )
+
+
+def _atom(
+    config: Config, data: Data, run: Path, log: Callable[[str], None], processes: Processes
+) -> AtomTask:
     encoder = load_speech_encoder(config.speech)
-    clips, validation = ([read_motion_clip(path) for path in part] for part in (data.train, data.validation))
+    clips, validation = (
+        [read_motion_clip(sample) for sample in part if "audio" in sample]
+        for part in (data.train, data.validation)
+    )
+    if not clips or not validation:
+        raise UserError(
+            f"{len(clips)} samples to train on and {len(validation)} to validate on have sound; "
+            "both are needed: prepare videos with speech"
+        )
     kept = run / "recordings.safetensors"
-    if not kept.exists():
+    if processes.main and not kept.exists():
         log(f"atom: making {RECORDINGS} recordings out of {len(clips)} clips, once")
         made = make_recordings(clips, encoder, RECORDINGS, config.atom_training.seed)
         save_recordings([*made, *(plain_recording(clip, encoder) for clip in clips)], kept)
+    processes.wait()
     groups: dict[str, list[MotionClip]] = {}
     for clip in validation:
         groups.setdefault(clip.speaker, []).append(clip)

@@ -1,0 +1,73 @@
+"""`moditalker prepare`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moditalker.cli.common import app, progress_bar
+
+
+@app.command()
+def prepare(
+    videos: Annotated[
+        Path, typer.Argument(help="Folder of videos, best with a folder below it per speaker.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the dataset: shards and report.json.")],
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help='JSON with lists "train" and "val" of videos, or "hdtf".'),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; as many as there are processors if not given.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Use the workers of this Ray cluster ('auto').")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Whose crops and speech features: tiny, paper or released.")
+    ] = "tiny",
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
+    ] = None,
+    autoencoder: Annotated[
+        Path | None, typer.Option(help="Run of the autoencoder; the samples then hold planes too.")
+    ] = None,
+) -> None:
+    """Turn a folder of videos into a dataset to train on.
+
+    Shots are told apart and one face is followed in each; what is unusable is left out, and report.json says
+    why. A run that was ended goes on where it was when it is started again. Exit code 1: some videos failed
+    for no reason of their own; start it again.
+
+    Example: moditalker prepare videos dataset --split split.json
+    """
+    from moditalker import config as configuration
+    from moditalker.prepare import REPORT
+    from moditalker.prepare import prepare as run
+    from moditalker.shards import Split
+
+    settings = configuration.load(preset, overrides=assignments or ())
+    listed = None if split is None else Split(split)
+    with progress_bar("videos") as show:
+        report = run(
+            videos,
+            out,
+            settings,
+            listed,
+            workers or os.cpu_count() or 1,
+            cluster,
+            autoencoder,
+            lambda done, total: show("preparing", done, total),
+        )
+    totals = report["totals"]
+    kept, whole = totals["kept_seconds"] / 60, totals["seconds"] / 60
+    print(
+        f"{out}: {totals['samples']} samples from {totals['videos']} videos, {kept:.1f} of {whole:.1f} min; "
+        f"{totals['unusable']} videos unusable, {totals['failed']} failed; {out / REPORT} says why"
+    )
+    if totals["failed"]:
+        raise typer.Exit(1)
