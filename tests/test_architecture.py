@@ -15,7 +15,7 @@ ROOT = Path(moditalker.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
     {"config", "weights", "workers"},
-    {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine", "shards"},
+    {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine", "shards", "tts"},
     {"arriving", "features", "motion", "video", "metrics", "provenance"},
     {"rendering"},
     {"data", "prepare", "pipeline", "convert", "verify"},
@@ -39,6 +39,7 @@ HEAVY = {
     "transformers",
     "c2pa",
     "cryptography",
+    "gradio",
 }
 # Optional packages, each with the only file that may import it.
 ALONE = {
@@ -46,6 +47,7 @@ ALONE = {
     "av": "media.py",
     "typer": "cli",
     "skimage": "cli/generate.py",
+    "gradio": "web/page.py",
     "ray": "workers.py",
     "c2pa": "provenance/manifest.py",
     "cryptography": "provenance/credentials.py",

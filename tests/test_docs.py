@@ -59,7 +59,7 @@ def usage(command: str) -> str:
 
 def test_the_commands_of_the_readme_exist():
     commands = moditalker_commands(README)
-    names = {"adapt", "batch", "demo", "generate", "motion", "prepare", "render", "train"}
+    names = {"adapt", "batch", "demo", "generate", "motion", "prepare", "render", "train", "web"}
     assert {command[1] for command in commands} == names
     for command in commands:
         assert all(word in usage(command[1]) for word in command if word.startswith("--"))
@@ -82,6 +82,13 @@ def test_the_commands_on_data_exist_and_the_first_runs(tmp_path, monkeypatch, fa
         main(commands[0][1:])
     assert not left.value.code
     assert (tmp_path / "dataset" / "report.json").is_file()
+
+
+def test_the_commands_of_the_web_page_exist():
+    commands = moditalker_commands((ROOT / "docs" / "web.md").read_text(encoding="utf-8"))
+    assert {command[1] for command in commands} == {"web"}
+    for command in commands:
+        assert all(word in usage("web") for word in command if word.startswith("--"))
 
 
 def test_the_command_of_the_page_on_speed_runs(tmp_path, monkeypatch, shipped, face_video, speech_wav):

@@ -20,6 +20,7 @@ from moditalker.cli import (  # noqa: F401  (their commands)
     render,
     train,
     verify,
+    web,
     weights,
 )
 from moditalker.cli.common import app
