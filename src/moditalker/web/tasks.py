@@ -106,8 +106,8 @@ def making(preset: str, device: str) -> Task:
         with _named(order.face, audio):
             if order.audio is None:
                 tts.speak(order.text, audio, order.voice)
-            _seconds(audio, most)
-            return _make(talker, report, order, audio, folder)
+            seconds = _seconds(audio, most)
+            return _make(talker, report, order, audio, seconds, folder)
 
     return make
 
@@ -167,7 +167,9 @@ def _seconds(path: Path, most: float) -> float:
     return seconds
 
 
-def _make(talker: MoDiTalker, report: Report, order: Order, audio: Path, folder: Path) -> Made:
+def _make(
+    talker: MoDiTalker, report: Report, order: Order, audio: Path, seconds: float, folder: Path
+) -> Made:
     report("face", 0, 1)
     video = talker.generate(
         order.face,
@@ -179,7 +181,7 @@ def _make(talker: MoDiTalker, report: Report, order: Order, audio: Path, folder:
         provenance=Provenance(order.consent.strip() or None),
     )
     track = _listen(
-        video, report, {"preset": talker.name, "weights_sha256": talker.digests, "seed": order.seed}
+        video, seconds, report, {"preset": talker.name, "weights_sha256": talker.digests, "seed": order.seed}
     )
     video = replace(video, motion=track, progress=lambda _, done, total: report("video", done, total))
     made = Made(
@@ -200,9 +202,9 @@ def _make(talker: MoDiTalker, report: Report, order: Order, audio: Path, folder:
     return replace(made, told=told)
 
 
-def _listen(video: Video, report: Report, made: dict[str, Any]) -> Track:
+def _listen(video: Video, seconds: float, report: Report, made: dict[str, Any]) -> Track:
     """The motion, made at once: its curve is shown, and its file offered."""
-    blocks, done, total = [], 0, max(1, round(video.face.seconds * RATE))
+    blocks, done, total = [], 0, max(1, round(seconds * RATE))
     report("speech", 0, total)
     for block in video.motion:
         blocks.append(block)
