@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from moditalker.config import AtomConfig, AutoencoderConfig, MToVConfig
+from moditalker import MoDiTalker, cli
+from moditalker.checkpoint import load_weights
+from moditalker.config import AtomConfig, AutoencoderConfig, MToVConfig, load
 from moditalker.convert import convert_atom, convert_autoencoder, convert_unet, read_checkpoint
 from moditalker.errors import UserError
 from moditalker.motion.atom import Atom
@@ -128,6 +130,182 @@ def test_atom_names() -> None:
         "null_speech_vector": 0,
     }
     assert dropped == ["seqTransDecoder.stack.10.linear2.bias", "somebody.elses"]
+
+
+def attention(name: str, width: int) -> dict[str, Tensor]:
+    """Torch's own attention, packed."""
+    packed = {
+        f"{name}.in_proj_weight": torch.empty(3 * width, width),
+        f"{name}.in_proj_bias": torch.empty(3 * width),
+    }
+    return packed | layer(f"{name}.out_proj", width, width)
+
+
+def atom_state(config: AtomConfig, speech_width: int) -> dict[str, Tensor]:
+    """Names and shapes of the authors' AToM of any size, with parameters that no computation uses."""
+    d, hidden = config.width, config.feed_forward
+    state = layer("time_mlp.1", 4 * d, d) | layer("to_time_cond.0", d, 4 * d)
+    state |= layer("to_time_tokens.0", 2 * d, 4 * d) | layer("to_face_cond.0", d, 4 * d)
+    state |= {"null_cond_hidden": torch.empty(1, d), "rotary.freqs": torch.empty(d // 2)}
+    for name, prefix, width, length in (
+        ("cond", "", speech_width, 2 * config.frames),
+        ("face", "face_", 204, config.frames),
+    ):
+        state[f"{prefix}null_cond_embed"] = torch.empty(1, length, d)
+        state |= layer(f"{name}_projection", d, width) | norm(f"non_attn_{name}_projection.0", d)
+        state |= layer(f"non_attn_{name}_projection.1", d, d) | layer(f"non_attn_{name}_projection.3", d, d)
+        for i in range(2):
+            part = f"{name}_encoder.{i}"
+            state |= norm(f"{part}.norm1", d) | norm(f"{part}.norm2", d) | attention(f"{part}.self_attn", d)
+            state |= layer(f"{part}.linear1", hidden, d) | layer(f"{part}.linear2", d, hidden)
+            state[f"{part}.rotary.freqs"] = torch.empty(d // 2)
+    state |= norm("norm_cond", d) | layer("final_layer", 204, 2 * d) | layer("input_projection", d, 204)
+    state |= layer("input_projection_lip", d, 111) | layer("input_projection_wo_lip", d, 93)
+    for i in range(config.layers):
+        part = f"seqTransDecoder.stack.{i}"
+        for number in (1, 2, 3):
+            state |= norm(f"{part}.norm{number}", d) | layer(f"{part}.film{number}.block.1", 2 * d, d)
+        state |= attention(f"{part}.self_attn", d) | attention(f"{part}.multihead_attn", d)
+        state |= layer(f"{part}.linear1", hidden, d) | layer(f"{part}.linear2", d, hidden)
+        state |= layer(f"{part}.linear3", 2 * d, d)
+    return state
+
+
+def autoencoder_state(config: AutoencoderConfig) -> dict[str, Tensor]:
+    """Names and shapes of the authors' autoencoder of any size."""
+    d, inner = config.dim, config.heads * config.head_dim
+    state = {"coords": torch.empty(16, 1)}
+    for part, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+        state[f"{part}.frame_rot_emb.inv_freqs"] = torch.empty(config.head_dim // 2)
+        for i in range(layers):
+            for number in (0, 1):
+                name = f"{part}.layers.{i}.{number}"
+                state |= norm(f"{name}.norm", d) | layer(f"{name}.fn.to_out.0", d, inner)
+                state[f"{name}.fn.to_qkv.weight"] = torch.empty(3 * inner, d)
+            wide = config.feed_forward * d
+            name = f"{part}.layers.{i}.2"
+            state |= norm(f"{name}.norm", d) | layer(f"{name}.fn.net.0", 2 * wide, d)
+            state |= layer(f"{name}.fn.net.3", d, wide)
+    state |= layer("encoder.to_patch_embedding", d, 3 * config.patch**2)
+    state["to_pixel.1.weight"] = torch.empty(d, 3, config.patch, config.patch)
+    state["to_pixel.1.bias"] = torch.empty(3)
+    lengths = {"xy": config.frames, "yt": config.height // config.patch, "xt": config.width // config.patch}
+    for plane, length in lengths.items():
+        state |= {
+            f"{plane}_token": torch.empty(1, 1, d),
+            f"{plane}_pos_embedding": torch.empty(1, length + 1, d),
+        }
+        state |= conv(f"pre_{plane}", d, config.plane_channels, 1, 1)
+        state |= conv(f"post_{plane}", config.plane_channels, d, 1, 1)
+        attended = config.collapse_heads * (d // 8)
+        for i in range(config.collapse_layers):
+            name = f"{plane}_quant_attn.layers.{i}"
+            state |= norm(f"{name}.0.norm", d) | layer(f"{name}.0.fn.to_out.0", d, attended)
+            state[f"{name}.0.fn.to_qkv.weight"] = torch.empty(3 * attended, d)
+            state |= norm(f"{name}.1.norm", d)
+            state |= layer(f"{name}.1.fn.net.0", config.collapse_feed_forward, d)
+            state |= layer(f"{name}.1.fn.net.3", d, config.collapse_feed_forward)
+    return state
+
+
+SMALL = [
+    *("speech.encoder=whisper", "speech.layers=[2, 3]", "speech.width=768"),
+    *("crop.size=64", "crop.pose_rows=32", "crop.eye_distance=20", "crop.eye_row=13"),
+    *("atom.width=32", "atom.layers=2", "atom.heads=2", "atom.feed_forward=48", "atom.frames=24"),
+    *("atom.overlap=4", "atom_diffusion.sampling_steps=2"),
+    *("autoencoder.height=64", "autoencoder.width=64", "autoencoder.dim=32", "autoencoder.encoder_layers=1"),
+    *("autoencoder.decoder_layers=1", "autoencoder.collapse_layers=1", "autoencoder.heads=2"),
+    *("mtov.channels=32", "mtov.multipliers=[1, 2]", "mtov.blocks=1", "mtov.heads=4"),
+    "mtov_diffusion.sampling_steps=2",
+]
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files as the authors' code saves them, of small networks with random weights."""
+    folder, config = tmp_path_factory.mktemp("theirs"), load("released", overrides=SMALL)
+    torch.manual_seed(0)
+
+    def filled(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: 0.1 * torch.randn(tensor.shape) for name, tensor in state.items()}
+
+    unet = {f"diffusion_model.{k}": v for k, v in filled(unet_state(config.mtov, 4)).items()}
+    contents = {
+        "atom": {"model_state_dict": filled(atom_state(config.atom, 768)), "epoch": 3},
+        "autoencoder": filled(autoencoder_state(config.autoencoder)),
+        "landmark-autoencoder": {
+            f"module.{name}": tensor for name, tensor in filled(autoencoder_state(config.autoencoder)).items()
+        },
+        "diffusion": unet,
+    }
+    for name, content in contents.items():
+        torch.save(content, folder / f"{name}.pt")
+    return {name: folder / f"{name}.pt" for name in contents}
+
+
+def convert(out: Path, theirs: dict[str, Path], *names: str, settings: list[str] = SMALL) -> int:
+    files = [word for name in names for word in (f"--{name}", str(theirs[name]))]
+    with pytest.raises(SystemExit) as left:
+        cli.main(["convert", *files, "--out", str(out), *(f"--set={setting}" for setting in settings)])
+    return int(left.value.code or 0)
+
+
+def test_a_folder_that_from_pretrained_opens(
+    tmp_path: Path, theirs: dict[str, Path], face_video: Path, speech_wav: Path
+) -> None:
+    out = tmp_path / "out"
+    assert convert(out, theirs, *theirs) == 0
+    files = {"atom", "autoencoder", "landmark-autoencoder", "mtov"}
+    assert {path.name for path in out.iterdir()} == {f"{name}.safetensors" for name in files}
+    talker = MoDiTalker.from_pretrained(out)
+    report = talker.generate(face_video, speech_wav, provenance=None).save(tmp_path / "talking.mp4")
+    assert report["frames"] > 0
+    # What the parts hold is what the files held, each where it belongs.
+    read = {name: torch.load(path, weights_only=True) for name, path in theirs.items()}
+    state, about = load_weights(out / "mtov.safetensors")
+    assert set(about["source"]) == {"autoencoder.pt", "landmark-autoencoder.pt", "diffusion.pt"}
+    rgb, landmarks = read["autoencoder"], read["landmark-autoencoder"]
+    for part in ("autoencoder.encoder", "pose_encoder"):
+        assert torch.equal(state[f"{part}.embed.weight"], rgb["encoder.to_patch_embedding.weight"])
+    embed = landmarks["module.encoder.to_patch_embedding.weight"]
+    assert torch.equal(state["landmark_encoder.embed.weight"], embed)
+    first = read["diffusion"]["diffusion_model.input_blocks.0.0.weight"]
+    assert torch.equal(state["unet.input.weight"], first)
+    atom = load_weights(out / "atom.safetensors")[0]
+    assert torch.equal(atom["out.weight"], read["atom"]["model_state_dict"]["final_layer.weight"])
+
+
+def test_without_diffusion_there_is_motion_but_no_video(
+    tmp_path: Path,
+    theirs: dict[str, Path],
+    face_video: Path,
+    speech_wav: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert convert(tmp_path / "out", theirs, "atom", "autoencoder") == 0
+    assert "the diffusion is missing" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "mtov.safetensors").exists()
+    talker = MoDiTalker.from_pretrained(tmp_path / "out")
+    assert talker.track(face_video, speech_wav).landmarks.shape[1:] == (68, 3)
+    with pytest.raises(UserError, match="no video stage"):
+        talker.generate(face_video, speech_wav).save(tmp_path / "talking.mp4")
+    assert not (tmp_path / "talking.mp4").exists()
+
+
+def test_files_that_do_not_fit_leave_nothing(
+    tmp_path: Path, theirs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    wrong = {**theirs, "autoencoder": theirs["atom"]}
+    assert convert(out, theirs) == 2
+    assert "at least one" in capsys.readouterr().err
+    assert convert(out, theirs, "atom", "diffusion") == 2
+    assert "both autoencoders" in capsys.readouterr().err
+    assert convert(out, wrong, "atom", "autoencoder") == 2
+    assert "not this part, or of another size" in capsys.readouterr().err
+    assert convert(out, theirs, "atom", settings=[*SMALL, "atom.layers=3"]) == 2
+    assert "--set atom.width=256" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_what_is_missing_is_noticed() -> None:

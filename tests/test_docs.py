@@ -65,12 +65,11 @@ def test_the_commands_of_the_readme_exist():
         assert all(word in usage(command[1]) for word in command if word.startswith("--"))
 
 
-def test_the_commands_on_data_exist_and_the_first_runs(tmp_path, monkeypatch, face_video):
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    commands = moditalker_commands(text) + moditalker_commands(
-        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    )
-    assert {command[1] for command in commands} == {"prepare", "train"}
+def test_the_commands_on_data_and_weights_exist_and_the_first_runs(tmp_path, monkeypatch, face_video):
+    pages = ("docs/data.md", "docs/paper.md", "CONTRIBUTING.md")
+    text, *others = [(ROOT / page).read_text(encoding="utf-8") for page in pages]
+    commands = moditalker_commands("\n".join([text, *others]))
+    assert {command[1] for command in commands} == {"convert", "prepare", "train"}
     for command in commands:
         assert all(word in usage(command[1]) for word in command if word.startswith("--"))
     monkeypatch.chdir(tmp_path)

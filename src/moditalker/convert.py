@@ -1,4 +1,4 @@
-"""The authors' checkpoints -> ours: their parameter names to our names.
+"""The authors' checkpoints -> ours: a folder that `MoDiTalker.from_pretrained` opens, out of their files.
 
 Each ``convert_*`` takes the authors' state and returns ours, and the names that were dropped because no
 computation uses them. One rule a line: a pattern for the beginning of their name, and ours.
@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from moditalker.checkpoint import save_weights
+from moditalker.config import Config, to_dict
 from moditalker.errors import UserError
+from moditalker.motion.atom import Atom
+from moditalker.video.autoencoder import Autoencoder
+from moditalker.video.model import VideoModel
+from moditalker.weights import sha256
 
 State = dict[str, Tensor]
 Rules = tuple[tuple[str, str], ...]
@@ -215,3 +222,81 @@ def convert_autoencoder(state: Mapping[str, Tensor]) -> Converted:
         if ".project." in name and tensor.ndim == 4:  # 1x1 convolution of a plane
             converted.state[name] = tensor.flatten(1)
     return converted
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The authors' files, as many as there are."""
+
+    atom: Path | None = None
+    autoencoder: Path | None = None  # of RGB clips
+    landmark_autoencoder: Path | None = None
+    diffusion: Path | None = None  # MToV's; the authors have not published it
+
+
+def convert_checkpoints(files: Checkpoints, out: Path, config: Config) -> dict[str, list[str]]:
+    """Write safetensors of whatever the files give.
+
+    atom.safetensors; autoencoder.safetensors and landmark-autoencoder.safetensors; mtov.safetensors, the
+    whole video stage, where the diffusion and both autoencoders are there: their RGB encoder encodes
+    identity and pose frames, the landmark autoencoder's the landmark frames [released code].
+
+    Args:
+        config: preset ``released``, with other sizes where the checkpoints have them.
+
+    Returns:
+        The files written, and the authors' parameters without use that were left out for each.
+
+    Raises:
+        UserError: no file given, one that cannot be read, or one of another size or part.
+    """
+    written: dict[str, list[str]] = {}
+
+    def read(path: Path, convert: Callable[[Mapping[str, Tensor]], Converted], model: nn.Module) -> Converted:
+        converted = convert(read_checkpoint(path))
+        try:
+            model.load_state_dict(converted.state)
+        except RuntimeError as error:
+            raise UserError(f"{path}: {_mismatch(error)}") from error
+        return converted
+
+    def save(name: str, model: nn.Module, dropped: list[str], *sources: Path) -> None:
+        about = {
+            "source": {path.name: sha256(path) for path in sources},
+            "licence": "none was stated by its authors: ask them before you pass it on",
+        }
+        save_weights(out / f"{name}.safetensors", model.state_dict(), to_dict(config), about)
+        written[f"{name}.safetensors"] = dropped
+
+    if not any(vars(files).values()):
+        raise UserError("nothing to convert: give at least one of the authors' files")
+    if files.diffusion and not (files.autoencoder and files.landmark_autoencoder):
+        raise UserError("the diffusion works on the planes of both autoencoders: give these files too")
+    # Everything is read and checked before anything is written.
+    atom, video = Atom(config.atom, config.speech.width), VideoModel(config)
+    landmark = Autoencoder(config.autoencoder)
+    parts = (
+        ("atom", files.atom, convert_atom, atom),
+        ("autoencoder", files.autoencoder, convert_autoencoder, video.autoencoder),
+        ("landmark-autoencoder", files.landmark_autoencoder, convert_autoencoder, landmark),
+        ("unet", files.diffusion, convert_unet, video.unet),
+    )
+    dropped = {name: read(path, convert, model).dropped for name, path, convert, model in parts if path}
+    for name, path, _, model in parts[:3]:
+        if path:
+            save(name, model, dropped[name], path)
+    if files.diffusion and files.autoencoder and files.landmark_autoencoder:
+        video.pose_encoder.load_state_dict(video.autoencoder.encoder.state_dict())
+        video.landmark_encoder.load_state_dict(landmark.encoder.state_dict())
+        sources = files.autoencoder, files.landmark_autoencoder, files.diffusion
+        save("mtov", video, dropped["unet"], *sources)
+    return written
+
+
+def _mismatch(error: RuntimeError) -> str:
+    """What torch says of a state that does not fit, as one sentence."""
+    first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+    return (
+        f"not this part, or of another size ({first[:200]}); give the right file, "
+        "or its sizes by --set, such as --set atom.width=256"
+    )

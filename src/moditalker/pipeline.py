@@ -39,7 +39,7 @@ from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance
 from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Stream, Video
 from moditalker.streams import Clock
-from moditalker.video.sample import load_sampler
+from moditalker.video.sample import MissingSampler, load_sampler
 from moditalker.weights import preset_folder, sha256
 
 Array = NDArray[np.float32]
@@ -94,6 +94,8 @@ class MoDiTalker:
     ) -> MoDiTalker:
         """Load weights that ship with the package by their name, or a folder of them. Nothing is fetched.
 
+        A folder without a video stage (mtov.safetensors) makes motion alone.
+
         Args:
             weights: of the video stage in place of the folder's, as `moditalker adapt` writes them.
 
@@ -113,9 +115,9 @@ class MoDiTalker:
             load_speech_encoder(config.speech, device),
             FaceTracker(device),
             atom.to(device).eval().requires_grad_(False),
-            load_sampler(video, device),
+            load_sampler(video, device) if weights or video.exists() else MissingSampler(video),
             str(name),
-            {path.name: sha256(path) for path in (folder / "atom.safetensors", video)},
+            {path.name: sha256(path) for path in (folder / "atom.safetensors", video) if path.exists()},
         )
         talker.loading_seconds = time.perf_counter() - begun
         return talker

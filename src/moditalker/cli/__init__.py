@@ -12,6 +12,7 @@ from moditalker.cli import (  # noqa: F401  (their commands)
     batch,
     bench,
     configuration,
+    convert,
     doctor,
     evaluate,
     generate,

@@ -18,6 +18,7 @@ from torch import Tensor
 from moditalker.checkpoint import load_weights
 from moditalker.config import from_dict
 from moditalker.diffusion import Diffusion, draw_noise, generators
+from moditalker.errors import UserError
 from moditalker.video.model import VideoModel, pose_frames
 
 Frame = tuple[
@@ -102,6 +103,21 @@ def load_sampler(path: Path, device: torch.device | str = "cpu") -> VideoSampler
     model = VideoModel(from_dict(description["config"]))
     model.load_state_dict(state)
     return VideoSampler(model.to(device).requires_grad_(False))
+
+
+class MissingSampler:
+    """In place of the video stage of a folder that has none: motion can be made with it, videos cannot."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(
+        self, frames: Iterable[Frame], identity: Frame, seed: int = 0, steps: int | None = None
+    ) -> Iterator[Tensor]:
+        """Raises UserError."""
+        raise UserError(
+            f"{self.path} does not exist, so there is no video stage; train one, or convert the diffusion too"
+        )
 
 
 def overlapped(
