@@ -262,6 +262,21 @@ def test_options_of_generate_are_columns(tmp_path):
     assert second.arguments[2:] == ("--steps=3", "--choose=0")
 
 
+def test_files_of_options_are_inputs_too(tmp_path):
+    (tmp_path / "nod.csv").touch()
+    (tmp_path / "jobs.jsonl").write_text(
+        '{"face": "f.png", "audio": "a.wav", "head": "still", "name": "a"}\n'
+        '{"face": "f.png", "audio": "a.wav", "head": "nod.csv", "weights": "w.safetensors", "name": "b"}\n'
+    )
+    first, second = read_jobs(tmp_path / "jobs.jsonl")
+    assert first.arguments[2] == "--head=still"
+    assert second.arguments[2:] == (
+        f"--head={tmp_path / 'nod.csv'}",
+        f"--weights={tmp_path / 'w.safetensors'}",
+    )
+    assert len(second.inputs) == 4
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -27,6 +27,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
 
 
+def test_the_index_knows_every_page():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, f"docs/README.md lacks {page.name}"
+
+
 def test_the_command_that_passes_the_tests_is_what_ci_runs():
     command = next(block.strip() for block in blocks("bash") if "pytest" in block)
     venv, activate, install, test = [part.strip() for part in command.split("&&")]

@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Speech and a face in, a lip-synced talking video out: offline, on weights in the package.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # paragraphs flow
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -12,13 +12,16 @@ from moditalker.cli.common import app
 
 @app.command()
 def config(
-    preset: Annotated[str | None, typer.Option(help="tiny, paper or released.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset: tiny, paper or released.")] = None,
     file: Annotated[Path | None, typer.Option(help="YAML with what differs.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
     ] = None,
 ) -> None:
-    """Print the resolved configuration: defaults, then preset, file and --set."""
+    """Print the resolved configuration: defaults, then preset, file and --set.
+
+    Example: moditalker config --preset tiny --set atom.layers=6
+    """
     from moditalker import config as configuration
 
     print(configuration.dump(configuration.load(preset, file, assignments or ())), end="")

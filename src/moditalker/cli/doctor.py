@@ -15,6 +15,7 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
     import torch
 
     from moditalker import machine, media, weights
+    from moditalker.checkpoint import load_weights
 
     yield "python", platform.python_version(), None
     for package in ("moditalker", "torch", "av", "numpy"):
@@ -24,6 +25,13 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
             yield f"weights {name}", weights.find(name).name, None
         except UserError as error:
             yield f"weights {name}", "unusable", str(error)
+    for part in ("atom", "mtov"):
+        path = weights.ASSETS / "tiny" / f"{part}.safetensors"
+        try:
+            load_weights(path)  # which compares them with the checksum that they carry
+            yield f"weights tiny/{part}", f"SHA-256 {weights.sha256(path)}", None
+        except UserError as error:
+            yield f"weights tiny/{part}", "unusable", f"{error}; install moditalker again"
     for codec in media.ENCODERS:
         wrong = None if media.can_encode(codec) else "pip install --force-reinstall av"
         yield f"encoder {codec}", "missing" if wrong else "present", wrong

@@ -95,7 +95,10 @@ def demo(
     seed: Seed = 0,
     no_provenance: NoProvenance = False,
 ) -> None:
-    """See it work: a portrait (NASA's, from scikit-image) says a sentence (synthesised, in the package)."""
+    """See it work: a portrait (NASA's, from scikit-image) says a sentence (synthesised, in the package).
+
+    Example: moditalker demo --out demo.mp4
+    """
     from moditalker.weights import ASSETS
 
     options = {"seed": seed, "provenance": parse_provenance(no_provenance, None, None, None)}

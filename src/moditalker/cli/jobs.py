@@ -131,7 +131,11 @@ def _job(place: str, row: Any, folder: Path) -> Job:
     for key in ("face", "audio"):
         if key not in given:
             raise UserError(f"there is no {key}; give the file's name")
-    inputs = {key: folder / value for key, value in _parsed(given).items() if isinstance(value, Path)}
+    inputs = {}
+    for key, value in _parsed(given).items():
+        perhaps = "FILE" in str(options[key].metavar)  # or a word, as for --head
+        if isinstance(value, Path) or (perhaps and (folder / str(value)).is_file()):
+            inputs[key] = folder / str(value)
     arguments = _arguments(given | {key: str(value) for key, value in inputs.items()})
     if name is None:
         name = "-".join(re.sub(r"\W+", "_", inputs[key].stem) for key in ("face", "audio"))

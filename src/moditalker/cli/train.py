@@ -40,7 +40,7 @@ def train(
         Path | None, typer.Option(help='JSON with "train" and "val"; else the one that it was prepared with.')
     ] = None,
     held_out: Annotated[str, typer.Option(help="Speakers kept for validation, comma-separated.")] = "",
-    preset: Annotated[str, typer.Option(help="tiny, paper or released.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Preset: tiny, paper or released.")] = "tiny",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
     ] = None,
