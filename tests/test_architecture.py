@@ -49,6 +49,7 @@ ALONE = {
     "skimage": "cli/generate.py",
     "gradio": "web/page.py",
     "ray": "workers.py",
+    "onnxruntime": "metrics/csim.py",
     "c2pa": "provenance/manifest.py",
     "cryptography": "provenance/credentials.py",
 }

@@ -26,8 +26,11 @@ from moditalker.evaluate.run import Results, Settings, summarize
 from moditalker.evaluate.sets import SETS
 from moditalker.features.face import FaceTracker
 from moditalker.media import Frame, VideoWriter, plain_info, through_codec
+from moditalker.metrics.given import READERS
 from moditalker.metrics.lips import best_lag
+from moditalker.weights import GIVEN
 
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 PORTRAIT = data.astronaut()[0:240, 100:340]
 
 
@@ -69,7 +72,10 @@ def test_a_folder_of_pairs_becomes_a_report_and_the_second_run_measures_nothing(
     corpus, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("MODITALKER_WEIGHTS", str(tmp_path / "none"))
-    assert run("evaluate", corpus, "--out", tmp_path / "report") == 1  # two of four failed
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs").symlink_to(corpus)
+    (command,) = re.findall(r"```bash\nmoditalker (.*?)\n```", DOCUMENT)  # the page's own
+    assert run(*command.split()) == 1  # two of four failed
     said = capsys.readouterr().err
     assert "lpips: not measured; the weights lpips-alex are not in" in said
     assert "short: " in said
@@ -102,7 +108,7 @@ def test_a_folder_of_pairs_becomes_a_report_and_the_second_run_measures_nothing(
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "report" / "videos").iterdir()}
     assert len(kept) == 6
     (corpus / "generated" / "<i>broken.mp4").unlink()  # now it is missing, which costs no worker much
-    assert run("evaluate", corpus, "--out", tmp_path / "report", "--metrics", "all") == 1
+    assert run(*command.split(), "--metrics", "all") == 1
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "report" / "videos").iterdir()} == kept
     again = json.loads((tmp_path / "report" / "report.json").read_text())
     assert again["summary"] == report["summary"]
@@ -207,6 +213,16 @@ def test_folders_that_are_wrong(tmp_path):
     (tmp_path / "reference" / "a.mkv").touch()
     with pytest.raises(UserError, match="two videos of one name"):
         read_pairs(tmp_path)
+
+
+def test_the_page_names_every_metric_group_and_weight():
+    named = set(re.findall(r"`([a-z0-9_-]+)`", DOCUMENT))
+    assert named >= {*MEASURES, *SETS, *GROUPS, *READERS}
+    rows = re.findall(r'^\{.*"generated".*\}$', DOCUMENT, flags=re.M)
+    assert all(json.loads(row).keys() <= {"name", "generated", "reference", "face", "speech"} for row in rows)
+    for entry in GIVEN.values():
+        for part in re.findall(r"moditalker weights add \S+", entry.how):
+            assert part in DOCUMENT
 
 
 def test_metrics_are_chosen_by_name_and_group():

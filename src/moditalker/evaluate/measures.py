@@ -16,6 +16,7 @@ from moditalker.landmarks import MOUTH
 from moditalker.metrics import lips
 from moditalker.metrics.background import background_difference
 from moditalker.metrics.cpbd import cpbd
+from moditalker.metrics.csim import cosine_similarity, load_embedder
 from moditalker.metrics.drift import drift_per_minute
 from moditalker.metrics.flicker import flicker
 from moditalker.metrics.head_motion import rotation_error
@@ -114,6 +115,16 @@ def _leakage(case: Case) -> float:
     return partial_correlation(case.generated.opening, _face(case).opening, _speech(case).opening)
 
 
+def _csim(case: Case) -> float:
+    """Of the same moments, since a turn of the head changes an embedding; of a picture, its only one."""
+    embedder, face = load_embedder(), _face(case)
+    seen = case.generated.seen if face.picture else case.usable
+    at = np.flatnonzero(seen)[::SPARSE]
+    made = embedder.embed(case.generated.aligned(embedder.crop, at))
+    own = embedder.embed(face.aligned(embedder.crop, np.array([0]) if face.picture else at))
+    return cosine_similarity(made, own)
+
+
 def _sharpness(one: Observed) -> float:
     return cpbd(one.close_up(SPARSE))
 
@@ -142,6 +153,21 @@ MEASURES: dict[str, Measure] = {
     "lip_amplitude": Measure(
         *("lip amplitude", "ratio", ONE, SPEECH, "range of lip opening over the real video's"),
         lambda c: lips.amplitude_ratio(c.generated.opening, _speech(c).opening),
+    ),
+    "lse_d": Measure(
+        *("LSE-D", "", LOWER, (), "SyncNet's distance of lips and sound"),
+        lambda c: c.offsets.distance,
+        "syncnet",
+    ),
+    "lse_c": Measure(
+        *("LSE-C", "", HIGHER, (), "SyncNet's confidence"),
+        lambda c: c.offsets.confidence,
+        "syncnet",
+    ),
+    "sync_offset": Measure(
+        *("offset", "frames of 1/25 s", ZERO, (), "by which the lips come late, as SyncNet hears it"),
+        lambda c: c.offsets.offset,
+        "syncnet",
     ),
     "leakage": Measure(
         *(
@@ -203,6 +229,11 @@ MEASURES: dict[str, Measure] = {
         lambda c: lpips(c.generated.frames[::SPARSE], _reference(c).frames[::SPARSE], batch=4),
         "lpips-alex",
     ),
+    "csim": Measure(
+        *("CSIM", "", HIGHER, ("identity",), f"cosine with the face's embedding, every {SPARSE}th frame"),
+        _csim,
+        "face-embedding",
+    ),
     "cpbd": Measure(
         *("CPBD", "", HIGHER, (), f"sharpness around the face, every {SPARSE}th frame"),
         lambda c: _sharpness(c.generated),
@@ -241,9 +272,10 @@ MEASURES: dict[str, Measure] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "lips": tuple(key for key in MEASURES if key.startswith("lip_") or key in ("leakage", "silence")),
+    "sync": ("lse_d", "lse_c", "sync_offset"),
     "picture": ("psnr", "psnr_first_mouth", "ssim", "lpips", "psnr_frame", "ssim_frame", "lpips_frame"),
     "landmarks": ("lmd_mouth_px", "lmd_mouth", "lmd_face_px", "lmd_face"),
-    "seen": ("cpbd", "cpbd_ratio", "seam", "flicker", "background", "drift", "head_motion"),
+    "seen": ("csim", "cpbd", "cpbd_ratio", "seam", "flicker", "background", "drift", "head_motion"),
 }
 
 NEEDS = {

@@ -17,6 +17,8 @@ from moditalker.features.face import FaceTracker
 from moditalker.features.face_model import WEIGHTS, default_model
 from moditalker.landmarks import align, eye_distance, lip_opening, procrustes, transform, warp
 from moditalker.media import open_source, probe, read_clip, through_codec
+from moditalker.metrics.sync import Offsets
+from moditalker.metrics.syncnet import face_crops, sync
 from moditalker.motion.silence import silence
 from moditalker.video.blend import Blender
 
@@ -78,11 +80,10 @@ class Observed:
         end = (middle + side / 2).astype(int)
         return self.frames[::step, start[1] : end[1], start[0] : end[0]]
 
-    def faces(self, step: int = 1) -> NDArray[np.uint8]:
-        """Aligned pictures of the whole face (n, 256, 256, 3), of every so many frames."""
-        at = np.flatnonzero(self.seen)[::step]
-        matrices = align(self.landmarks, FACE, self.fps)[at]
-        return np.asarray(warp(self.frames[at], matrices, FACE.size), np.uint8)
+    def aligned(self, crop: CropConfig, at: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """The faces of some frames, aligned as a crop says, (n, size, size, 3)."""
+        matrices = align(self.landmarks, crop, self.fps)[at]
+        return np.asarray(warp(self.frames[at], matrices, crop.size), np.uint8)
 
 
 def observe(
@@ -173,6 +174,14 @@ class Case:
         """Eye distance of the reference's frames, pixels, (S, 1, 1)."""
         assert self.reference is not None
         return eye_distance(self.reference.landmarks)[:, None, None]
+
+    @cached_property
+    def offsets(self) -> Offsets:
+        """Lips and sound of the generated video, as SyncNet sees them."""
+        made = self.generated
+        if not len(made.sound):
+            raise UserError("the generated video has no sound")
+        return sync(face_crops(made.frames, made.landmarks, made.fps), made.sound)
 
     @cached_property
     def silent(self) -> NDArray[np.bool_]:

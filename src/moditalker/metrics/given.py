@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from moditalker.checkpoint import save_weights
+from moditalker.checkpoint import save_weights, write_whole
 from moditalker.errors import UserError
-from moditalker.metrics import lpips, syncnet
+from moditalker.metrics import csim, lpips, syncnet
 from moditalker.weights import GIVEN, given_folder, sha256
 
 # By the name that `moditalker weights add` takes: files -> states by the name they are kept under.
-READERS: dict[str, Callable[[Sequence[Path]], dict[str, dict[str, Tensor]]]] = {
+Read = Mapping[str, dict[str, Tensor] | bytes]  # bytes: an ONNX file
+READERS: dict[str, Callable[[Sequence[Path]], Read]] = {
+    "face-embedding": csim.read_files,
     "lpips": lpips.read_files,
     "syncnet": syncnet.read_files,
 }
@@ -24,8 +26,19 @@ def keep(name: str, files: Sequence[Path], folder: Path | None = None) -> list[P
     if name not in READERS:
         raise UserError(f"weights {name!r} are not known; there are {', '.join(READERS)}")
     sources = {file.name: sha256(file) for file in files}
-    kept = []
-    for key, state in READERS[name](files).items():
-        kept.append((folder or given_folder()) / f"{key}.safetensors")
-        save_weights(kept[-1], state, {}, {"sources": sources, "licence": GIVEN[key].licence})
+    read, folder, kept = READERS[name](files), folder or given_folder(), []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); choose another by --to") from None
+    for key, state in read.items():
+        stem = folder / key
+        if isinstance(state, bytes):
+            path, other = stem.with_suffix(".onnx"), stem.with_suffix(".safetensors")
+            write_whole(path, state)
+        else:
+            path, other = stem.with_suffix(".safetensors"), stem.with_suffix(".onnx")
+            save_weights(path, state, {}, {"sources": sources, "licence": GIVEN[key].licence})
+        other.unlink(missing_ok=True)  # what was given last counts
+        kept.append(path)
     return kept
