@@ -49,7 +49,7 @@ ALONE = {
     "skimage": "cli/generate.py",
     "gradio": "web/page.py",
     "ray": "workers.py",
-    "onnxruntime": "metrics/csim.py",
+    "onnxruntime": "metrics/onnx_network.py",
     "c2pa": "provenance/manifest.py",
     "cryptography": "provenance/credentials.py",
 }

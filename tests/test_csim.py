@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from moditalker.errors import UserError
-from moditalker.metrics import csim, given
+from moditalker.metrics import csim, fid, given
 from moditalker.weights import MissingWeights, find_given, sha256
 
 
@@ -124,18 +124,24 @@ def test_the_real_weights_give_face_apis_own_embedding():
     )
 
 
-def test_an_onnx_network_of_the_users_own(tmp_path, monkeypatch):
+def _mean_network(path, shape: tuple[int, ...]) -> None:
+    """An ONNX file whose features are the means of the channels."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     node = onnx.helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0)
-    axes = onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [2], [2, 3])
+    inner = list(range(2, len(shape) + 1))
+    axes = onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [len(inner)], inner)
     ends = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-        for name, shape in (("x", [1, 3, 112, 112]), ("y", [1, 3]))
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, size)
+        for name, size in (("x", [1, *shape]), ("y", [1, 3]))
     ]
     graph = onnx.helper.make_graph([node], "mean", ends[:1], ends[1:], [axes])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    (tmp_path / "mean.onnx").write_bytes(model.SerializeToString())
+    path.write_bytes(model.SerializeToString())
+
+
+def test_an_onnx_network_of_the_users_own(tmp_path, monkeypatch):
+    _mean_network(tmp_path / "mean.onnx", (3, 112, 112))
     monkeypatch.setenv("MODITALKER_WEIGHTS", str(tmp_path / "kept"))
     (kept,) = given.keep("face-embedding", [tmp_path / "mean.onnx"])
     assert kept.name == "face-embedding.onnx"
@@ -149,6 +155,25 @@ def test_an_onnx_network_of_the_users_own(tmp_path, monkeypatch):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(UserError, match="no ONNX network"):
         given.keep("face-embedding", [tmp_path / "bad.onnx"])
+    with pytest.raises(UserError, match="inception takes"):
+        given.keep("inception", [tmp_path / "mean.onnx"])
+
+
+def test_features_for_fid_and_fvd(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODITALKER_WEIGHTS", str(tmp_path))
+    fid._network.cache_clear()
+    with pytest.raises(MissingWeights, match="add inception"):
+        fid.inception_features(np.zeros((1, 8, 8, 3)))
+    for name, shape in (("inception", fid.INCEPTION), ("i3d", fid.I3D)):
+        _mean_network(tmp_path / "mean.onnx", shape)
+        given.keep(name, [tmp_path / "mean.onnx"])
+    levels = np.arange(40.0)[:, None, None, None] * np.array([1, 2, 3])  # each frame of one colour
+    video = np.broadcast_to(levels, (40, 8, 8, 3))
+    assert fid.inception_features(video[:3]) == pytest.approx(levels[:3, 0, 0] / 127.5 - 1, abs=1e-5)
+    pieces = np.stack([levels[:16, 0, 0].mean(0), levels[16:32, 0, 0].mean(0)])  # what is over is left out
+    assert fid.i3d_features(video) == pytest.approx(pieces / 127.5 - 1, abs=1e-5)
+    assert len(fid.i3d_features(video[:15])) == 0
+    fid._network.cache_clear()
 
 
 def test_other_files_get_their_sentence(tmp_path):

@@ -214,7 +214,8 @@ def test_it_trains_what_it_judges_and_not_itself():
 
 
 def test_each_of_the_weights_says_how_to_get_it():
-    assert {name.split("-")[0] for name in GIVEN} == set(given.READERS)
+    assert all(any(name.startswith(reader) for name in GIVEN) for reader in given.READERS)
+    assert all(name.startswith(tuple(given.READERS)) for name in GIVEN)
     for entry in GIVEN.values():
         assert "moditalker weights add" in entry.how
         assert entry.licence

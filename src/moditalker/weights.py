@@ -79,6 +79,18 @@ GIVEN: dict[str, Given] = {
         " (or an ArcFace-style .onnx file of yours)",
         "MIT; dlib's network: CC0",
     ),
+    "i3d": Given(
+        "FVD",
+        "export I3D (Kinetics-400, logits) to ONNX, input (n, 3, 16, 224, 224) in [-1, 1], output (n, 400)"
+        " && moditalker weights add i3d i3d.onnx",
+        "Apache-2.0",
+    ),
+    "inception": Given(
+        "FID",
+        "export pt_inception-2015-12-05-6726825d.pth to ONNX, input (n, 3, 299, 299) in [-1, 1], output "
+        "(n, 2048) && moditalker weights add inception inception.onnx",
+        "Apache-2.0",
+    ),
     "lpips-alex": Given("LPIPS (AlexNet), as metric and training loss", _LPIPS, "BSD-2-Clause, BSD-3-Clause"),
     "lpips-vgg": Given("LPIPS (VGG16), as metric and training loss", _LPIPS, "BSD-2-Clause, BSD-3-Clause"),
     "syncnet": Given(

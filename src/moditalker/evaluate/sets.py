@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moditalker.evaluate.observe import MEASURED, Observed
+from moditalker.evaluate.observe import FACE, MEASURED, Observed
 from moditalker.landmarks import warp
+from moditalker.metrics.fid import CLIP, i3d_features, inception_features
 from moditalker.metrics.lpips import load_lpips, to_tensor
 
 Features = NDArray[np.float32]
-CLIP = 16  # frames of a piece of video
 SPARSE = 5  # every so many frames counts as a picture
 
 
@@ -46,7 +46,23 @@ def _alexnet_video(clip: Observed) -> Features:
     return np.stack(moments) if moments else np.zeros((0, 2 * frames.shape[1]), np.float32)
 
 
+def _faces(clip: Observed, step: int) -> NDArray[np.uint8]:
+    return clip.aligned(FACE, np.flatnonzero(clip.seen)[::step])
+
+
 SETS: dict[str, SetMeasure] = {
+    "fid": SetMeasure(
+        "FID",
+        f"Inception on aligned faces of 256x256, every {SPARSE}th frame",
+        "inception",
+        lambda clip: inception_features(_faces(clip, SPARSE)),
+    ),
+    "fvd": SetMeasure(
+        "FVD",
+        f"I3D on aligned faces of 256x256, pieces of {CLIP} frames",
+        "i3d",
+        lambda clip: i3d_features(_faces(clip, 1)),
+    ),
     "frechet_alexnet": SetMeasure(
         "Fréchet distance, AlexNet",
         f"over AlexNet's last activation on aligned faces, every {SPARSE}th frame; not comparable with FID",

@@ -11,7 +11,6 @@ import json
 import tarfile
 from collections.abc import Sequence
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from moditalker.checkpoint import load_weights
 from moditalker.config import CropConfig
 from moditalker.errors import UserError
+from moditalker.metrics.onnx_network import OnnxNetwork, read_file
 from moditalker.weights import find_given, sha256
 
 NAME = "face-embedding"
@@ -109,26 +109,13 @@ class FaceNetwork(nn.Module):
 
 
 class OnnxEmbedder:
-    """The user's network: input (1 or n, 3, size, size), RGB as (x - 127.5) / 127.5 [ArcFace]; one output."""
+    """The user's network: (n or 1, 3, size, size), RGB as (x - 127.5) / 127.5 [ArcFace] -> (n, D)."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            onnxruntime: Any = import_module("onnxruntime")  # by name: type checkers need not read it
-        except ImportError as error:
-            raise UserError(f"{path} needs ONNX Runtime: pip install 'moditalker[eval]'") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # it raises many kinds
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} is no ONNX network that can be run ({reason})") from None
-        shape = self.session.get_inputs()[0].shape
-        if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or not isinstance(shape[2], int):
-            raise UserError(f"{path} takes {shape}; (n, 3, size, size) with a fixed size is expected")
-        size = shape[2]
+        self.network = OnnxNetwork(path)
+        if len(self.network.shape) != 3 or self.network.shape[1] != self.network.shape[2]:
+            raise UserError(f"{path} takes {self.network.shape}; (3, size, size) is expected")
+        size = self.network.shape[1]
         unit = size / 112  # eyes of ArcFace's five points: 35.24 apart, at row 51.6 of 112
         self.crop = CropConfig(
             size=size,
@@ -139,9 +126,7 @@ class OnnxEmbedder:
         )
 
     def embed(self, faces: ArrayLike) -> NDArray[np.float32]:
-        x = (np.asarray(faces, np.float32).transpose(0, 3, 1, 2) - 127.5) / 127.5
-        name = self.session.get_inputs()[0].name
-        return np.concatenate([self.session.run(None, {name: face[None]})[0] for face in x])
+        return self.network((np.asarray(faces, np.float32).transpose(0, 3, 1, 2) - 127.5) / 127.5)
 
 
 @cache
@@ -181,11 +166,7 @@ def read_files(files: Sequence[Path]) -> dict[str, dict[str, Tensor] | bytes]:
     if len(files) != 1 or files[0].suffix not in (".tgz", ".onnx"):
         raise UserError(f"{NAME}: one file is expected, {PACKAGE} or an ONNX network (.onnx)")
     if files[0].suffix == ".onnx":
-        embedder = OnnxEmbedder(files[0])
-        found = embedder.embed(np.zeros((1, embedder.crop.size, embedder.crop.size, 3)))
-        if found.ndim != 2:
-            raise UserError(f"{files[0]} gives {found.shape}; an embedding (n, D) is expected")
-        return {NAME: files[0].read_bytes()}
+        return {**read_file(NAME, OnnxEmbedder(files[0]).network.shape, files)}
     if (found_sum := sha256(files[0])) != PACKAGE_SHA256:
         raise UserError(
             f"{files[0]} has SHA-256 {found_sum}, not {PACKAGE_SHA256}; "

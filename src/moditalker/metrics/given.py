@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from moditalker.checkpoint import save_weights, write_whole
 from moditalker.errors import UserError
-from moditalker.metrics import csim, lpips, syncnet
+from moditalker.metrics import csim, fid, lpips, onnx_network, syncnet
 from moditalker.weights import GIVEN, given_folder, sha256
 
 # By the name that `moditalker weights add` takes: files -> states by the name they are kept under.
 Read = Mapping[str, dict[str, Tensor] | bytes]  # bytes: an ONNX file
 READERS: dict[str, Callable[[Sequence[Path]], Read]] = {
     "face-embedding": csim.read_files,
+    "i3d": partial(onnx_network.read_file, "i3d", fid.I3D),
+    "inception": partial(onnx_network.read_file, "inception", fid.INCEPTION),
     "lpips": lpips.read_files,
     "syncnet": syncnet.read_files,
 }
