@@ -169,9 +169,9 @@ def test_features_for_fid_and_fvd(tmp_path, monkeypatch):
         given.keep(name, [tmp_path / "mean.onnx"])
     levels = np.arange(40.0)[:, None, None, None] * np.array([1, 2, 3])  # each frame of one colour
     video = np.broadcast_to(levels, (40, 8, 8, 3))
-    assert fid.inception_features(video[:3]) == pytest.approx(levels[:3, 0, 0] / 127.5 - 1, abs=1e-5)
+    assert fid.inception_features(video[:3]) == pytest.approx(levels[:3, 0, 0] / 127.5 - 1, abs=1e-3)
     pieces = np.stack([levels[:16, 0, 0].mean(0), levels[16:32, 0, 0].mean(0)])  # what is over is left out
-    assert fid.i3d_features(video) == pytest.approx(pieces / 127.5 - 1, abs=1e-5)
+    assert fid.i3d_features(video) == pytest.approx(pieces / 127.5 - 1, abs=1e-3)
     assert len(fid.i3d_features(video[:15])) == 0
     fid._network.cache_clear()
 
