@@ -147,11 +147,14 @@ def test_another_reader_agrees(video):
     assert SOURCE_TYPE in video.read_bytes()
 
 
-def test_the_manifest_changes_neither_pictures_nor_sound(video, tmp_path, words):
+def test_without_provenance_there_is_none_and_the_rest_is_the_same(video, tmp_path, words):
     made = talker().generate(ASTRONAUT, words, provenance=None)
-    assert made.save(tmp_path / "bare.mp4")["provenance"] == {"manifest": "left out"}
+    assert made.save(tmp_path / "bare.mp4")["provenance"] == {
+        "manifest": "left out",
+        "mark": "left out",
+    }
     ours, bare = read_clip(video), read_clip(tmp_path / "bare.mp4")
-    assert np.array_equal(ours.frames, bare.frames)
+    assert np.abs(ours.frames.astype(int) - bare.frames).mean() < 0.2  # the mark's, and the codec's
     assert np.array_equal(ours.audio, bare.audio)
     found = verify(tmp_path / "bare.mp4")
     assert (found.manifest.state, found.synthetic) == ("absent", False)

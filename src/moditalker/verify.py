@@ -1,4 +1,4 @@
-"""What a file tells about being synthetic: its C2PA manifest."""
+"""What a file tells about being synthetic: its C2PA manifest, and the invisible mark in its pictures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from moditalker import __version__
-from moditalker.media import probe
+from moditalker.features.face import Choice, FaceTracker
+from moditalker.machine import half_the_threads
+from moditalker.media import VideoReader, probe
 from moditalker.provenance import Manifest
+from moditalker.provenance.mark import CHANCE, Detector, Mark
+from moditalker.streams import ahead, beside
+
+SURE = 1e-12  # chance that ends the search for the mark
+LOOK_SECONDS = 10  # from look to look whether it has come to that
 
 
 @dataclass(frozen=True)
@@ -17,11 +24,12 @@ class Findings:
 
     path: Path
     manifest: Manifest
+    mark: Mark | None  # None: there are no moving pictures
 
     @property
     def synthetic(self) -> bool:
         """Whether something in the file that can be relied on says so."""
-        return self.manifest.synthetic
+        return self.manifest.synthetic or (self.mark is not None and self.mark.found)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -29,6 +37,7 @@ class Findings:
             "file": self.path.name,
             "synthetic": self.synthetic,
             "manifest": asdict(self.manifest),
+            "mark": None if self.mark is None else asdict(self.mark),
             "version": __version__,
         }
 
@@ -55,18 +64,54 @@ class Findings:
                 lines += [f"  {key} of {name}: {item}" for name, item in value.items()]
             elif value is not None:
                 lines.append(f"  {key}: {value}")
-        return "\n".join(lines)
+        return "\n".join([*lines, f"mark: {_told(self.mark)}"])
 
 
-def verify(path: str | Path) -> Findings:
-    """Look for provenance in a video.
+def _told(mark: Mark | None) -> str:
+    if mark is None:
+        return "not looked for, there is no video"
+    if mark.seconds == 0:
+        return "not found, there is no face"
+    seen = f"z = {mark.z:.1f} in {mark.seconds:.1f} s with a face"
+    if mark.found:
+        return f"found; by chance, at most once in {1 / max(mark.chance, 1e-99):.0e} videos ({seen})"
+    return (
+        f"not found ({seen}; {CHANCE:.0e} is the chance that would do, {mark.chance:.0e} is the one there is)"
+    )
+
+
+def verify(path: str | Path, choose: Choice = "largest") -> Findings:
+    """Look for provenance in a file: the manifest of any, the mark of a video.
+
+    Args:
+        choose: among several faces; see `FaceTracker.track`.
 
     Raises:
         UserError: it is not a file that can be read as picture, video or sound.
     """
-    path = probe(path).path
+    info = probe(path)
     try:
         from moditalker.provenance.manifest import read
     except ImportError:
-        return Findings(path, Manifest("unread", problems=["pip install c2pa-python"]))
-    return Findings(path, read(path))
+        manifest = Manifest("unread", problems=["pip install c2pa-python"])
+    else:
+        manifest = read(info.path)
+    return Findings(info.path, manifest, _mark(info.path, choose) if info.kind == "video" else None)
+
+
+def _mark(path: Path, choose: Choice) -> Mark:
+    """What the face in a video shows; the search ends where it is sure."""
+    reader, tracker, detector = VideoReader(path, planes=False), FaceTracker(), Detector()
+    fps = float(reader.info.fps)
+    looked = 0.0
+    with half_the_threads():
+        faces = beside(
+            ahead(reader, 16), lambda frames: tracker.track((f.image for f in frames), fps, choose)
+        )
+        for frame, face in faces:
+            detector.add(frame.image, None if face is None else face.landmarks, float(frame.time))
+            if frame.time >= looked + LOOK_SECONDS:
+                looked = float(frame.time)
+                if detector.result().chance < SURE:
+                    break
+    return detector.result()
