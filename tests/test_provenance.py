@@ -154,7 +154,9 @@ def test_without_provenance_there_is_none_and_the_rest_is_the_same(video, tmp_pa
         "mark": "left out",
     }
     ours, bare = read_clip(video), read_clip(tmp_path / "bare.mp4")
-    assert np.abs(ours.frames.astype(int) - bare.frames).mean() < 0.2  # the mark's, and the codec's
+    assert (
+        np.abs(ours.frames.astype(int) - bare.frames).mean() < 0.5
+    )  # grey levels: the mark, and what the codec makes of it
     assert np.array_equal(ours.audio, bare.audio)
     found = verify(tmp_path / "bare.mp4")
     assert (found.manifest.state, found.synthetic) == ("absent", False)
