@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_wav
 from standins import ASTRONAUT, grid_clip, needs_grid
 
 from moditalker import MoDiTalker, __version__, config
 from moditalker.cli import main
-from moditalker.media import read_clip
+from moditalker.media import AudioReader, read_clip
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -179,11 +180,11 @@ def test_the_commands_of_the_page_on_controls_run(tmp_path, monkeypatch, shipped
     (table,) = re.findall(r"```csv\n(.*?)```", text, flags=re.S)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "poses.csv").write_text(table)
+    write_wav(tmp_path / "speech.wav", AudioReader(speech_wav).read(0.7))
     for name, target in (
         ("person.png", ASTRONAUT),
         ("person.mp4", face_video),
         ("driver.mp4", face_video),
-        ("speech.wav", speech_wav),
     ):
         (tmp_path / name).symlink_to(target)
     for line in block.splitlines():

@@ -146,7 +146,7 @@ class MoDiTalker:
             steps: sampling steps of both diffusion models; None: the preset's.
             extend: what follows the end of a face video that is shorter than the audio: "pingpong" (back and
                 forth), "loop", "hold" (its last frame) or "none".
-            choose: among several faces; see `FaceTracker.track`.
+            choose: among several faces; see `Follower`.
             style: mouth gain, expression strength, smoothing of the motion.
             motion: a track that takes the place of what the audio would become.
             head, blink: how the head of a picture moves, and how often its eyes blink; see `face`.
@@ -251,7 +251,7 @@ class MoDiTalker:
                 source, anchor, known, lambda: follower.follow(plan_frames(source, length, extend))
             )
         with half_the_threads():
-            picture = Still.found(self.tracker, source, choose)
+            picture = Still.found(self.tracker, source, "largest" if choose == "speaker" else choose)
             motion = head_motion(head, seed, self.tracker, length)
 
         def frames() -> Iterator[FaceFrame]:

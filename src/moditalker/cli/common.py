@@ -65,7 +65,10 @@ Report = Annotated[
 On = Annotated[Device, typer.Option(help="Where the networks run.")]
 Choose = Annotated[
     str,
-    typer.Option(help="Among several faces: largest, a number from the left (0, 1, ...), or x,y in pixels."),
+    typer.Option(
+        help="Among several faces: largest, speaker (in each shot), a number from the left (0, 1, ...), or "
+        "x,y in pixels."
+    ),
 ]
 Extended = Annotated[
     Extend,
@@ -130,8 +133,8 @@ def progress_bar(unit: str = "frames") -> Iterator[Callable[[str, int, int], Non
 
 
 def parse_choice(text: str) -> str | int | tuple[float, float]:
-    """largest; a number from the left; x,y in pixels."""
-    if text == "largest":
+    """largest; speaker; a number from the left; x,y in pixels."""
+    if text in ("largest", "speaker"):
         return text
     try:
         numbers = [float(part) for part in text.split(",")]
@@ -141,7 +144,9 @@ def parse_choice(text: str) -> str | int | tuple[float, float]:
         return numbers[0], numbers[1]
     if len(numbers) == 1 and text.isdigit():
         return int(text)
-    raise UserError(f"--choose {text}: largest, a number from the left (0, 1, ...), or x,y is expected")
+    raise UserError(
+        f"--choose {text}: largest, speaker, a number from the left (0, 1, ...), or x,y is expected"
+    )
 
 
 def parse_provenance(

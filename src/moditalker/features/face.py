@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from moditalker.errors import UserError
 from moditalker.features.face_networks import FaceNetwork, load_face_network
 from moditalker.landmarks import MESH_TO_68, MOUTH
+from moditalker.streams import beside
 
 Array = NDArray[np.float32]
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -127,61 +128,61 @@ class FaceTracker:
                 faces.append(face)
         return sorted(faces, key=lambda face: float(face.centre[0]))
 
-    def track(self, frames: Iterable[Image], fps: float, choose: Choice = "largest") -> Iterator[Face | None]:
+    def track(
+        self, frames: Iterable[Image], fps: float, choose: Choice | Iterator[Choice] = "largest"
+    ) -> Iterator[Face | None]:
         """Follow one face: a face or None for each frame, in order, a fixed number of frames late.
 
         frames: (H, W, 3) uint8 RGB. fps: frames per second. choose: which of several faces, at the start and
         after a cut: "largest", a number (from 0, from left to right; waits for a frame with so many) or a
-        place (x, y) in pixels (the nearest). A chosen face is kept until its shot ends: when lost it is
-        looked for near where it was, then further away. Losses up to 0.2 s are interpolated, longer ones are
-        None. Jitter is smoothed over +-0.08 s, movements larger than it are left alone. An answer comes when
-        0.28 s more of frames were read. Raises UserError for another choice or an fps that is not positive.
+        place (x, y) in pixels (the nearest); an iterator of these gives one a frame. A chosen face is kept
+        until its shot ends: when lost it is looked for near where it was, then further away. Losses up to
+        0.2 s are interpolated, longer ones are None. Jitter is smoothed over +-0.08 s, movements larger than
+        it are left alone. An answer comes when 0.28 s more of frames were read. Raises UserError for another
+        choice or an fps that is not positive.
         """
         if not fps > 0:
             raise UserError(f"fps is {fps}; it must be positive")
         counted = isinstance(choose, int) and choose >= 0
         placed = isinstance(choose, tuple) and len(choose) == 2
-        if not (choose == "largest" or counted or placed):
+        choices = choose if isinstance(choose, Iterator) else repeat(choose)
+        if not (choose == "largest" or counted or placed or choices is choose):
             raise UserError(
                 f'no face is called {choose!r}; give "largest", a number from 0 or a place (x, y)'
             )
-        found = fill_gaps(self._follow(frames, fps, choose), round(GAP_SECONDS * fps))
+        found = fill_gaps(self._follow(frames, fps, choices), round(GAP_SECONDS * fps))
         return smooth(found, round(SMOOTHING_SECONDS * fps))
 
-    def _follow(self, frames: Iterable[Image], fps: float, choose: Choice) -> Iterator[Face | None]:
+    def _follow(
+        self, frames: Iterable[Image], fps: float, choices: Iterable[Choice]
+    ) -> Iterator[Face | None]:
         """The chosen face of each frame as the networks see it."""
         face: Face | None = None  # in the previous frame
         last: Face | None = None  # where it was seen last in this shot
         lost = 0  # frames since
         cut = doubt = False  # no face was seen since a cut; since what may be a cut or something in the way
-        usual = 3 * CUT_USUAL  # how much neighbouring frames differ
-        before = there = None  # thumbnails: of the previous frame, of the one with ``last``
-        for frame in frames:
-            look = _thumbnail(frame)
-            change = 0.0 if before is None else float(np.abs(look - before).mean())
-            jump = change > CUT_RATIO * usual
-            usual = usual if jump else max(CUT_USUAL, 0.8 * usual + 0.2 * change)
-            before = look
-            face = self._again(frame, face) if face is not None else None
+        there: Array | None = None  # thumbnail of the frame with ``last``
+        for (frame, change), choice in zip(beside(frames, changes), choices, strict=False):
+            face = self.again(frame, face) if face is not None else None
             moved = 0.0 if face is None or last is None else _moved(last, face)
-            if jump and face is not None and (moved > CUT_MOVE or change > CUT_DIFFERENCE):
+            if change.jump and face is not None and (moved > CUT_MOVE or change.size > CUT_DIFFERENCE):
                 face, last, lost, cut = None, None, 0, True
             if face is None:
                 often = lost % max(1, round(fps / 2)) == 0  # tiles cost much: now and then is enough
                 faces = self.detect(frame, 2 if often else 0)
-                doubt = doubt or jump
-                new = there is not None and (np.abs(look - there) > 0.02).mean() > CUT_PART
+                doubt = doubt or change.jump
+                new = there is not None and (np.abs(change.look - there) > 0.02).mean() > CUT_PART
                 if faces and last is not None and doubt and new:
                     last, lost, cut = None, 0, True
-                face = _pick(faces, choose, last, lost / fps)
+                face = _pick(faces, choice, last, lost / fps)
             if face is None:
                 lost += 1
             else:
-                face, last, there, lost = replace(face, cut=cut), face, look, 0
+                face, last, there, lost = replace(face, cut=cut), face, change.look, 0
                 cut = doubt = False
             yield face
 
-    def _again(self, frame: Image, face: Face) -> Face | None:
+    def again(self, frame: Image, face: Face) -> Face | None:
         """The face of the previous frame in this one, or None where it cannot be it."""
         found = self._meshes(frame, [region_of(face.points)])[0]
         return found if found.score >= PRESENCE and _moved(face, found) < 0.5 else None
@@ -367,10 +368,30 @@ def _moved(a: Face, b: Face) -> float:
     return max(math.dist(a.centre, b.centre) / a.size, abs(math.log2(b.size / a.size)))
 
 
-def _thumbnail(frame: Image) -> Array:
-    """32 x 32 grey samples in [0, 1]."""
-    rows, columns = (np.linspace(0, n - 1, 32).astype(int) for n in frame.shape[:2])
-    return np.asarray(frame[np.ix_(rows, columns)].mean(2, dtype=np.float32) / 255)
+@dataclass(frozen=True, eq=False)
+class Change:
+    """A frame against the one before.
+
+    look: (32, 32) grey samples in [0, 1]; size: their mean difference; jump: far more than usual, as a cut.
+    """
+
+    look: Array
+    size: float
+    jump: bool
+
+
+def changes(frames: Iterable[Image]) -> Iterator[Change]:
+    """How much each frame differs from the one before."""
+    before: Array | None = None
+    usual = 3 * CUT_USUAL
+    for frame in frames:
+        rows, columns = (np.linspace(0, n - 1, 32).astype(int) for n in frame.shape[:2])
+        look = np.asarray(frame[np.ix_(rows, columns)].mean(2, dtype=np.float32) / 255)
+        size = 0.0 if before is None else float(np.abs(look - before).mean())
+        jump = size > CUT_RATIO * usual
+        usual = usual if jump else max(CUT_USUAL, 0.8 * usual + 0.2 * size)
+        before = look
+        yield Change(look, size, jump)
 
 
 def _span(centre: float, reach: float, length: int) -> tuple[int, int]:

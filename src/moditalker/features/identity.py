@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, tee
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from moditalker.config import CropConfig
 from moditalker.features.face import Choice, Face, FaceTracker
 from moditalker.features.face_model import WEIGHTS, default_model, frontalize
+from moditalker.features.speaker import Speakers
 from moditalker.landmarks import align_stream, lip_opening, procrustes, transform, warp
 from moditalker.media import Frame, Source
 from moditalker.streams import beside, fade
@@ -84,20 +85,22 @@ class FaceFrame:
 
 
 class Follower:
-    """One face through one source."""
+    """One face through one source.
+
+    choose: among several faces, as for `FaceTracker.track`, or "speaker": in each shot the one who speaks.
+    """
 
     def __init__(
         self, tracker: FaceTracker, crop: CropConfig, source: Source, choose: Choice = "largest"
     ) -> None:
         self.tracker, self.crop, self.source, self.choose = tracker, crop, source, choose
+        self.speakers = Speakers(tracker, source) if choose == "speaker" else None
 
     def follow(self, frames: Iterable[Frame], rate: float | None = None) -> Iterator[FaceFrame]:
         """Frames with the tracked, aligned face; `rate`: frames a second, where they are not the source's."""
         info = self.source.info
         fps, size = rate or float(info.fps), (info.height, info.width)
-        tracked = beside(
-            frames, lambda items: self.tracker.track((frame.image for frame in items), fps, self.choose)
-        )
+        tracked = beside(frames, lambda items: self._track(items, fps))
         aligned = beside(
             tracked,
             lambda items: align_stream(
@@ -107,6 +110,14 @@ class Follower:
         found = (FaceFrame(frame, *_seen(face, matrix)) for (frame, face), matrix in aligned)
         faded = beside(found, lambda items: fade((item.usable for item in items), round(FADE_SECONDS * fps)))
         return (replace(item, strength=strength) for item, strength in faded)
+
+    def _track(self, frames: Iterator[Frame], fps: float) -> Iterator[Face | None]:
+        speakers = self.speakers
+        if speakers is None:
+            return self.tracker.track((frame.image for frame in frames), fps, self.choose)
+        ours, theirs = tee(frames)  # in step: a choice is taken right after its image
+        places = (speakers.at(frame.index) for frame in theirs)
+        return self.tracker.track((frame.image for frame in ours), fps, places)
 
     def find_anchor(self) -> Anchor | None:
         """The identity of the first shot that shows a face; None where no frame does."""
