@@ -16,7 +16,7 @@ from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.landmarks import LIP_RELATED, MOUTH
 from moditalker.metrics.lpips import load_lpips
 from moditalker.video.autoencoder import Autoencoder, psnr, reconstruction_loss, still_clip
-from moditalker.video.warp import affinity, cell_grid, landmark_frames, mouth_interior
+from moditalker.video.warp import affinity, landmark_frames, mouth_interior
 
 WEIGHT_STEP = 4  # pixels between the nodes where weights are computed
 
@@ -24,10 +24,12 @@ WEIGHT_STEP = 4  # pixels between the nodes where weights are computed
 def face_weight(landmarks: Tensor, height: int, width: int, config: PixelLossConfig) -> Tensor:
     """Loss weights of the pixels of clips: (B, S, 68, 2) -> (B, 1, S, height, width)."""
     rows, columns = height // WEIGHT_STEP, width // WEIGHT_STEP
-    grid = cell_grid(rows, columns, WEIGHT_STEP, landmarks)
     scale = width / 128  # reaches below are pixels of a crop of 128
-    face = affinity(grid, landmarks[..., list(LIP_RELATED), :], 7.0 * scale).amax(-1)
-    mouth = affinity(grid, landmarks[..., list(MOUTH), :], 5.0 * scale).amax(-1)
+
+    def near(points: NDArray[np.int_], reach: float) -> Tensor:
+        return affinity(landmarks[..., list(points), :], (rows, columns), WEIGHT_STEP, reach * scale).amax(-1)
+
+    face, mouth = near(LIP_RELATED, 7.0), near(MOUTH, 5.0)
     weight = config.outside + (1 - config.outside) * face + (config.mouth - 1) * mouth
     b, s = landmarks.shape[:2]
     weight = weight.reshape(b * s, 1, rows, columns)
