@@ -80,6 +80,10 @@ class FaceNetwork(nn.Module):
         self.ops: list[dict[str, Any]] = graph["ops"]
         self.input: int = graph["input"]
         self.outputs: dict[str, int] = graph["outputs"]
+        last = {i: place for place, op in enumerate(self.ops) for i in op["in"]}
+        self.done: list[list[int]] = [[] for _ in self.ops]  # values that nothing reads after each operation
+        for i in last.keys() - set(self.outputs.values()):
+            self.done[last[i]].append(i)
         for name, weight in weights.items():
             fast = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
             self.register_buffer(name, weight.float().contiguous(memory_format=fast))
@@ -87,8 +91,10 @@ class FaceNetwork(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         values = {self.input: images.contiguous(memory_format=torch.channels_last)}
         weights = self._buffers
-        for op in self.ops:
+        for op, done in zip(self.ops, self.done, strict=True):
             values[op["out"]] = self.step(op, [values[i] for i in op["in"]], weights)
+            for i in done:  # memory that is used again is still in the processor's cache
+                del values[i]
         return {name: values[i] for name, i in self.outputs.items()}
 
     @staticmethod

@@ -35,8 +35,8 @@ COLOUR_STEP = 0.15  # a change of brightness beyond this within one frame is a c
 GRAIN_ODD = 0.06  # the same for giving detail back, which must not show where the mouths differ
 DARK = 0.06  # of white: darker than this, the match adds rather than multiplies
 
-_ANGLES = torch.arange(64) * (2 * math.pi / 64)
-_DIRECTIONS = torch.stack([_ANGLES.cos(), _ANGLES.sin()], dim=1)  # (64, 2)
+_ANGLES = torch.arange(32) * (2 * math.pi / 64)
+_DIRECTIONS = torch.stack([_ANGLES.cos(), _ANGLES.sin()], dim=1)  # (32, 2), and their opposites
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class Blender:
         side = _ramp(torch.minimum(columns, columns.flip(0)) / (BORDER_RAMP * self.unit))
         ends = _ramp(rows / (TOP_RAMP * self.unit)) * _ramp(rows.flip(0) / (BORDER_RAMP * self.unit))
         self.extent = torch.einsum("kc,hwc->khw", _DIRECTIONS, self.grid)  # of each pixel, in each direction
+        self.scratch = torch.empty_like(
+            self.extent
+        )  # new memory would cost as much time as what is done with it
         self.window = ends[:, None] * side  # h w: zero at the region's borders
         self.gain: Tensor | None = None
 
@@ -180,8 +183,11 @@ class Blender:
 
         The hull is described by its support in 64 directions, so that it moves as smoothly as the points do.
         """
-        support = (_DIRECTIONS @ points.T + margins).amax(dim=1)  # 64
-        return (self.extent - support[:, None, None]).amax(dim=0)
+        reach = _DIRECTIONS @ points.T
+        ahead, behind = (reach + margins).amax(dim=1), (margins - reach).amax(dim=1)  # 32 each
+        middle, half = (ahead - behind) / 2, (ahead + behind) / 2
+        torch.sub(self.extent, middle[:, None, None], out=self.scratch)
+        return self.scratch.abs_().sub_(half[:, None, None]).amax(dim=0)
 
     def _above_nose(self, points: Tensor) -> Tensor:
         """(h, w) how far above the nose base; "up" is square to the eyes, which are steadier than the jaw."""
