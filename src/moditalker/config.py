@@ -201,6 +201,19 @@ class DistillationConfig:
 
 
 @dataclass(frozen=True)
+class SyncExpertConfig:
+    """The judge of mouth and sound, `metrics/sync_expert.py` [ours]."""
+
+    top: CountOrZero = 56  # first row of the crop that it sees, a square in the crop's middle
+    extent: Count = 64  # side of that square, pixels of the crop
+    side: Count = 32  # to which it shrinks: a multiple of 8
+    channels: Count = 16  # of the first convolution: a multiple of 8
+    width: Count = 96  # D of either stream
+    embedding: Count = 64  # E
+    dropout: Share = 0.2
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """How a task is trained."""
 
@@ -242,6 +255,19 @@ class Config:
     mtov_training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation_training: TrainingConfig = field(default_factory=TrainingConfig)
     adaptation_training: TrainingConfig = field(default_factory=TrainingConfig)
+    sync_expert: SyncExpertConfig = field(default_factory=SyncExpertConfig)
+    sync_expert_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=900,
+            batch=12,
+            learning_rate=1e-3,
+            weight_decay=0.05,
+            schedule="cosine",
+            warmup=50,
+            ema=0.99,
+            validate_every=100,
+        )
+    )
 
 
 PRESETS = ("tiny", "paper", "released")
@@ -316,6 +342,7 @@ def check(config: Config) -> Config:
         UserError: naming both keys, their values and the rule.
     """
     crop, atom, auto, mtov = config.crop, config.atom, config.autoencoder, config.mtov
+    expert = config.sync_expert
     region = (crop.size - crop.region_top, crop.size)
     extent = f"autoencoder.height x width = {auto.height} x {auto.width}"
     rules = {
@@ -327,6 +354,12 @@ def check(config: Config) -> Config:
         f"crop.pose_rows = {crop.pose_rows}: must not exceed crop.size": crop.pose_rows <= crop.size,
         "autoencoder.decoder = warp: mtov.conditions must hold identity and landmarks": (
             auto.decoder != "warp" or {"identity", "landmarks"} <= set(mtov.conditions)
+        ),
+        f"sync_expert.top + extent = {expert.top + expert.extent}: must not exceed crop.size = {crop.size}": (
+            expert.top + expert.extent <= crop.size
+        ),
+        f"sync_expert.side = {expert.side}, channels = {expert.channels}: must be multiples of 8": (
+            expert.side % 8 == expert.channels % 8 == 0
         ),
         f"{extent}: must be multiples of autoencoder.patch": auto.height % auto.patch
         == auto.width % auto.patch

@@ -1,4 +1,4 @@
-"""Named third-party weights: where they are from, their licence, their SHA-256.
+"""Named weights, third parties' but for one: where they are from, their licence, their SHA-256.
 
 Those in ``NAMED`` come with the package; those in ``GIVEN`` it does not carry: a user gives them once, by
 `moditalker weights add`. Nothing is ever fetched. A file that differs from its name's checksum is refused.
@@ -52,6 +52,12 @@ NAMED: dict[str, Weights] = {
         "face_mesh.safetensors",
         "c611f56490c23f6fea2c704aad8bbc5fc7be82739b6d20bd035457ffab0750f7",
         MEDIAPIPE,
+        "Apache-2.0",
+    ),
+    "sync-expert": Weights(
+        "sync_expert.safetensors",
+        "a2ab9451439c2dfec8e682aa2156827966678549dc085d19e24669c2e0fd2d83",
+        "this project's, trained on GRID (CC BY 4.0) by `moditalker train sync-expert`",
         "Apache-2.0",
     ),
 }

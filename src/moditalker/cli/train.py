@@ -21,6 +21,7 @@ class TaskName(str, Enum):
     mtov = "mtov"
     distillation = "distillation"
     atom = "atom"
+    sync_expert = "sync-expert"
 
 
 class Precision(str, Enum):

@@ -169,6 +169,18 @@ MEASURES: dict[str, Measure] = {
         lambda c: c.offsets.offset,
         "syncnet",
     ),
+    "match": Measure(
+        *("mouth-audio match", "", HIGHER, (), "0 to 1, the package's own judge of mouth and sound, not LSE"),
+        lambda c: c.match.match,
+    ),
+    "match_offset": Measure(
+        *("mouth-audio offset", "frames of 1/25 s", ZERO, (), "by which the lips come late, as it hears it"),
+        lambda c: c.match.offset,
+    ),
+    "match_contrast": Measure(
+        *("mouth-audio contrast", "", HIGHER, (), "likeness as timed over that at other offsets; same judge"),
+        lambda c: c.match.contrast,
+    ),
     "leakage": Measure(
         *(
             "leakage",
@@ -272,7 +284,7 @@ MEASURES: dict[str, Measure] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "lips": tuple(key for key in MEASURES if key.startswith("lip_") or key in ("leakage", "silence")),
-    "sync": ("lse_d", "lse_c", "sync_offset"),
+    "sync": ("lse_d", "lse_c", "sync_offset", "match", "match_offset", "match_contrast"),
     "picture": ("psnr", "psnr_first_mouth", "ssim", "lpips", "psnr_frame", "ssim_frame", "lpips_frame"),
     "landmarks": ("lmd_mouth_px", "lmd_mouth", "lmd_face_px", "lmd_face"),
     "seen": ("csim", "cpbd", "cpbd_ratio", "seam", "flicker", "background", "drift", "head_motion"),

@@ -18,6 +18,7 @@ from moditalker.features.face_model import WEIGHTS, default_model
 from moditalker.landmarks import align, eye_distance, lip_opening, procrustes, transform, warp
 from moditalker.media import open_source, probe, read_clip, through_codec
 from moditalker.metrics.sync import Offsets
+from moditalker.metrics.sync_expert import Match, load_expert
 from moditalker.metrics.syncnet import face_crops, sync
 from moditalker.motion.silence import silence
 from moditalker.video.blend import Blender
@@ -61,6 +62,12 @@ class Observed:
         """(S,) whether a face was found and aligned."""
         known = np.isfinite(self.landmarks).all((1, 2)) & np.isfinite(self.matrices).all((1, 2))
         return np.asarray(known)
+
+    def heard(self) -> NDArray[np.float32]:
+        """The sound; UserError where there is none."""
+        if not len(self.sound):
+            raise UserError("the generated video has no sound")
+        return self.sound
 
     @cached_property
     def rotations(self) -> Floats:
@@ -179,9 +186,13 @@ class Case:
     def offsets(self) -> Offsets:
         """Lips and sound of the generated video, as SyncNet sees them."""
         made = self.generated
-        if not len(made.sound):
-            raise UserError("the generated video has no sound")
-        return sync(face_crops(made.frames, made.landmarks, made.fps), made.sound)
+        return sync(face_crops(made.frames, made.landmarks, made.fps), made.heard())
+
+    @cached_property
+    def match(self) -> Match:
+        """The same, as the package's own judge sees them."""
+        made = self.generated
+        return load_expert().match(made.frames, made.landmarks, made.heard(), made.fps)
 
     @cached_property
     def silent(self) -> NDArray[np.bool_]:

@@ -31,6 +31,7 @@ from moditalker.training.recordings import (
     read_motion_clip,
     save_recordings,
 )
+from moditalker.training.sync_expert import ROOMS, SyncExpertTask, read_sync_clip
 
 RECORDINGS = 640  # of about ten seconds, beside the clips as they are
 
@@ -98,7 +99,7 @@ def build(
     """A task and how it is trained.
 
     Args:
-        name: "autoencoder", "landmark-autoencoder", "mtov", "distillation" or "atom".
+        name: "autoencoder", "landmark-autoencoder", "mtov", "distillation", "atom" or "sync-expert".
         run: its folder, where AToM's recordings are kept once they are made.
         autoencoder, landmark_autoencoder: runs that ``mtov`` starts from; the first is needed.
         start_from: weights (.safetensors) of the same part to go on from; ``mtov`` then needs no
@@ -114,6 +115,7 @@ def build(
         "atom": config.atom_training,
         "mtov": config.mtov_training,
         "distillation": config.distillation_training,
+        "sync-expert": config.sync_expert_training,
     }
     training = sections.get(name, config.autoencoder_training)
     torch.manual_seed(training.seed)  # of the weights that it starts with
@@ -142,6 +144,8 @@ def _task(
 ) -> Task:
     if name == "atom":
         return _atom(config, data, run, log, processes)
+    if name == "sync-expert":
+        return _sync_expert(config, data, log)
     encoder = load_speech_encoder(config.speech) if "audio" in config.mtov.conditions else None
     train, validation = (
         VideoClips([_heard(sample, encoder) for sample in part], config.crop, config.autoencoder)
@@ -212,6 +216,16 @@ def _atom(
         encoder,
         config.atom_training.batch,
     )
+
+
+def _sync_expert(config: Config, data: Data, log: Callable[[str], None]) -> SyncExpertTask:
+    encoder, seed = load_speech_encoder(config.speech), config.sync_expert_training.seed
+    log(f"sync-expert: hearing {len(data.train)} clips in {1 + ROOMS} rooms")
+    train, validation = (
+        [read_sync_clip(sample, config, encoder, rooms, seed) for sample in part if "audio" in sample]
+        for part, rooms in ((data.train, ROOMS), (data.validation, 0))
+    )
+    return SyncExpertTask(config, train, validation)
 
 
 def plain_recording(clip: MotionClip, encoder: SpeechEncoder) -> Recording:
