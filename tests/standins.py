@@ -41,16 +41,16 @@ class PaintedMouth:
 
     def __call__(
         self,
-        frames: Iterable[tuple[np.ndarray, np.ndarray]],
+        frames: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
         identity: tuple[np.ndarray, np.ndarray],
         seed: int = 0,
         steps: int | None = None,
     ) -> Iterator[torch.Tensor]:
         self.identities.append(identity[0])
         waiting: list[np.ndarray] = []
-        for crop, landmarks in frames:
+        for crop, landmarks, own in frames:
             assert crop.shape == identity[0].shape
-            assert landmarks.shape == identity[1].shape == (68, 2)
+            assert landmarks.shape == own.shape == identity[1].shape == (68, 2)
             waiting.append(landmarks)
             if len(waiting) == self.ahead:
                 yield from (self.region(identity[0], points, seed) for points in waiting)

@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"rendering", "metrics"},
     {"data", "prepare", "pipeline", "convert", "verify"},
     {"training", "evaluate", "bench"},
-    {"web"},
+    {"web", "benchmark"},
     {"cli"},
     {"__main__"},
 ]

@@ -19,6 +19,7 @@ from moditalker.video.autoencoder import (
 )
 from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.sample import VideoSampler, overlapped
+from moditalker.video.texture import missed, put_back
 from moditalker.video.triplane import PlaneShape
 from moditalker.video.warp import WarpHead, coarse_flow, landmark_frames, mouth_interior, warp_by_flow
 
@@ -189,7 +190,8 @@ def test_all_presets_build_from_the_same_classes() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 12, 16, 17, 28, 40, 41])
 def test_windows_give_every_frame_once_in_order(count: int) -> None:
-    frames = [(np.zeros(0, np.uint8), np.full((68, 2), i, np.float32)) for i in range(count)]
+    points = [np.full((68, 2), i, np.float32) for i in range(count)]
+    frames = [(np.zeros(0, np.uint8), wanted, wanted) for wanted in points]
 
     def clip(part: list) -> torch.Tensor:  # type: ignore[type-arg]
         part = part + [part[-1]] * (16 - len(part))
@@ -207,14 +209,55 @@ def test_sampling_is_repeatable_and_follows_landmarks() -> None:
     crop = rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)
     face = rng.uniform(60, 120, (68, 2)).astype(np.float32)
     other = face + np.float32(2)
-    first = list(sampler([(crop, face)] * 20, (crop, face), seed=3))
-    again = list(sampler([(crop, face)] * 20, (crop, face), seed=3))
-    moved = list(sampler([(crop, other)] * 20, (crop, face), seed=3))
+    first = list(sampler([(crop, face, face)] * 20, (crop, face), seed=3))
+    again = list(sampler([(crop, face, face)] * 20, (crop, face), seed=3))
+    moved = list(sampler([(crop, other, face)] * 20, (crop, face), seed=3))
     assert len(first) == 20
     assert first[0].shape == (3, 72, 128)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert max(float(frame.abs().max()) for frame in first) <= 1
     assert any(not torch.equal(a, b) for a, b in zip(first, moved, strict=True))
+
+
+def test_what_a_model_misses_is_given_back_and_nothing_from_between_the_lips() -> None:
+    """An untrained model misses nearly all of a still picture: with texture it gives the picture."""
+    config = small()
+    config = replace(config, mtov=replace(config.mtov, texture=True))
+    torch.manual_seed(0)
+    model = VideoModel(config)
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.uniform(100, 150, (1, 3, 16, 16)))
+    crop = torch.nn.functional.interpolate(coarse, size=(128, 128), mode="bicubic")[0]
+    crop = crop.permute(1, 2, 0).round().byte().numpy()
+    angle = np.linspace(0, 2 * np.pi, 68)
+    face = np.stack([64 + 30 * np.cos(angle), 95 + 20 * np.sin(angle)], axis=-1).astype(np.float32)
+    face[60:68] = np.stack([np.linspace(50, 78, 8), np.full(8, 96)], axis=-1)  # lips that are shut
+    real = torch.from_numpy(crop[config.crop.region_top :]).permute(2, 0, 1) / 127.5 - 1
+
+    def error(on: bool, stretch: int = 20) -> float:
+        other = replace(config, mtov=replace(config.mtov, texture=on))
+        model.config = other
+        made = list(VideoSampler(model)([(crop, face, face)] * stretch, (crop, face), seed=3))
+        return max(float((frame - real).abs().mean()) for frame in made)
+
+    assert error(True) < 0.5 * error(False)
+    assert error(True, 3) < 0.5 * error(False, 3)
+
+
+def test_missed_skin_goes_where_the_face_goes() -> None:
+    grid = np.stack(np.meshgrid(np.linspace(8, 120, 17), np.linspace(8, 64, 4)), axis=-1).reshape(68, 2)
+    face = torch.from_numpy(grid).float()[None]
+    mole = torch.zeros(16, 3, 72, 128)
+    mole[:, :, 30:33, 40:43] = 0.2
+    texture = missed(torch.zeros_like(mole), mole, face.expand(16, -1, -1), face)
+    assert float(texture[:, 31, 41].mean()) == pytest.approx(0.2, abs=0.02)
+    there = put_back(torch.zeros(1, 3, 72, 128), texture, face + torch.tensor([5.0, 3.0]), face)[0, 0]
+    row, column = divmod(int(there.argmax()), 128)
+    assert abs(row - 34) <= 1
+    assert abs(column - 46) <= 1
+    hand = mole.clone()
+    hand[:5] = 1.0  # in front of the face on a few frames
+    assert float(missed(torch.zeros_like(mole), hand, face.expand(16, -1, -1), face).max()) <= 0.2 + 1e-4
 
 
 def test_psnr_against_its_definition() -> None:

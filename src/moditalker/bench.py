@@ -164,7 +164,7 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
         )
 
     def video(frames: int) -> object:
-        return list(talker.sampler([crop] * frames, crop, 0, steps))
+        return list(talker.sampler([(*crop, crop[1])] * frames, crop, 0, steps))
 
     return {
         "speech": _counted(speech) * SAMPLE_RATE / CORE,

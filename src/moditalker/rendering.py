@@ -42,11 +42,13 @@ AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
 
 
 class Sampler(Protocol):
-    """The video stage: crops (size, size, 3) uint8 and landmarks (68, 2) in them -> regions (3, h, w)."""
+    """The video stage: crops (size, size, 3) uint8 and landmarks (68, 2) in them, those that are wanted and
+    those that they have -> regions (3, h, w).
+    """
 
     def __call__(
         self,
-        frames: Iterable[tuple[Pixels, Array]],
+        frames: Iterable[tuple[Pixels, Array, Array]],
         identity: tuple[Pixels, Array],
         seed: int = 0,
         steps: int | None = None,
@@ -129,13 +131,52 @@ class Target:
     wanted: Array | None = None  # that the speech wants
 
 
+class Wish:
+    """What the speech wants of each frame, in the head's pose (paper: the affine step).
+
+    Args:
+        blocks: the motion's, (n, 68, 3) at 25 Hz.
+        fps: of the frames.
+    """
+
+    def __init__(self, motion: Motion | Track, blocks: Iterable[Array], fps: float) -> None:
+        self.identity = motion.identity
+        self.timeline = Timeline(blocks, RATE)
+        self.rest = shut_mouth(motion.identity)
+        self.share = 1 - (1 - STEADY) ** (RATE / fps)
+        self.steady: NDArray[np.float64] | None = None  # of the lips, beside the frontal landmarks
+        self.frontal = motion.identity
+
+    def advance(self, time: float) -> None:
+        """To the frame at `time`, in seconds; later than the one before."""
+        self.frontal = self.timeline.at(time)
+
+    def forget(self) -> None:
+        """What follows is another run of frames."""
+        self.steady = None
+
+    def posed(self, points: Array, anchor: Anchor) -> Array:
+        """The wanted landmarks where the frame's own ones, (1, 68, 3) in its pixels, are: (1, 68, 3)."""
+        # The motion of one identity, as another one makes it: the difference to l_id carries it over.
+        still = max(0.0, 1 - float(np.abs(self.frontal - self.rest).max()) / NEAR_REST)
+        frontal = anchor.frontal + (self.frontal - self.identity)
+        own = frontalize(points, anchor.neutral)[0]
+        posed: Array = affine_to_pose(frontal[None], own, points)
+        error = affine_error(own, points)[:, MOUTH]
+        self.steady = error if self.steady is None else self.steady + self.share * (error - self.steady)
+        posed[:, MOUTH] += (still * (self.steady - error)).astype(np.float32)
+        return posed
+
+
 @dataclass(frozen=True)
 class Video:
     """A video in the making: iterating yields (frame of the source, new image (H, W, 3) uint8) in order."""
 
     talker: Talker
     face: FaceTrack
-    motion: Motion | Track
+    motion: (
+        Motion | Track | None
+    )  # None: the face's own landmarks, which makes the video that is there already
     seed: int = 0
     steps: int | None = None
     audio: Path | None = None
@@ -226,18 +267,19 @@ class Video:
         return metadata, seal, said | {"manifest": "written"}
 
     def _targets(self, lead: int = 1) -> Iterator[Target]:
-        """Frames with the landmarks that the speech wants, in the head's pose (paper: the affine step)."""
-        timeline = Timeline(self.clock.each("motion", self.motion), RATE)
+        """Frames with the landmarks that are wanted in them."""
+        fps = float(self.face.source.info.fps)
+        wish = None if self.motion is None else Wish(self.motion, self.clock.each("motion", self.motion), fps)
         size, anchor = self.talker.config.crop.size, self.face.anchor
         run, before, begun = 0, False, False
-        share = 1 - (1 - STEADY) ** (RATE / float(self.face.source.info.fps))
-        steady: NDArray[np.float64] | None = None  # of the lips, beside the frontal landmarks
-        rest = shut_mouth(self.motion.identity)
         faces = ahead(self.clock.each("face", self.face), lead)
         for face in self.clock.each("waiting", faces):
-            frontal = timeline.at(float(face.frame.time))
+            if wish is not None:
+                wish.advance(float(face.frame.time))
             if face.usable != before or face.cut:
-                run, steady = run + 1, None
+                run += 1
+                if wish is not None:
+                    wish.forget()
             before = face.usable
             if not face.usable or face.landmarks is None:
                 yield Target(face, run, anchor)
@@ -246,15 +288,8 @@ class Video:
                 anchor = choose_anchor([face.candidate(size)])
             begun = True
             points, matrix = face.landmarks[None], face.matrix[None]
-            # The motion of one identity, as another one makes it: the difference to l_id carries it over.
-            still = max(0.0, 1 - float(np.abs(frontal - rest).max()) / NEAR_REST)
-            frontal = anchor.frontal + (frontal - self.motion.identity)
-            own = frontalize(points, anchor.neutral)[0]
-            posed = affine_to_pose(frontal[None], own, points)
-            error = affine_error(own, points)[:, MOUTH]
-            steady = error if steady is None else steady + share * (error - steady)
-            posed[:, MOUTH] += (still * (steady - error)).astype(np.float32)
-            source, wanted = transform(points, matrix)[0], transform(posed, matrix)[0]
+            source = transform(points, matrix)[0]
+            wanted = source if wish is None else transform(wish.posed(points, anchor), matrix)[0]
             yield Target(face, run, anchor, face.crop(size), source, wanted)
 
     def _regions(self, targets: Iterator[Target]) -> Iterator[Tensor | None]:
@@ -264,9 +299,10 @@ class Video:
             if first.crop is None:
                 yield from (None for _ in chain([first], run))
                 continue
-            pairs = ((target.crop, target.wanted) for target in chain([first], run))
             inputs = (
-                (crop, wanted[:, :2]) for crop, wanted in pairs if crop is not None and wanted is not None
+                (target.crop, target.wanted[:, :2], target.landmarks[:, :2])
+                for target in chain([first], run)
+                if target.crop is not None and target.wanted is not None and target.landmarks is not None
             )
             identity = first.anchor.crop, first.anchor.landmarks
             yield from self.talker.sampler(inputs, identity, self.seed, self.steps)

@@ -11,6 +11,7 @@ from moditalker.cli import (  # noqa: F401  (their commands)
     adapt,
     batch,
     bench,
+    benchmark,
     configuration,
     convert,
     doctor,

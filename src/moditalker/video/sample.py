@@ -20,10 +20,12 @@ from moditalker.config import from_dict
 from moditalker.diffusion import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
 from moditalker.video.model import VideoModel, pose_frames
+from moditalker.video.texture import missed, put_back
 
-Frame = tuple[
-    NDArray[np.uint8], NDArray[np.float32]
-]  # crop (size, size, 3), landmarks (68, 2) in crop pixels
+# crop (size, size, 3), and landmarks (68, 2) in its pixels: those that are wanted, and those that it has
+Frame = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
+
+FRESH = 0.5  # share of newly seen texture
 
 
 class VideoSampler:
@@ -42,55 +44,108 @@ class VideoSampler:
     def __call__(
         self,
         frames: Iterable[Frame],
-        identity: Frame,
+        identity: tuple[NDArray[np.uint8], NDArray[np.float32]],
         seed: int = 0,
         steps: int | None = None,
     ) -> Iterator[Tensor]:
         """Generate the region of each frame.
 
         Args:
-            frames: (crop, landmarks): of the crop only the pose rows are looked at; landmarks say what to
-            make. identity: crop and landmarks of x_id.
+            frames: crops, the landmarks wanted in them and those that they have. The pose rows of a crop say
+                how the head is; with ``mtov.texture`` all of it tells how this person's skin looks.
+            identity: crop and landmarks of x_id.
             seed: of the noise.
             steps: DDIM steps, by default the config's.
 
         Yields:
             (3, H, W) float32 on the CPU in [-1, 1], one for each frame, in order; memory does not grow.
         """
-        crop, config = self.config.crop, self.config.autoencoder
-        device = self.model.plane_scale.device
-        top = torch.tensor([0.0, crop.region_top], device=device)
-        crop_id = _pixels(identity[0][None]).to(device)
-        x_id = crop_id[:, :, crop.region_top :]
-        pose_id = pose_frames(crop_id[:, :, None], config.height, crop.pose_rows)
-        l_id = torch.from_numpy(np.ascontiguousarray(identity[1])).float().to(device)[None] - top
-        z_id = self.model.autoencoder.encode_still(x_id)
-        chance = generators(seed)
-        noise = draw_noise(z_id.shape, chance, device)
-        start = self.config.mtov_diffusion.start
+        shot = Shot(self.model, self.diffusion, identity, seed, steps)
+        yield from overlapped(frames, shot.clip, self.config.autoencoder.frames, self.config.mtov.overlap)
 
-        def clip(part: list[Frame]) -> Tensor:
-            nonlocal x_id, pose_id, l_id, z_id
-            part = part + [part[-1]] * (config.frames - len(part))
-            crops = _pixels(np.stack([frame for frame, _ in part])).to(device)
-            points = torch.from_numpy(np.stack([points for _, points in part])).float().to(device) - top
-            pose = pose_frames(crops.transpose(0, 1)[None], config.height, crop.pose_rows)
-            conditions = self.model.conditions(pose, pose_id, x_id, points[None], l_id, z_id)
-            z0 = self.diffusion.sample(
-                lambda zt, t: self.model.predict(zt, t, conditions),
-                noise,
-                steps,
-                generator=chance,
-                start_from=self.model.normalise(z_id) if start else None,
-            )
-            video = self.model.decode(self.model.restore(z0), conditions)
-            video = video[0].transpose(0, 1).clamp(-1, 1)  # S 3 H W
-            if self.config.mtov.anchor == "previous":
-                x_id, l_id, pose_id = video[-1:], points[-1:], pose[:, :, -1:]
-                z_id = self.model.autoencoder.encode_still(x_id)
-            return video.cpu()
 
-        yield from overlapped(frames, clip, config.frames, self.config.mtov.overlap)
+class Shot:
+    """One person in one piece of video: the identity that its clips are made from, and their texture."""
+
+    def __init__(
+        self,
+        model: VideoModel,
+        diffusion: Diffusion,
+        identity: tuple[NDArray[np.uint8], NDArray[np.float32]],
+        seed: int,
+        steps: int | None,
+    ) -> None:
+        self.model, self.diffusion, self.steps = model, diffusion, steps
+        self.config = model.config
+        self.device = model.plane_scale.device
+        crop, top = identity[0][None], self.config.crop.region_top
+        pixels = _pixels(crop).to(self.device)
+        self.x_id = pixels[:, :, top:]
+        self.pose_id = self._pose(pixels)
+        self.l_id = self._points([identity[1]])
+        self.z_id = model.autoencoder.encode_still(self.x_id)
+        self.chance = generators(seed)
+        self.noise = draw_noise(self.z_id.shape, self.chance, self.device)
+        self.texture: Tensor | None = None  # (3, H, W) as x_id's face shows it
+        self.seen: list[Frame] = []  # whose texture is not known yet
+        self.count = 0
+
+    def clip(self, part: list[Frame]) -> Tensor:
+        """Up to S frames -> (S, 3, H, W) on the CPU; the last frame stands for those that lack."""
+        if self.config.mtov.texture:
+            self._look(part)
+        part = _filled(part, self.config.autoencoder.frames)
+        pixels, wanted = self._pixels(part), self._points([frame[1] for frame in part])
+        video = self._made(pixels, wanted)
+        if self.texture is not None:
+            video = put_back(video, self.texture, wanted, self.l_id).clamp(-1, 1)
+        if self.config.mtov.anchor == "previous":
+            self.x_id, self.l_id, self.pose_id = video[-1:], wanted[-1:], self._pose(pixels[-1:])
+            self.z_id = self.model.autoencoder.encode_still(self.x_id)
+        return video.cpu()
+
+    def _made(self, pixels: Tensor, points: Tensor) -> Tensor:
+        """Crops (S, 3, size, size) and landmarks (S, 68, 2) of the region -> (S, 3, H, W)."""
+        model, start = self.model, self.config.mtov_diffusion.start
+        conditions = model.conditions(
+            self._pose(pixels), self.pose_id, self.x_id, points[None], self.l_id, self.z_id
+        )
+        z0 = self.diffusion.sample(
+            lambda zt, t: model.predict(zt, t, conditions),
+            self.noise,
+            self.steps,
+            generator=self.chance,
+            start_from=model.normalise(self.z_id) if start else None,
+        )
+        return model.decode(model.restore(z0), conditions)[0].transpose(0, 1).clamp(-1, 1)
+
+    def _look(self, part: list[Frame]) -> None:
+        """Learn the texture from the first clip at once, and then again whenever there are frames enough."""
+        frames, stride = self.config.autoencoder.frames, self.config.mtov.texture_stride
+        fresh = part if self.count == 0 else part[self.config.mtov.overlap :]
+        self.seen += [
+            frame for number, frame in enumerate(fresh, self.count) if self.count == 0 or number % stride == 0
+        ]
+        first, self.count = self.count == 0, self.count + len(fresh)
+        if not first and len(self.seen) < frames:
+            return
+        looked, self.seen = _filled(self.seen[:frames], frames), self.seen[frames:]
+        pixels, own = self._pixels(looked), self._points([frame[2] for frame in looked])
+        real = pixels[:, :, self.config.crop.region_top :]
+        texture = missed(self._made(pixels, own), real, own, self.l_id)
+        self.texture = texture if self.texture is None else torch.lerp(self.texture, texture, FRESH)
+
+    def _pixels(self, part: list[Frame]) -> Tensor:
+        return _pixels(np.stack([frame[0] for frame in part])).to(self.device)
+
+    def _points(self, points: list[NDArray[np.float32]]) -> Tensor:
+        """Crop pixels -> pixels of the region, (S, 68, 2)."""
+        top = torch.tensor([0.0, self.config.crop.region_top])
+        return (torch.from_numpy(np.stack(points)).float() - top).to(self.device)
+
+    def _pose(self, pixels: Tensor) -> Tensor:
+        crop, height = self.config.crop, self.config.autoencoder.height
+        return pose_frames(pixels.transpose(0, 1)[None], height, crop.pose_rows)
 
 
 def load_sampler(path: Path, device: torch.device | str = "cpu") -> VideoSampler:
@@ -148,6 +203,10 @@ def overlapped(
         yield from emit(waiting, len(waiting))
     elif tail is not None:
         yield from tail[:overlap]
+
+
+def _filled(part: list[Frame], length: int) -> list[Frame]:
+    return part + [part[-1]] * (length - len(part))
 
 
 def _pixels(images: NDArray[np.uint8]) -> Tensor:

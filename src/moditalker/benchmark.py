@@ -1,0 +1,274 @@
+"""The same clips through our model and through baselines, judged in one run: every table of docs/results.md.
+
+Driven by their own sound, by another person's, by silence, by their own landmarks; beside the whole model a
+linear AToM through the same video stage and the source's own mouth.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import wave
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moditalker.checkpoint import write_whole
+from moditalker.errors import UserError
+from moditalker.evaluate.pairs import VIDEOS, Pair, write_pairs
+from moditalker.evaluate.report import show
+from moditalker.evaluate.run import Results, Summary, summaries
+from moditalker.media import SAMPLE_RATE, AudioReader
+from moditalker.motion.atom import Atom
+from moditalker.pipeline import MoDiTalker
+from moditalker.workers import work
+
+Progress = Callable[[str, int, int], None]
+
+# Table 1 of the paper: HDTF's 98 test videos at 256 x 256, with the authors' feature networks.
+PAPER_COLUMNS = ("FID", "CPBD", "PSNR", "LPIPS", "CSIM", "LMD", "LSE-D")
+PAPER = {
+    "Real video": (0.00, 0.43, None, None, 1.00, 0.00, 6.98),
+    "Wav2Lip": (16.34, 0.35, 34.81, 0.03, 0.90, 1.43, 5.86),
+    "PC-AVS": (117.85, 0.29, 28.23, 0.38, 0.35, 9.36, 7.06),
+    "DreamTalk": (36.98, 0.43, 29.59, 0.20, 0.72, 2.56, 8.37),
+    "AniPortrait": (37.07, 0.44, 33.86, 0.09, 0.75, 1.92, 10.36),
+    "SyncTalk": (26.69, 0.37, 30.95, 0.13, 0.66, 3.58, 10.57),
+    "MoDiTalker (paper)": (14.15, 0.46, 35.82, 0.01, 0.92, 1.38, 9.15),
+}
+COMPARABLE = (
+    "The paper's rows are quoted, not measured: other videos (HDTF), another size, other feature networks "
+    "and codec, PSNR of whole frames. Rows of this run may be compared with each other, with the "
+    "paper's only in their order of size."
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video of one person speaking; speaker: the name of its folder."""
+
+    path: Path
+
+    @property
+    def speaker(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.speaker}_{self.path.stem}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video to make: the face of one clip, what drives it, and where it goes."""
+
+    face: Path
+    audio: Path
+    out: Path
+    linear: bool = False  # AToM's linear first estimate alone
+    reconstruct: bool = False  # the face's own landmarks drive it
+
+
+@dataclass(frozen=True)
+class Set:
+    """A row of the table: videos of one kind and what they are held against."""
+
+    title: str
+    pairs: list[Pair]
+    jobs: list[Job]
+
+
+def choose_clips(data: Path, split: Path | None = None, part: str = "val", each: int = 4) -> list[Clip]:
+    """Up to `each` clips of every speaker folder, or of those that a split lists under `part`.
+
+    Raises:
+        UserError: fewer than two clips, or the split cannot be read.
+    """
+    if split is None:
+        paths = [path for path in sorted(data.glob("*/*")) if path.suffix.lower() in VIDEOS]
+    else:
+        try:
+            listed = json.loads(split.read_text(encoding="utf-8"))[part]
+            paths = [data / Path(str(entry)).parent.name / Path(str(entry)).name for entry in listed]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f'{split}: not a split ({error}); JSON with a list "{part}" is expected'
+            ) from error
+    groups: dict[str, list[Clip]] = {}
+    for path in paths:
+        if path.is_file():
+            groups.setdefault(path.parent.name, []).append(Clip(path))
+    clips = [clip for _, group in sorted(groups.items()) for clip in group[:each]]
+    if len(clips) < 2:
+        raise UserError(f"{data}: {len(clips)} clips; at least 2 are needed, in a folder for each speaker")
+    return clips
+
+
+def crossed(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
+    """A fixed pairing: each face with the sound of the clip half the list further, of another speaker where
+    there is one.
+    """
+    pairs = []
+    for i, face in enumerate(clips):
+        others = [clips[(i + len(clips) // 2 + k) % len(clips)] for k in range(len(clips))]
+        others = [clip for clip in others if clip != face]
+        pairs.append((face, next((clip for clip in others if clip.speaker != face.speaker), others[0])))
+    return pairs
+
+
+def plan(clips: Sequence[Clip], out: Path) -> dict[str, Set]:
+    """All sets of a benchmark; nothing is made yet."""
+    videos, sounds = out / "videos", out / "silence"
+
+    def own(name: str, title: str, **how: bool) -> Set:
+        jobs = [Job(clip.path, clip.path, videos / name / f"{clip.name}.mp4", **how) for clip in clips]
+        return Set(
+            title,
+            [Pair(job.out.stem, job.out, reference=job.face) for job in jobs],
+            jobs,
+        )
+
+    def other(name: str, title: str, **how: bool) -> Set:
+        jobs = [
+            Job(face.path, speech.path, videos / name / f"{face.name}-{speech.name}.mp4", **how)
+            for face, speech in crossed(clips)
+        ]
+        return Set(
+            title, [Pair(job.out.stem, job.out, face=job.face, speech=job.audio) for job in jobs], jobs
+        )
+
+    cross = other("cross", "Another person's speech")
+    silent = [
+        Job(clip.path, sounds / f"{clip.name}.wav", videos / "silence" / f"{clip.name}.mp4") for clip in clips
+    ]
+    return {
+        "self": own("self", "Own speech"),
+        "self-linear": own("self-linear", "Own speech, linear AToM", linear=True),
+        "landmarks": own("landmarks", "Own landmarks (upper bound)", reconstruct=True),
+        "cross": cross,
+        "cross-linear": other("cross-linear", "Another person's speech, linear AToM", linear=True),
+        "cross-source": Set(
+            "Another person's speech, source mouth kept",
+            [replace(pair, generated=pair.face or pair.generated) for pair in cross.pairs],
+            [],
+        ),
+        "wrong-audio": Set(
+            "Another person's speech, held against the face's own video",
+            [Pair(pair.name, pair.generated, reference=pair.face) for pair in cross.pairs],
+            [],
+        ),
+        "silence": Set("Silence", [Pair(job.out.stem, job.out, face=job.face) for job in silent], silent),
+    }
+
+
+def make(
+    sets: dict[str, Set],
+    preset: str,
+    workers: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+) -> dict[str, str]:
+    """Make the videos that are not there yet; why some could not be made, by name."""
+    jobs = [job for one in sets.values() for job in one.jobs if not job.out.exists()]
+    for job in jobs:
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+    failures = {}
+    for number, outcome in enumerate(work(partial(_start, preset), jobs, workers), 1):
+        if outcome.error:
+            failures[str(outcome.item.out)] = outcome.error
+        progress("videos", number, len(jobs))
+    return failures
+
+
+def _start(preset: str) -> Callable[[Job], None]:
+    whole = MoDiTalker.from_pretrained(preset)
+    return partial(_make, whole, linear(whole))
+
+
+def _make(whole: MoDiTalker, simple: MoDiTalker, job: Job) -> None:
+    if not job.audio.exists():
+        _write_silence(job.audio, float(AudioReader(job.face).seconds))
+    video = (simple if job.linear else whole).generate(job.face, job.audio)
+    if job.reconstruct:
+        video = replace(video, motion=None)
+    video.save(job.out)
+
+
+def _write_silence(path: Path, seconds: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with wave.open(str(part), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(np.zeros(round(seconds * SAMPLE_RATE), "<i2").tobytes())
+    part.replace(path)
+
+
+def linear(talker: MoDiTalker) -> MoDiTalker:
+    """The same talker whose AToM is its linear first estimate: a regression of landmarks on speech.
+
+    Raises:
+        UserError: its AToM has none.
+    """
+    if talker.atom.first_estimate is None:
+        raise UserError(
+            f"the weights {talker.name!r} have no linear first estimate (atom.first_estimate = 0)"
+        )
+    atom: Atom = copy.deepcopy(talker.atom)
+    for parameter in atom.out.parameters():
+        parameter.zero_()
+    other = copy.copy(talker)
+    other.atom = atom
+    return other
+
+
+def write_manifests(sets: dict[str, Set], out: Path) -> dict[str, Path]:
+    """The pairs of each set as a manifest that `moditalker evaluate` reads: the pairing, published."""
+    paths = {name: out / f"{name}.jsonl" for name in sets}
+    for name, one in sets.items():
+        write_pairs(paths[name], one.pairs)
+    return paths
+
+
+def table(sets: dict[str, Set], results: dict[str, Results]) -> str:
+    """Markdown: a row a set with means and 95 % intervals, then Table 1's rows as the paper has them."""
+    found = {name: summaries(one) for name, one in results.items()}
+    columns = list(dict.fromkeys(name for one in found.values() for name in one))
+
+    def cell(one: Summary | None) -> str:
+        return "–" if one is None else f"{show(one.mean)} ({show(one.low)} to {show(one.high)})"
+
+    lines = [f"| videos driven by | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for name, one in found.items():
+        lines.append(f"| {sets[name].title} | " + " | ".join(cell(one.get(key)) for key in columns) + " |")
+    distances = sorted({key for one in results.values() for key in one.sets})
+    if distances:
+        lines += ["", f"| all videos of a set | {' | '.join(distances)} |", "|---|" + "---|" * len(distances)]
+        for name, results_of in results.items():
+            cells = [show(results_of.sets.get(key)) for key in distances]
+            lines.append(f"| {sets[name].title} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"| the paper's Table 1 | {' | '.join(PAPER_COLUMNS)} |",
+        "|---|" + "---|" * len(PAPER_COLUMNS),
+    ]
+    for name, values in PAPER.items():
+        cells = ["–" if value is None else f"{value:.2f}" for value in values]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", COMPARABLE, ""])
+
+
+def write_table(sets: dict[str, Set], results: dict[str, Results], out: Path, about: dict[str, Any]) -> None:
+    """benchmark.md and benchmark.json in a folder, each whole or not at all."""
+    write_whole(out / "benchmark.md", table(sets, results).encode())
+    tree = {
+        name: {metric: vars(value) for metric, value in summaries(one).items()} | {"sets": one.sets}
+        for name, one in results.items()
+    }
+    write_whole(
+        out / "benchmark.json", (json.dumps({"about": about, "sets": tree}, indent=1) + "\n").encode()
+    )

@@ -1,0 +1,55 @@
+"""`moditalker benchmark`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moditalker.cli.common import Preset, app, progress_bar
+
+
+@app.command()
+def benchmark(
+    data: Annotated[Path, typer.Option(help="Videos of people speaking, in a folder for each person.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of videos, reports and tables.")],
+    split: Annotated[
+        Path | None, typer.Option(help='JSON with lists of "person/clip.ext"; else all videos count.')
+    ] = None,
+    part: Annotated[str, typer.Option(help="Which of the split's lists.")] = "val",
+    clips: Annotated[int, typer.Option(min=1, max=1000, help="Of each person, at most.")] = 4,
+    metrics: Annotated[str, typer.Option(help="Names or groups with commas between them, or all.")] = "all",
+    preset: Preset = "tiny",
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Videos at a time, a process each.")] = 1,
+) -> None:
+    """Score a model and its baselines on the same clips: the tables of docs/results.md.
+
+    Videos driven by their own sound, another person's, silence and their own landmarks; a linear AToM and the
+    source's mouth beside them. Called again, it makes and measures only what is missing.
+
+    Example: moditalker benchmark --data grid --split grid/split.json --out runs/benchmark --workers 2
+    """
+    from moditalker.benchmark import choose_clips, make, plan, write_manifests, write_table
+    from moditalker.evaluate.measures import choose
+    from moditalker.evaluate.report import write_report
+    from moditalker.evaluate.run import evaluate
+
+    names, chosen = choose(metrics), choose_clips(data, split, part, clips)
+    sets = plan(chosen, out)
+    with progress_bar("videos") as progress:
+        failures = make(sets, preset, workers, progress)
+    for name, sentence in failures.items():
+        print(f"{name}: {sentence}", file=sys.stderr)
+    write_manifests(sets, out)
+    results = {}
+    for name, one in sets.items():
+        with progress_bar("videos") as progress:
+            results[name] = evaluate(one.pairs, out / name, names, workers=workers, progress=progress)
+        write_report(results[name], out / name)
+    about = {"preset": preset, "clips": [clip.name for clip in chosen]}
+    write_table(sets, results, out, about)
+    print(f"{out / 'benchmark.md'}: {len(chosen)} clips, {len(sets)} sets")
+    if failures or any(one.failed for one in results.values()):
+        raise typer.Exit(1)
