@@ -45,6 +45,7 @@ class PaintedMouth:
         identity: tuple[np.ndarray, np.ndarray],
         seed: int = 0,
         steps: int | None = None,
+        mouth: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Iterator[torch.Tensor]:
         self.identities.append(identity[0])
         waiting: list[np.ndarray] = []

@@ -19,7 +19,7 @@ from moditalker.video.autoencoder import (
 )
 from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.sample import VideoSampler, overlapped
-from moditalker.video.texture import missed, put_back
+from moditalker.video.texture import missed, put_back, with_teeth
 from moditalker.video.triplane import PlaneShape
 from moditalker.video.warp import WarpHead, coarse_flow, landmark_frames, mouth_interior, warp_by_flow
 
@@ -258,6 +258,32 @@ def test_missed_skin_goes_where_the_face_goes() -> None:
     hand = mole.clone()
     hand[:5] = 1.0  # in front of the face on a few frames
     assert float(missed(torch.zeros_like(mole), hand, face.expand(16, -1, -1), face).max()) <= 0.2 + 1e-4
+
+
+def test_teeth_come_from_an_open_mouth_and_stay_between_the_lips() -> None:
+    face = torch.zeros(1, 68, 2)
+    face[0, :, 0], face[0, :, 1] = torch.linspace(20, 108, 68), 10.0
+
+    def lips(half: float, x: float, y: float) -> torch.Tensor:
+        across = torch.tensor([-16.0, -10, 0, 10, 16, 10, 0, -10])
+        points = face.clone()
+        points[0, 60:68] = torch.stack(
+            [across + x, y + half * torch.tensor([0, -1, -1, -1, 0, 1, 1, 1.0])], -1
+        )
+        return points
+
+    open_, shut, wanted = lips(8, 64, 40), lips(0, 64, 40), lips(6, 66, 42)
+    mouth = torch.full((1, 3, 72, 128), -0.5)
+    mouth[:, :, 34:38] = 0.9  # teeth
+    made = torch.zeros(2, 3, 72, 128)
+    both = with_teeth(made, torch.cat([wanted, shut]), mouth, open_, 1.0)
+    inside = mouth_interior(wanted, 72, 128)[0, 0] > 0.9
+    assert both[0, 0][inside].max() > 0.8
+    assert both[0, 0][inside].min() < -0.3
+    assert not both[0, 0][mouth_interior(wanted, 72, 128)[0, 0] == 0].any()
+    assert not both[1].any()
+    assert torch.equal(with_teeth(made, torch.cat([wanted, shut]), mouth, open_, 0.0), made)
+    assert not with_teeth(made, torch.cat([wanted, shut]), mouth, shut, 1.0).any()
 
 
 def test_psnr_against_its_definition() -> None:

@@ -148,6 +148,7 @@ class MToVConfig:
     anchor: Literal["source", "previous"] = "source"  # x_id of later clips: the source's [ours], or the last
     # frame that was generated [paper]
     texture: bool = False  # what the model misses of the source's own frames is given back [ours]
+    teeth: Share = 0.0  # of what lies between the lips, out of a source frame with an open mouth [ours]
     texture_stride: Count = 4  # every so many frames tell what is missed, a clip of them at a time [ours]
     overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
 

@@ -52,6 +52,7 @@ class Sampler(Protocol):
         identity: tuple[Pixels, Array],
         seed: int = 0,
         steps: int | None = None,
+        mouth: tuple[Pixels, Array] | None = None,
     ) -> Iterator[Tensor]: ...
 
 
@@ -305,7 +306,7 @@ class Video:
                 if target.crop is not None and target.wanted is not None and target.landmarks is not None
             )
             identity = first.anchor.crop, first.anchor.landmarks
-            yield from self.talker.sampler(inputs, identity, self.seed, self.steps)
+            yield from self.talker.sampler(inputs, identity, self.seed, self.steps, first.anchor.mouth)
 
     def _pasted(self, blender: Blender, target: Target, region: Tensor | None) -> Pixels:
         face = target.face

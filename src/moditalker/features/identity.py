@@ -28,6 +28,7 @@ Candidate = tuple[Array, Matrix, Pixels]  # of a frame: landmarks (68, 3), matri
 LOOK = 25  # faces that the anchor is chosen from
 LOOK_SECONDS = 0.12  # between them, so that the mouth has time to shut
 MAX_YAW = 50.0  # degrees, beyond which half of the mouth is out of sight
+OPEN = 0.05  # eye distances between the lips from which on a mouth shows its teeth
 FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
 
 
@@ -37,13 +38,14 @@ class Anchor:
 
     crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
     frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which
-    every frame of this person is frontalised.
+    every frame of this person is frontalised; mouth: crop and landmarks of a frame with an open mouth.
     """
 
     crop: Pixels
     landmarks: Array
     frontal: Array
     neutral: NDArray[np.float64]
+    mouth: tuple[Pixels, Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ def choose_anchor(faces: list[Candidate]) -> Anchor:
     points, matrices = np.stack([face[0] for face in faces]), np.stack([face[1] for face in faces])
     neutral = default_model().neutral(points)
     frontal, _ = frontalize(points, neutral)
-    shut = int(np.argmin(lip_opening(frontal)))
-    aligned = transform(points[shut][None], matrices[shut][None])[0]
-    return Anchor(faces[shut][2], aligned[:, :2], frontal[shut], neutral)
+    opening = lip_opening(frontal)
+    shut, wide = int(np.argmin(opening)), int(np.argmax(opening))
+    aligned = transform(points, matrices)[..., :2]
+    mouth = (faces[wide][2], aligned[wide]) if opening[wide] > max(OPEN, opening[shut]) else None
+    return Anchor(faces[shut][2], aligned[shut], frontal[shut], neutral, mouth)

@@ -20,10 +20,11 @@ from moditalker.config import from_dict
 from moditalker.diffusion import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
 from moditalker.video.model import VideoModel, pose_frames
-from moditalker.video.texture import missed, put_back
+from moditalker.video.texture import missed, put_back, with_teeth
 
 # crop (size, size, 3), and landmarks (68, 2) in its pixels: those that are wanted, and those that it has
 Frame = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
+Still = tuple[NDArray[np.uint8], NDArray[np.float32]]  # crop, and the landmarks that it has
 
 FRESH = 0.5  # share of newly seen texture
 
@@ -44,23 +45,24 @@ class VideoSampler:
     def __call__(
         self,
         frames: Iterable[Frame],
-        identity: tuple[NDArray[np.uint8], NDArray[np.float32]],
+        identity: Still,
         seed: int = 0,
         steps: int | None = None,
+        mouth: Still | None = None,
     ) -> Iterator[Tensor]:
         """Generate the region of each frame.
 
         Args:
             frames: crops, the landmarks wanted in them and those that they have. The pose rows of a crop say
                 how the head is; with ``mtov.texture`` all of it tells how this person's skin looks.
-            identity: crop and landmarks of x_id.
+            identity: crop and landmarks of x_id. mouth: of a frame with an open mouth, for ``mtov.teeth``.
             seed: of the noise.
             steps: DDIM steps, by default the config's.
 
         Yields:
             (3, H, W) float32 on the CPU in [-1, 1], one for each frame, in order; memory does not grow.
         """
-        shot = Shot(self.model, self.diffusion, identity, seed, steps)
+        shot = Shot(self.model, self.diffusion, identity, mouth, seed, steps)
         yield from overlapped(frames, shot.clip, self.config.autoencoder.frames, self.config.mtov.overlap)
 
 
@@ -71,18 +73,20 @@ class Shot:
         self,
         model: VideoModel,
         diffusion: Diffusion,
-        identity: tuple[NDArray[np.uint8], NDArray[np.float32]],
+        identity: Still,
+        mouth: Still | None,
         seed: int,
         steps: int | None,
     ) -> None:
         self.model, self.diffusion, self.steps = model, diffusion, steps
         self.config = model.config
         self.device = model.plane_scale.device
-        crop, top = identity[0][None], self.config.crop.region_top
-        pixels = _pixels(crop).to(self.device)
-        self.x_id = pixels[:, :, top:]
+        pixels = _pixels(identity[0][None]).to(self.device)
+        self.x_id, self.l_id = self._region(pixels), self._points([identity[1]])
         self.pose_id = self._pose(pixels)
-        self.l_id = self._points([identity[1]])
+        self.mouth: tuple[Tensor, Tensor] | None = None
+        if mouth is not None and self.config.mtov.teeth:
+            self.mouth = self._region(_pixels(mouth[0][None]).to(self.device)), self._points([mouth[1]])
         self.z_id = model.autoencoder.encode_still(self.x_id)
         self.chance = generators(seed)
         self.noise = draw_noise(self.z_id.shape, self.chance, self.device)
@@ -99,6 +103,8 @@ class Shot:
         video = self._made(pixels, wanted)
         if self.texture is not None:
             video = put_back(video, self.texture, wanted, self.l_id).clamp(-1, 1)
+        if self.mouth is not None:
+            video = with_teeth(video, wanted, *self.mouth, self.config.mtov.teeth)
         if self.config.mtov.anchor == "previous":
             self.x_id, self.l_id, self.pose_id = video[-1:], wanted[-1:], self._pose(pixels[-1:])
             self.z_id = self.model.autoencoder.encode_still(self.x_id)
@@ -131,12 +137,14 @@ class Shot:
             return
         looked, self.seen = _filled(self.seen[:frames], frames), self.seen[frames:]
         pixels, own = self._pixels(looked), self._points([frame[2] for frame in looked])
-        real = pixels[:, :, self.config.crop.region_top :]
-        texture = missed(self._made(pixels, own), real, own, self.l_id)
+        texture = missed(self._made(pixels, own), self._region(pixels), own, self.l_id)
         self.texture = texture if self.texture is None else torch.lerp(self.texture, texture, FRESH)
 
     def _pixels(self, part: list[Frame]) -> Tensor:
         return _pixels(np.stack([frame[0] for frame in part])).to(self.device)
+
+    def _region(self, pixels: Tensor) -> Tensor:
+        return pixels[:, :, self.config.crop.region_top :]
 
     def _points(self, points: list[NDArray[np.float32]]) -> Tensor:
         """Crop pixels -> pixels of the region, (S, 68, 2)."""
@@ -167,7 +175,12 @@ class MissingSampler:
         self.path = path
 
     def __call__(
-        self, frames: Iterable[Frame], identity: Frame, seed: int = 0, steps: int | None = None
+        self,
+        frames: Iterable[Frame],
+        identity: Still,
+        seed: int = 0,
+        steps: int | None = None,
+        mouth: Still | None = None,
     ) -> Iterator[Tensor]:
         """Raises UserError."""
         raise UserError(
