@@ -206,6 +206,7 @@ def _listen(video: Video, seconds: float, report: Report, made: dict[str, Any]) 
     """The motion, made at once: its curve is shown, and its file offered."""
     blocks, done, total = [], 0, max(1, round(seconds * RATE))
     report("speech", 0, total)
+    assert video.motion is not None
     for block in video.motion:
         blocks.append(block)
         done += len(block)
