@@ -1,19 +1,19 @@
-// The source plays along with the result. Media events do not bubble, so they are caught on their way down.
+// The source plays along with the result, and a line moves over its curve.
 (() => {
-  const along = (event, act) => {
-    const result = event.target;
-    if (!(result instanceof HTMLVideoElement) || !result.classList.contains("result")) return;
+  // Media events do not bubble, so they are caught on their way down.
+  const on = (name, act) => document.addEventListener(name, ({ target }) => {
+    if (target instanceof HTMLVideoElement && target.classList.contains("result")) act(target);
+  }, true);
+  const follow = (result) => {
+    document.querySelector(".curve .plot")
+      ?.style.setProperty("--at", `${(100 * result.currentTime) / result.duration}%`);
     const source = result.closest(".pair").querySelector("video.source");
-    if (source) act(source, result);
-  };
-  const follow = (source, result) => {
+    if (!source) return;
     source.playbackRate = result.playbackRate;
     if (Math.abs(source.currentTime - result.currentTime) > 0.1) source.currentTime = result.currentTime;
+    if (source.paused !== result.paused) result.paused ? source.pause() : source.play();
   };
-  const on = (name, act) => document.addEventListener(name, (event) => along(event, act), true);
-  on("play", (source, result) => { follow(source, result); source.play(); });
-  on("pause", (source, result) => { source.pause(); follow(source, result); });
-  for (const name of ["seeking", "timeupdate", "ratechange"]) on(name, follow);
+  for (const name of ["play", "pause", "ended", "seeking", "ratechange", "timeupdate"]) on(name, follow);
   // What screen readers are to say aloud.
   new MutationObserver((_, observer) => {
     const said = document.getElementById("said");

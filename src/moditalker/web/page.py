@@ -64,7 +64,7 @@ class Page:
             with gr.Tabs():
                 with gr.Tab("Picture or video"):
                     self.file = gr.File(
-                        label="Picture or video of a face", file_types=FACES, height=140, elem_id="face"
+                        label="Picture or video of a face", file_types=FACES, height=150, elem_id="face"
                     )
                 with gr.Tab("Camera"):
                     self.camera = gr.Video(

@@ -13,7 +13,7 @@ from moditalker.web.studio import Job, Limits
 from moditalker.web.tasks import Made, Seen
 
 STAGES = {"face": "Looking at the face", "speech": "Listening to the speech", "video": "Drawing the frames"}
-CHOSEN, OTHER = (15, 118, 110), (255, 255, 255)  # colours of the boxes around faces
+CHOSEN, OTHER = (20, 200, 180), (255, 255, 255)  # colours of the boxes around faces
 
 
 def draw_faces(seen: Seen, chosen: int) -> Image.Image:
@@ -21,14 +21,14 @@ def draw_faces(seen: Seen, chosen: int) -> Image.Image:
     with Image.open(seen.picture) as file:
         picture = file.convert("RGB")
     pen = ImageDraw.Draw(picture)
-    line = max(2, max(picture.size) // 240)
+    line = max(3, max(picture.size) // 200)
     font = ImageFont.load_default(max(14, max(picture.size) // 34))
     for number, face in enumerate(seen.faces):
         x0, y0, x1, y1 = (seen.scale * value for value in face)
         pad = 0.12 * max(x1 - x0, y1 - y0)
         x0, y0 = max(x0 - pad, line), max(y0 - pad, line)
         x1, y1 = min(x1 + pad, picture.width - line), min(y1 + pad, picture.height - line)
-        color, ink = (CHOSEN, "white") if number == chosen else (OTHER, "black")
+        color, ink = (CHOSEN, "black") if number == chosen else (OTHER, "black")
         pen.rounded_rectangle((x0, y0, x1, y1), radius=4 * line, outline=color, width=line)
         if len(seen.faces) > 1:
             _, _, width, height = font.getbbox(text := str(number + 1))
@@ -158,9 +158,9 @@ def curve(opening: list[float]) -> str:
     labels = "".join(f'<span style="left:{m / seconds * 100:.2f}%">{m:g} s</span>' for m in marks)
     return (
         f'<figure class="curve"><figcaption>How far the lips part</figcaption>'
-        f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" '
+        f'<div class="plot"><svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" '
         f'aria-label="Lip opening over {seconds:.1f} seconds">{lines}'
-        f'<polygon points="0,{height} {points} {width},{height}"/><polyline points="{points}"/></svg>'
+        f'<polygon points="0,{height} {points} {width},{height}"/><polyline points="{points}"/></svg></div>'
         f'<div class="axis" aria-hidden="true">{labels}</div></figure>'
     )
 
