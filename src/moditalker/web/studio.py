@@ -17,7 +17,7 @@ from moditalker.features.face import Choice
 from moditalker.web.tasks import Made, Order, Seen, looking, making
 from moditalker.web.worker import Stopped, Worker
 
-LOOK_SECONDS = 30.0  # that looking at a file may take
+LOOK_SECONDS = 120.0  # that looking at a file may take
 SWEEP_SECONDS = 30.0  # between looks for files that are too old
 
 
