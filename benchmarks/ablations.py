@@ -1,7 +1,7 @@
 """The paper's ablations (Tables 2 and 3), trained and measured at a small size: a line of settings each.
 
-    python benchmarks/ablations.py motion --data clips --split split.json --out runs/ablations
-    python benchmarks/ablations.py video --data clips --split split.json --out runs/ablations
+    python benchmarks/ablations.py motion --data dataset --split split.json --out runs/ablations
+    python benchmarks/ablations.py video --data dataset --split split.json --out runs/ablations
 
 A row that was trained before is measured again, not trained. Figures are means over the clips of the split's
 ``val`` part with 95 % bootstrap intervals; rows of one table see the same data in the same order.
