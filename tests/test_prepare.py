@@ -175,6 +175,13 @@ def test_a_picture_that_hangs_ends_a_sample(tmp_path, worker):
     assert "the picture stands still" in {stretch["why"] for stretch in record.dropped}
 
 
+def test_time_stamps_that_would_take_for_ever(tmp_path, worker, monkeypatch):
+    monkeypatch.setattr(preparing, "MAX_STANDING", 10)
+    record, samples = done(worker, film(tmp_path / "ages.mkv", [("face", 2)], stamps=[0, 500_000]))
+    assert not samples
+    assert "stands still for an hour" in record.error
+
+
 def test_long_shots_are_cut_and_silence_is_no_speech(tmp_path, worker, monkeypatch):
     monkeypatch.setattr(preparing, "MAX_FRAMES", 30)
     path = film(tmp_path / "long.mkv", [("face", 62)], sound=np.zeros(40_000, np.float32))

@@ -46,6 +46,7 @@ MIN_FRAMES = 25  # of a sample: 1 s
 MAX_FRAMES = 500  # 20 s, which bounds memory
 MAX_ENLARGED = 2.0  # crop pixels that a source pixel may become
 MAX_STILL = 5  # samples' frames that one source frame may become, as where a call's picture hangs
+MAX_STANDING = 90_000  # 1 h of such frames, after which a video is given up
 RIVAL = 0.6  # of the followed face's size: another face so large may be the one that speaks
 LOOK = 25  # frames between looks for others
 SILENT = 1e-4  # peak of a sound that holds nothing
@@ -102,13 +103,22 @@ class Record:
 # ----------------------------------------------------------------------------------- one video, one worker
 
 
+@dataclass(frozen=True)
+class Aligned:
+    """What is kept of a frame: source frames are many times as large."""
+
+    points: Array  # (68, 3) landmarks, pixels of the frame
+    matrix: Array  # (2, 3) frame -> crop pixels
+    crop: Array  # (size, size, 3) uint8
+
+
 class Worker:
     """Prepares videos into the folder ``parts``."""
 
     def __init__(self, config: Config, autoencoder: Path | None, parts: Path) -> None:
         torch.set_num_threads(
             1
-        )  # videos are what runs beside each other; one thread gives the same numbers anywhere
+        )  # videos run beside each other; and one thread gives the same numbers anywhere
         self.config, self.parts = config, parts
         self.tracker = FaceTracker()
         self.speech = load_speech_encoder(config.speech)
@@ -137,7 +147,7 @@ class Worker:
         save_json(self.parts / f"{job.key}.json", asdict(record))
         return record
 
-    def pieces(self, source: VideoReader, record: Record) -> Iterator[tuple[int, list[FaceFrame]]]:
+    def pieces(self, source: VideoReader, record: Record) -> Iterator[tuple[int, list[Aligned]]]:
         """Runs of frames at 25 Hz that show one usable face without a cut, with the number of the first.
 
         What is left out is noted in the record.
@@ -145,10 +155,11 @@ class Worker:
         if source.info.fps < MIN_RATE:
             raise UserError(f"{float(source.info.fps):g} frames a second; at least {MIN_RATE} are needed")
         follower = Follower(self.tracker, self.config.crop, source)
-        held: list[FaceFrame] = []
+        held: list[Aligned] = []
         number, still, before, rival, due = 0, 0, -1, False, 0
+        patience = MAX_STANDING  # frames
 
-        def finished() -> Iterator[tuple[int, list[FaceFrame]]]:
+        def finished() -> Iterator[tuple[int, list[Aligned]]]:
             if len(held) >= MIN_FRAMES:
                 yield number - len(held), held.copy()
             elif held:
@@ -159,6 +170,9 @@ class Worker:
             still = still + 1 if face.frame.index == before else 0
             before = face.frame.index
             why = "the picture stands still" if still > MAX_STILL else self.lacks(face)
+            patience -= still > MAX_STILL
+            if not patience:
+                raise UserError("the picture stands still for an hour in all; its time stamps are damaged")
             if why:
                 due = number
             elif face.cut or number >= due:
@@ -167,10 +181,10 @@ class Worker:
                 why = "another face as large"
             if why or face.cut or len(held) == MAX_FRAMES:
                 yield from finished()
-            if why:
+            if why or face.landmarks is None:
                 record.drop(number, number, why)
             else:
-                held.append(face)
+                held.append(Aligned(face.landmarks, face.matrix, face.crop(self.config.crop.size)))
             number += 1
         yield from finished()
         record.seconds = float(number / RATE)
@@ -195,17 +209,17 @@ class Worker:
         )
 
     def sample(
-        self, job: Job, first: int, frames: list[FaceFrame], heard: NDArray[np.float32] | None
+        self, job: Job, first: int, frames: list[Aligned], heard: NDArray[np.float32] | None
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """What a sample's JSON says, and its arrays."""
-        points = np.stack([face.landmarks for face in frames if face.landmarks is not None])
-        matrices = np.stack([face.matrix for face in frames])
+        points = np.stack([frame.points for frame in frames])
+        matrices = np.stack([frame.matrix for frame in frames])
         frontal, pose = frontalize(points)
         turn = np.concatenate(
             [pose.scale[:, None, None] * pose.rotation, pose.translation[..., None]], axis=-1
         )
         fields: dict[str, Array] = {
-            "crops": np.stack([face.crop(self.config.crop.size) for face in frames]),
+            "crops": np.stack([frame.crop for frame in frames]),
             "landmarks": transform(points, matrices).astype(np.float32),
             "points": points.astype(np.float32),
             "matrices": matrices.astype(np.float32),
