@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moditalker.landmarks import MOUTH
-from moditalker.video.warp import affinity, cell_grid, coarse_flow, mouth_interior, warp_by_flow
+from moditalker.video.warp import affinity, coarse_flow, mouth_interior, warp_by_flow
 
 LIPS = 4.0  # pixels of a crop of 128 around the lips' points, where the source's speech would show through
 LIMIT = 0.3  # of what is given back, of a range of 2: more is a hand or a shadow, not skin
@@ -49,9 +49,8 @@ def missed(made: Tensor, real: Tensor, landmarks: Tensor, identity_landmarks: Te
     height, width = real.shape[-2:]
     flow = coarse_flow(identity_landmarks.expand_as(landmarks), landmarks, height, width)
     missing = warp_by_flow(real - made, flow).median(dim=0).values.clamp(-LIMIT, LIMIT)
-    grid = cell_grid(height, width, 1, landmarks)
-    lips = affinity(grid, identity_landmarks[0, list(MOUTH)], LIPS * width / 128).amax(-1)
-    return missing * (1 - lips.unflatten(0, (height, width)))
+    lips = affinity(identity_landmarks[0, list(MOUTH)], (height, width), 1, LIPS * width / 128).amax(-1)
+    return missing * (1 - lips)
 
 
 def put_back(made: Tensor, texture: Tensor, landmarks: Tensor, identity_landmarks: Tensor) -> Tensor:
