@@ -39,7 +39,7 @@ class DistillationTask(MToVTask):
         teacher = self.teacher.to(batch.video.device)
         with torch.no_grad():
             z0 = teacher.normalise(teacher.autoencoder.encode(batch.video, batch.identity))
-            conditions = self._conditions(batch)
+            conditions = self.conditions(batch)
         times = self.diffusion.timesteps(weights.steps)
         middles = self.diffusion.timesteps(2 * weights.steps)[1::2]
         chosen = int(torch.randint(weights.steps, (), generator=generator))

@@ -91,7 +91,7 @@ class MToVTask:
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             z = self.model.autoencoder.encode(batch.video, batch.identity)
-        conditions = self._conditions(batch)
+        conditions = self.conditions(batch)
         z0 = self.model.normalise(z)
         weights = self.config.mtov_loss
         t = self.diffusion.draw_timesteps(len(z), generator, weights.last_step)
@@ -117,13 +117,13 @@ class MToVTask:
 
     def made(self, batch: VideoBatch) -> Tensor:
         """What the model makes of a batch's conditions, (B, 3, S, H, W)."""
-        conditions = self._conditions(batch)
-        return self.model.decode(self.model.restore(self._sampled(conditions)), conditions)
+        conditions = self.conditions(batch)
+        return self.model.decode(self.model.restore(self.sampled(conditions)), conditions)
 
-    def _conditions(self, batch: VideoBatch) -> Conditions:
+    def conditions(self, batch: VideoBatch) -> Conditions:
         return self.model.conditions(batch.pose, batch.identity_pose, *batch.conditions, speech=batch.speech)
 
-    def _sampled(self, conditions: Conditions) -> Tensor:
+    def sampled(self, conditions: Conditions) -> Tensor:
         noise = draw_noise(conditions.identity.shape, generators(0, len(conditions.identity)))
         return self.diffusion.sample(
             partial(self.model.predict, conditions=conditions), noise.to(conditions.identity.device)
@@ -133,9 +133,9 @@ class MToVTask:
         """PSNR of the face by speaker: planes from diffusion, of the identity alone, of the true clip."""
         figures = {}
         for name, batch in self.held_out.items():
-            conditions = self._conditions(batch)
+            conditions = self.conditions(batch)
             z = self.model.autoencoder.encode(batch.video, batch.identity)
-            sampled = self._sampled(conditions)
+            sampled = self.sampled(conditions)
             still = self.model.autoencoder.encode(
                 still_clip(batch.identity, batch.video.shape[2]), batch.identity
             )
