@@ -358,9 +358,6 @@ def check(config: Config) -> Config:
         "autoencoder.decoder = warp: mtov.conditions must hold identity and landmarks": (
             auto.decoder != "warp" or {"identity", "landmarks"} <= set(mtov.conditions)
         ),
-        f"sync_expert.top + extent = {expert.top + expert.extent}: must not exceed crop.size = {crop.size}": (
-            expert.top + expert.extent <= crop.size
-        ),
         f"sync_expert.side = {expert.side}, channels = {expert.channels}: must be multiples of 8": (
             expert.side % 8 == expert.channels % 8 == 0
         ),

@@ -80,6 +80,12 @@ class SyncExpertTask:
 
     def __init__(self, config: Config, train: list[SyncClip], validation: list[SyncClip]) -> None:
         self.config = config
+        expert, crop = config.sync_expert, config.crop
+        if expert.top + expert.extent > crop.size:
+            raise UserError(
+                f"configuration: sync_expert.top + extent = {expert.top + expert.extent}: must not exceed "
+                f"crop.size = {crop.size}"
+            )
         self.train = [clip for clip in train if len(clip.surround) >= FRAMES]
         self.validation = [clip for clip in validation if len(clip.surround) >= FRAMES]
         if len(self.train) < config.sync_expert_training.batch or len(self.validation) < 2:
