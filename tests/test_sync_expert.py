@@ -19,7 +19,7 @@ from skimage import data
 from standins import grid_clip, needs_grid
 
 from moditalker import cli, weights
-from moditalker.config import check, load, override
+from moditalker.config import load, override
 from moditalker.errors import UserError
 from moditalker.features.face import FaceTracker
 from moditalker.features.speech import FRAME, load_speech_encoder
@@ -298,5 +298,5 @@ def test_other_files_and_settings_are_refused(tmp_path: Path, shipped: Path) -> 
         override(load("tiny"), ["sync_expert.side=20"])
     config = load("tiny")
     with pytest.raises(UserError, match=r"must not exceed crop\.size"):
-        check(replace(config, sync_expert=replace(config.sync_expert, top=100)))
+        SyncExpertTask(replace(config, sync_expert=replace(config.sync_expert, top=100)), [], [])
     assert load_speech_encoder(config.speech).width == config.speech.width
