@@ -58,6 +58,8 @@ CHUNK_BYTES = 32 << 20  # decoded frames that backward playing may hold
 MAX_JUMP = 10  # s: a larger jump of sound time stamps is a mistake of the file
 EXTEND = ("pingpong", "loop", "hold", "none")  # what the source does when the speech is longer
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # written, by file ending
+# x264's macroblock tree gives other bits from run to run on processors with AVX-512.
+REPEATABLE = {"mbtree": "0"}
 H264, H264_RGB, VP9 = ENCODERS = ("libx264", "libx264rgb", "libvpx-vp9")  # what a written video may need
 
 _PICTURES = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF")
@@ -796,7 +798,7 @@ class VideoWriter:
 
     def _add_video(self) -> Any:
         info = self.info
-        codec, options = H264, {"crf": "16", "preset": "fast"}
+        codec, options = H264, {"crf": "16", "preset": "fast"} | REPEATABLE
         if self._rgb:
             codec, options = H264_RGB, {"qp": "0", "preset": "ultrafast"}
         elif info.width % 2 or info.height % 2:
@@ -1000,8 +1002,7 @@ def through_codec(frames: Pixels, fps: Fraction | float, crf: int = 18) -> Pixel
     rate = Fraction(fps).limit_denominator(1001)
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
-        # x264's macroblock tree gives other bits from run to run on processors with AVX-512.
-        options = {"crf": str(crf), "preset": "fast", "mbtree": "0"}
+        options = {"crf": str(crf), "preset": "fast"} | REPEATABLE
         stream: Any = container.add_stream(H264, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
         stream.codec_context.thread_count = 1  # the number of threads changes what x264 decides
