@@ -19,6 +19,7 @@ import torch
 
 from moditalker import config as configuration
 from moditalker.data import VideoBatch
+from moditalker.evaluate.run import summarize
 from moditalker.features.face import FaceTracker
 from moditalker.landmarks import MOUTH, eye_distance, lip_opening
 from moditalker.metrics.lips import correlation, landmark_distance
@@ -66,15 +67,6 @@ VIDEO = (
     Row("(V) (III) + landmarks", (*PIXELS, "mtov.conditions=[identity,pose,landmarks]")),
     Row("(V) and the warp decoder [ours]", ()),
 )
-TRIES = 2000  # of the bootstrap
-
-
-def interval(values: list[float]) -> list[float]:
-    """Mean over clips and its 95 % bootstrap interval."""
-    known = np.array(values)[np.isfinite(values)]
-    rng = np.random.default_rng(0)
-    means = known[rng.integers(0, len(known), (TRIES, len(known)))].mean(1)
-    return [float(known.mean()), *map(float, np.percentile(means, [2.5, 97.5]))]
 
 
 def motion_figures(task: AtomTask) -> dict[str, list[float]]:
@@ -170,7 +162,8 @@ def main() -> None:
     for number, row in enumerate(MOTION if arguments.part == "motion" else VIDEO):
         run = arguments.out / f"{arguments.part}-{number}"
         figures = run_row(arguments.part, row, arguments, data, run)
-        table[row.name] = {name: interval(values) for name, values in figures.items()}
+        found = {name: summarize([v for v in values if np.isfinite(v)]) for name, values in figures.items()}
+        table[row.name] = {name: [one.mean, one.low, one.high] for name, one in found.items()}
         cells = [f"{name} {mean:.3f} ({a:.3f} to {b:.3f})" for name, (mean, a, b) in table[row.name].items()]
         print(f"| {row.name} | " + " | ".join(cells) + " |", flush=True)
     (arguments.out / f"{arguments.part}.json").write_text(json.dumps(table, indent=2))

@@ -230,6 +230,12 @@ def test_a_person_is_learnt_and_judged_on_held_out_frames(tmp_path: Path) -> Non
         log=quiet,
     )
     assert kept.after >= kept.before
+    short = [
+        replace(clip, crops=clip.crops[:18], landmarks=clip.landmarks[:18]) for clip in clips(config, 5).clips
+    ]
+    learnt, ends = split(short, 16)  # what is left of a piece may be too short to learn from
+    assert [len(end.crops) - 1 for end in ends] == [18]
+    assert [len(clip.crops) for clip in learnt] == [18] * 4
     with pytest.raises(UserError, match="75 are needed"):
         split(person[:3], 16)
 

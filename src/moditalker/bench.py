@@ -7,7 +7,6 @@ import platform
 import subprocess
 import sys
 import time
-import wave
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
@@ -24,7 +23,7 @@ from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.speech import CORE
 from moditalker.machine import peak_rss
-from moditalker.media import SAMPLE_RATE, AudioReader
+from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import SPEECH_PER_FRAME
 from moditalker.motion.edit import RATE
 from moditalker.motion.sample import sample_motion
@@ -224,11 +223,7 @@ def _sound_of(audio: Path, seconds: float, out: Path) -> Path:
     """The audio cut or repeated to a length, as 16-bit WAV at 16 kHz."""
     count = round(seconds * SAMPLE_RATE)
     samples = np.resize(AudioReader(audio).read(seconds), count)
-    with wave.open(str(out), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    write_wav(out, samples)
     return out
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import wave
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from moditalker.errors import UserError
 from moditalker.evaluate.pairs import VIDEOS, Pair, write_pairs
 from moditalker.evaluate.report import show
 from moditalker.evaluate.run import Results, Summary, summaries
-from moditalker.media import SAMPLE_RATE, AudioReader
+from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import Atom
 from moditalker.pipeline import MoDiTalker
 from moditalker.workers import work
@@ -190,22 +189,12 @@ def _start(preset: str) -> Callable[[Job], None]:
 
 def _make(whole: MoDiTalker, simple: MoDiTalker, job: Job) -> None:
     if not job.audio.exists():
-        _write_silence(job.audio, float(AudioReader(job.face).seconds))
+        job.audio.parent.mkdir(parents=True, exist_ok=True)
+        write_wav(job.audio, np.zeros(round(AudioReader(job.face).seconds * SAMPLE_RATE), np.float32))
     video = (simple if job.linear else whole).generate(job.face, job.audio)
     if job.reconstruct:
         video = replace(video, motion=None)
     video.save(job.out)
-
-
-def _write_silence(path: Path, seconds: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with wave.open(str(part), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(np.zeros(round(seconds * SAMPLE_RATE), "<i2").tobytes())
-    part.replace(path)
 
 
 def linear(talker: MoDiTalker) -> MoDiTalker:

@@ -35,6 +35,11 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Numbers with a fraction in half precision, as weights are kept."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+
+
 def save_weights(
     path: str | Path,
     state: Mapping[str, Tensor],

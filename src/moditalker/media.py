@@ -20,6 +20,7 @@ import math
 import os
 import re
 import warnings
+import wave
 from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -990,6 +991,17 @@ def read_clip(path: PathLike, max_seconds: float | None = None) -> Clip:
     frames = [frame.image for frame in wanted]
     audio = AudioReader(path).read(max_seconds) if reader.info.has_audio else np.zeros(0, np.float32)
     return Clip(np.stack(frames), reader.info.fps, audio)
+
+
+def write_wav(path: Path, samples: NDArray[np.floating]) -> None:
+    """Sound (N,) in [-1, 1] at SAMPLE_RATE as 16-bit WAV; the file appears whole or not at all."""
+    part = path.with_suffix(".part")
+    with wave.open(str(part), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    part.replace(path)
 
 
 def through_codec(frames: Pixels, fps: Fraction | float, crf: int = 18) -> Pixels:

@@ -28,7 +28,7 @@ def adapt(
     where learning has not bettered it, the weights are written as they were.
     """
     from moditalker import config as configuration
-    from moditalker.checkpoint import load_weights, save_weights
+    from moditalker.checkpoint import halved, load_weights, save_weights
     from moditalker.features.face import FaceTracker
     from moditalker.features.identity import Follower
     from moditalker.media import open_source
@@ -49,8 +49,7 @@ def adapt(
     with tempfile.TemporaryDirectory(prefix="moditalker-") as run:
         adapted = fine_tune(config, state, clips, Path(run), minutes, lambda line: print(line, flush=True))
     figures = {"before": adapted.before, "after": adapted.after, "steps": adapted.steps}
-    half = {k: v.half() if v.is_floating_point() else v for k, v in adapted.state.items()}
-    save_weights(out, half, description["config"], {"figures": figures})
+    save_weights(out, halved(adapted.state), description["config"], {"figures": figures})
     print(
         f"{out}: {adapted.before:.2f} dB before, {adapted.after:.2f} dB after, on the seconds kept aside; "
         f"use it by --weights {out}"

@@ -51,6 +51,9 @@ VideoWeights = Annotated[
     Path | None,
     typer.Option("--weights", help="Weights of the video stage, adapted to a person by `moditalker adapt`."),
 ]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same frames.")]
 Steps = Annotated[
     int | None, typer.Option(min=1, max=1000, help="Sampling steps of both diffusion models; more is slower.")

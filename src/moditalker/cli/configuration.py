@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import app
+from moditalker.cli.common import Assignments, app
 
 
 @app.command()
 def config(
     preset: Annotated[str | None, typer.Option(help="Preset: tiny, paper or released.")] = None,
     file: Annotated[Path | None, typer.Option(help="YAML with what differs.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
-    ] = None,
+    assignments: Assignments = None,
 ) -> None:
     """Print the resolved configuration: defaults, then preset, file and --set.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import app
+from moditalker.cli.common import Assignments, app
 
 
 @app.command()
@@ -25,9 +25,7 @@ def convert(
         Path | None, typer.Option(help="Folder with HuBERT large, which AToM's speech features are from.")
     ] = None,
     preset: Annotated[str, typer.Option(help="Whose sizes and semantics the checkpoints have.")] = "released",
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
-    ] = None,
+    assignments: Assignments = None,
 ) -> None:
     """Convert checkpoints of the authors' code to a folder that `--preset` takes. No code in them is run.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import app, progress_bar
+from moditalker.cli.common import Assignments, app, progress_bar
 
 
 @app.command()
@@ -30,9 +30,7 @@ def prepare(
     preset: Annotated[
         str, typer.Option(help="Whose crops and speech features: tiny, paper or released.")
     ] = "tiny",
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
-    ] = None,
+    assignments: Assignments = None,
     autoencoder: Annotated[
         Path | None, typer.Option(help="Run of the autoencoder; the samples then hold planes too.")
     ] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import app
+from moditalker.cli.common import Assignments, app
 from moditalker.errors import UserError
 
 
@@ -42,9 +42,7 @@ def train(
     ] = None,
     held_out: Annotated[str, typer.Option(help="Speakers kept for validation, comma-separated.")] = "",
     preset: Annotated[str, typer.Option(help="Preset: tiny, paper or released.")] = "tiny",
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
-    ] = None,
+    assignments: Assignments = None,
     autoencoder: Annotated[Path | None, typer.Option(help="Run of the autoencoder, for mtov.")] = None,
     landmark_autoencoder: Annotated[
         Path | None, typer.Option(help="Run of the landmark autoencoder, from which mtov's E_L starts.")
@@ -66,11 +64,11 @@ def train(
     Example: moditalker train atom --data dataset --out runs/atom
 
     The autoencoder comes before mtov, which takes its run by --autoencoder; distillation makes a trained mtov
-    need fewer sampling steps. The weights of mtov and atom,
-    side by side in one folder, are what `moditalker generate --preset FOLDER` uses.
+    need fewer sampling steps. The weights of mtov and atom, side by side in one folder, are what
+    `moditalker generate --preset FOLDER` uses.
     """
     from moditalker import config as configuration
-    from moditalker.checkpoint import save_weights
+    from moditalker.checkpoint import halved, save_weights
     from moditalker.training.loop import fit
     from moditalker.training.processes import Accelerated, Processes
     from moditalker.training.tasks import build, find_data
@@ -96,6 +94,6 @@ def train(
     figures = fit(work, training, out, log, processes)
     if processes.main and figures:
         weights = out / f"{'mtov' if task == TaskName.distillation else task.value}.safetensors"
-        state = {k: v.half() if v.is_floating_point() else v for k, v in work.model.state_dict().items()}
-        save_weights(weights, state, configuration.to_dict(work.config), {"figures": figures})
+        state = work.model.state_dict()
+        save_weights(weights, halved(state), configuration.to_dict(work.config), {"figures": figures})
         log(f"{weights}: the averaged weights, half precision")

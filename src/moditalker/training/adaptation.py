@@ -17,7 +17,7 @@ from moditalker.data import VideoClip, VideoClips, collate
 from moditalker.errors import UserError
 from moditalker.features.identity import FaceFrame
 from moditalker.landmarks import lip_opening, transform
-from moditalker.training.autoencoder import mean_psnr
+from moditalker.training.autoencoder import face_psnr
 from moditalker.training.loop import fit
 from moditalker.training.mtov import MToVTask
 
@@ -58,8 +58,13 @@ class AdaptationTask(MToVTask):
         ]
         self.held_out = {NAME: collate(items)}
 
+    def validate(self) -> dict[str, float]:
+        """PSNR of the face on the held-out frames."""
+        batch = self.held_out[NAME]
+        return {NAME: float(face_psnr(self.made(batch), batch))}
+
     def score(self, figures: dict[str, float]) -> float:
-        return mean_psnr(figures, [NAME])
+        return figures[NAME]
 
 
 def person_clips(frames: Iterable[FaceFrame], size: int, most: int = MOST) -> list[VideoClip]:
@@ -110,8 +115,8 @@ def split(clips: list[VideoClip], frames: int) -> tuple[list[VideoClip], list[Vi
     while wanted >= frames:
         last = learnt.pop()
         start = max(0, len(last.crops) - wanted)
-        if 0 < start < frames:
-            start = frames
+        if start < frames:
+            start = 0  # too little would be left to learn from
         ends.append(_part(last, slice(start, None)))
         wanted -= len(last.crops) - start
         if start:

@@ -128,11 +128,12 @@ class Shot:
     def _look(self, part: list[Frame]) -> None:
         """Learn the texture from the first clip at once, and then again whenever there are frames enough."""
         frames, stride = self.config.autoencoder.frames, self.config.mtov.texture_stride
-        fresh = part if self.count == 0 else part[self.config.mtov.overlap :]
+        first = self.texture is None
+        fresh = part if first else part[self.config.mtov.overlap :]
         self.seen += [
-            frame for number, frame in enumerate(fresh, self.count) if self.count == 0 or number % stride == 0
+            frame for number, frame in enumerate(fresh, self.count) if first or number % stride == 0
         ]
-        first, self.count = self.count == 0, self.count + len(fresh)
+        self.count += len(fresh)
         if not first and len(self.seen) < frames:
             return
         looked, self.seen = _filled(self.seen[:frames], frames), self.seen[frames:]
