@@ -160,8 +160,8 @@ class WarpHead(nn.Module):
         b, s = x.shape[:2]
         height, width = identity.shape[-2:]
         x = self.norm(x).flatten(0, 1)  # BS H' W' D
-        fine = self._pixels(self.fine, x, self.patch)  # BS 10 H W
-        coarse = self._pixels(self.coarse, x, self.patch // 2).contiguous()  # BS 3 H/2 W/2
+        fine = self._pixels(self.fine, x, self.patch).float()  # BS 10 H W; mixed precision ends here
+        coarse = self._pixels(self.coarse, x, self.patch // 2).float().contiguous()  # BS 3 H/2 W/2
         coarse = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
         start = identity_landmarks[:, None].expand_as(landmarks).flatten(0, 1)
         flow = coarse_flow(landmarks.flatten(0, 1), start, height, width)
