@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moditalker.config import Config, TrainingConfig, load
+from moditalker.config import AugmentationConfig, Config, TrainingConfig, load
 from moditalker.data import VideoClip, VideoClips, augment_clip
 from moditalker.errors import UserError
 from moditalker.training.adaptation import adapt, split
@@ -94,7 +94,7 @@ def clips(config: Config, count: int = 2) -> VideoClips:
         made.append(
             VideoClip(f"p{i}_c", f"p{i}", crops, np.repeat(points[None], 20, axis=0).astype(np.float32))
         )
-    return VideoClips(made, config.crop, config.autoencoder)
+    return VideoClips(made, config.crop, config.autoencoder, config.augmentation)
 
 
 def small() -> Config:
@@ -259,7 +259,37 @@ def test_augmentation_moves_landmarks_with_the_picture() -> None:
     for x, y in points[0].int().tolist():
         crops[0, :, y - 1 : y + 2, x - 1 : x + 2] = 1
     for seed in range(4):
-        moved, where = augment_clip(crops, points, np.random.default_rng(seed))
+        moved, where = augment_clip(crops, points, np.random.default_rng(seed), AugmentationConfig())
         x, y = where[0].round().int().unbind(-1)
         inside = (x >= 0) & (x < 128) & (y >= 0) & (y < 128)
         assert moved[0, 0, y[inside], x[inside]].mean() > moved[0, 0].mean() + 0.5
+
+
+def test_augmentation_can_be_left_out() -> None:
+    crops = torch.rand(2, 3, 128, 128) * 2 - 1
+    points = torch.rand(2, 68, 2) * 128
+    how = AugmentationConfig(flip=0, colour=0, geometry=0)
+    same, where = augment_clip(crops, points, np.random.default_rng(0), how)
+    assert torch.allclose(same, crops, atol=1e-4)
+    assert torch.allclose(where, points, atol=1e-3)
+
+
+def test_the_identity_frame_may_be_of_another_clip_of_the_person() -> None:
+    config = small()
+    two = clips(config, 2).clips
+    whose = [replace(two[0], speaker="a"), replace(two[1], crops=255 - two[1].crops, speaker="a")]
+    other = replace(two[0], speaker="b", crops=np.zeros_like(two[0].crops))
+
+    def own(other_clip: float) -> float:
+        """Share of x_id that is a frame of the clip itself."""
+        how = AugmentationConfig(flip=0, colour=0, geometry=0, other_clip=other_clip)
+        group = VideoClips([*whose, other], config.crop, config.autoencoder, how)
+        batch = group.batch(64, np.random.default_rng(0))
+        assert (
+            (batch.video[:, :, 0] == -1).flatten(1).all(1) == (batch.identity == -1).flatten(1).all(1)
+        ).all()
+        alike = (batch.video.mean((1, 2, 3, 4)) > 0) == (batch.identity.mean((1, 2, 3)) > 0)
+        return float(alike.float().mean())
+
+    assert own(0.0) == 1.0
+    assert 0.6 < own(1.0) < 0.9  # "b" has only one clip

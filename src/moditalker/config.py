@@ -193,6 +193,18 @@ class MToVLossConfig:
 
 
 @dataclass(frozen=True)
+class AugmentationConfig:
+    """How much clips are varied, each as a whole [ours]; 0 of anything leaves it out."""
+
+    flip: Share = 0.5  # share of clips that are mirrored
+    colour: NotNegative = 1.0  # size of changes of colour and contrast
+    geometry: NotNegative = 1.0  # and of turning, scaling, shearing and shifting
+    other_clip: Share = (
+        0.0  # share of x_id from any clip of the person, not from the clip itself
+    )
+
+
+@dataclass(frozen=True)
 class DistillationConfig:
     """Fewer steps for the video stage: a student learns to do in one step what its teacher does in two
     (Salimans and Ho, 2022, "Progressive distillation").
@@ -252,6 +264,12 @@ class Config:
     atom_loss: AtomLossConfig = field(default_factory=AtomLossConfig)
     pixel_loss: PixelLossConfig = field(default_factory=PixelLossConfig)
     mtov_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    # One person's own clips: their colours and their left and right are what is to be learnt.
+    adaptation_augmentation: AugmentationConfig = field(
+        default_factory=lambda: AugmentationConfig(flip=0.0, colour=0.0, geometry=0.5, other_clip=0.5)
+    )
+    adaptation_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     atom_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=300_000, batch=64))
     autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)

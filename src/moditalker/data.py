@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moditalker.config import AutoencoderConfig, CropConfig
+from moditalker.config import AugmentationConfig, AutoencoderConfig, CropConfig
 from moditalker.errors import UserError
 from moditalker.landmarks import MIRROR, lip_opening
 from moditalker.shards import Sample
@@ -72,6 +72,7 @@ class VideoClips:
     Args:
         clips: what to sample from; clips shorter than ``frames`` are left out.
         crop, autoencoder: the geometry of crop, region and clip.
+        augmentation: how random batches vary them.
         speaker_weight: exponent on the number of a speaker's clips; 0 samples all speakers alike.
     """
 
@@ -80,9 +81,10 @@ class VideoClips:
         clips: list[VideoClip],
         crop: CropConfig,
         autoencoder: AutoencoderConfig,
+        augmentation: AugmentationConfig,
         speaker_weight: float = 0.35,
     ) -> None:
-        self.crop, self.frames = crop, autoencoder.frames
+        self.crop, self.frames, self.augmentation = crop, autoencoder.frames, augmentation
         self.height = autoencoder.height
         self.clips = [clip for clip in clips if len(clip.crops) >= self.frames]
         if not self.clips:
@@ -93,25 +95,49 @@ class VideoClips:
         weight = np.array([counts[clip.speaker] ** (speaker_weight - 1) for clip in self.clips])
         self.probability = weight / weight.sum()
 
-    def batch(self, size: int, rng: np.random.Generator, augment: bool = True) -> VideoBatch:
-        """A random batch; the same ``rng`` state gives the same batch."""
+    def batch(self, size: int, rng: np.random.Generator) -> VideoBatch:
+        """A random batch, augmented; the same ``rng`` state gives the same batch."""
         items = []
         for index in rng.choice(len(self.clips), size=size, p=self.probability):
             clip = self.clips[index]
             start = int(rng.integers(0, len(clip.crops) - self.frames + 1))
-            other = int(rng.choice(clip.shut) if rng.random() < SHUT_SHARE else rng.integers(len(clip.crops)))
-            items.append(self.item(clip, start, other, rng if augment else None))
+            known = self._another(clip, rng)
+            frame = int(
+                rng.choice(known.shut) if rng.random() < SHUT_SHARE else rng.integers(len(known.crops))
+            )
+            items.append(self.item(clip, start, frame, known, rng))
         return collate(items)
 
+    def _another(self, clip: VideoClip, rng: np.random.Generator) -> VideoClip:
+        """The clip that x_id is from: this one, or any of the same speaker."""
+        share = self.augmentation.other_clip
+        if not share or rng.random() >= share:
+            return clip
+        same = [other for other in self.clips if other.speaker == clip.speaker]
+        return same[rng.integers(len(same))]
+
     def item(
-        self, clip: VideoClip, start: int, identity: int, rng: np.random.Generator | None = None
+        self,
+        clip: VideoClip,
+        start: int,
+        identity: int,
+        known: VideoClip | None = None,
+        rng: np.random.Generator | None = None,
     ) -> VideoBatch:
-        """Frames ``start .. start + S`` of a clip with frame ``identity`` as x_id: a batch of one."""
-        index = [*range(start, start + self.frames), identity]
-        crops = torch.from_numpy(clip.crops[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        points = torch.from_numpy(clip.landmarks[index]).float()
+        """Frames ``start .. start + S`` of a clip with frame ``identity`` as x_id: a batch of one.
+
+        Args:
+            known: the clip that x_id is from, if it is another. rng: of the augmentation; None: none.
+        """
+        known = known or clip
+        shown = slice(start, start + self.frames)
+        frames = np.concatenate([clip.crops[shown], known.crops[identity : identity + 1]])
+        crops = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+        points = torch.from_numpy(
+            np.concatenate([clip.landmarks[shown], known.landmarks[identity : identity + 1]])
+        ).float()
         if rng is not None:
-            crops, points = augment_clip(crops, points, rng)
+            crops, points = augment_clip(crops, points, rng, self.augmentation)
         region = crops[:, :, self.crop.region_top :]
         pose = pose_frames(crops[None].transpose(1, 2), self.height, self.crop.pose_rows)
         points = points - torch.tensor([0.0, self.crop.region_top])
@@ -139,19 +165,21 @@ def collate(items: list[VideoBatch]) -> VideoBatch:
     )
 
 
-def augment_clip(crops: Tensor, points: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def augment_clip(
+    crops: Tensor, points: Tensor, rng: np.random.Generator, how: AugmentationConfig
+) -> tuple[Tensor, Tensor]:
     """Colour, contrast, flip and a small similarity with shear, the same for the whole clip and its
     landmarks.
 
     crops (S, 3, H, W) in [-1, 1]; points (S, 68, 2) crop pixels.
     """
     size = crops.shape[-1]
-    if rng.random() < 0.5:
+    if rng.random() < how.flip:
         crops = crops.flip(-1)
         points = points[:, torch.from_numpy(np.asarray(MIRROR))]
         points = torch.stack([size - 1 - points[..., 0], points[..., 1]], dim=-1)
-    angle, scale = rng.normal(0, 0.05), np.exp(rng.normal(0, 0.05, size=2))
-    shear, shift = rng.normal(0, 0.03), rng.normal(0, 2.0, size=2)
+    angle, scale = rng.normal(0, 0.05 * how.geometry), np.exp(rng.normal(0, 0.05 * how.geometry, size=2))
+    shear, shift = rng.normal(0, 0.03 * how.geometry), rng.normal(0, 2.0 * how.geometry, size=2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = turn @ np.array([[1, shear], [0, 1]]) @ np.diag(scale)  # output -> input, about the centre
     theta = torch.tensor(np.concatenate([linear, shift[:, None] * 2 / size], axis=1), dtype=torch.float32)
@@ -160,7 +188,8 @@ def augment_clip(crops: Tensor, points: Tensor, rng: np.random.Generator) -> tup
     centre = (size - 1) / 2
     inverse = torch.tensor(np.linalg.inv(linear), dtype=torch.float32)
     points = (points - centre - torch.tensor(shift, dtype=torch.float32)) @ inverse.T + centre
-    colour = torch.tensor(rng.normal(0, 0.05, size=(3, 1, 1)) + rng.normal(0, 0.05), dtype=torch.float32)
-    contrast = float(np.exp(rng.normal(0, 0.15)))
-    gain = torch.tensor(np.exp(rng.normal(0, 0.05, size=(3, 1, 1))), dtype=torch.float32)
-    return (crops * contrast * gain + colour).clamp(-1, 1), points
+    offset = rng.normal(0, 0.05 * how.colour, size=(3, 1, 1)) + rng.normal(0, 0.05 * how.colour)
+    contrast = float(np.exp(rng.normal(0, 0.15 * how.colour)))
+    gain = np.exp(rng.normal(0, 0.05 * how.colour, size=(3, 1, 1)))
+    colour, tint = (torch.tensor(value, dtype=torch.float32) for value in (offset, gain))
+    return (crops * contrast * tint + colour).clamp(-1, 1), points

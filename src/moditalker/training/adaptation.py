@@ -158,7 +158,8 @@ def adapt(
     """
     begun = time.monotonic()
     learnt, ends = split(clips, config.autoencoder.frames)
-    train = VideoClips(learnt, config.crop, config.autoencoder)
+    config = replace(config, mtov_loss=config.adaptation_loss)
+    train = VideoClips(learnt, config.crop, config.autoencoder, config.adaptation_augmentation)
 
     def task() -> AdaptationTask:
         made = AdaptationTask(config, train, ends)

@@ -148,7 +148,12 @@ def _task(
         return _sync_expert(config, data, log)
     encoder = load_speech_encoder(config.speech) if "audio" in config.mtov.conditions else None
     train, validation = (
-        VideoClips([_heard(sample, encoder) for sample in part], config.crop, config.autoencoder)
+        VideoClips(
+            [_heard(sample, encoder) for sample in part],
+            config.crop,
+            config.autoencoder,
+            config.augmentation,
+        )
         for part in (data.train, data.validation)
     )
     if name == "autoencoder":
