@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -45,7 +45,7 @@ class PaintedMouth:
         identity: tuple[np.ndarray, np.ndarray],
         seed: int = 0,
         steps: int | None = None,
-        mouth: tuple[np.ndarray, np.ndarray] | None = None,
+        mouths: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     ) -> Iterator[torch.Tensor]:
         self.identities.append(identity[0])
         waiting: list[np.ndarray] = []

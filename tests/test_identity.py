@@ -10,7 +10,7 @@ import pytest
 from standins import ASTRONAUT, talker
 
 from moditalker.features.face_model import default_model
-from moditalker.features.identity import MAX_YAW, FaceFrame, Follower, _seen, choose_anchor
+from moditalker.features.identity import MAX_YAW, MOUTHS, FaceFrame, Follower, _seen, choose_anchor
 from moditalker.landmarks import Pose, apply_pose, lip_opening
 from moditalker.media import Frame, open_source
 
@@ -56,6 +56,8 @@ def test_the_anchor_is_the_frame_whose_mouth_is_shut_most():
     assert anchor.landmarks == pytest.approx(faces[2][:, :2], abs=1e-3)
     others = choose_anchor([candidates[1], candidates[3]])
     assert lip_opening(anchor.frontal) < lip_opening(others.frontal)
+    assert [crop[0, 0, 0] for crop, _ in anchor.mouths] == [1, 0, 3]  # the widest, then the least like it
+    assert len(choose_anchor(candidates * 5).mouths) == MOUTHS
 
 
 def test_a_picture_gives_its_anchor_and_one_frame():

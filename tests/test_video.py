@@ -284,6 +284,14 @@ def test_teeth_come_from_an_open_mouth_and_stay_between_the_lips() -> None:
     assert not both[1].any()
     assert torch.equal(with_teeth(made, torch.cat([wanted, shut]), mouth, open_, 0.0), made)
     assert not with_teeth(made, torch.cat([wanted, shut]), mouth, shut, 1.0).any()
+    # Of two mouths the one that is more like what is wanted.
+    dark, round_ = torch.full_like(mouth, -0.9), lips(6, 64, 40)
+    round_[0, 60:68, 0] = 64 + (round_[0, 60:68, 0] - 64) / 2
+    mouths, shapes = torch.cat([mouth, dark]), torch.cat([open_, round_])
+    both = with_teeth(made, torch.cat([open_, round_]), mouths, shapes, 1.0)
+    assert both[0].max() > 0.8
+    assert both[1].max() == 0
+    assert both[1].min() < -0.8
 
 
 def test_psnr_against_its_definition() -> None:

@@ -148,7 +148,7 @@ class MToVConfig:
     anchor: Literal["source", "previous"] = "source"  # x_id of later clips: the source's [ours], or the last
     # frame that was generated [paper]
     texture: bool = False  # what the model misses of the source's own frames is given back [ours]
-    teeth: Share = 0.0  # of what lies between the lips, out of a source frame with an open mouth [ours]
+    teeth: Share = 0.0  # of what lies between the lips, out of source frames with open mouths [ours]
     texture_stride: Count = 4  # every so many frames tell what is missed, a clip of them at a time [ours]
     overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
 
@@ -199,9 +199,7 @@ class AugmentationConfig:
     flip: Share = 0.5  # share of clips that are mirrored
     colour: NotNegative = 1.0  # size of changes of colour and contrast
     geometry: NotNegative = 1.0  # and of turning, scaling, shearing and shifting
-    other_clip: Share = (
-        0.0  # share of x_id from any clip of the person, not from the clip itself
-    )
+    other_clip: Share = 0.0  # share of x_id from any clip of the person, not from the clip itself
 
 
 @dataclass(frozen=True)

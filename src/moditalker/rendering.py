@@ -7,7 +7,7 @@ bounded number of frames apart.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from itertools import chain, groupby, islice
@@ -52,7 +52,7 @@ class Sampler(Protocol):
         identity: tuple[Pixels, Array],
         seed: int = 0,
         steps: int | None = None,
-        mouth: tuple[Pixels, Array] | None = None,
+        mouths: Sequence[tuple[Pixels, Array]] = (),
     ) -> Iterator[Tensor]: ...
 
 
@@ -306,7 +306,7 @@ class Video:
                 if target.crop is not None and target.wanted is not None and target.landmarks is not None
             )
             identity = first.anchor.crop, first.anchor.landmarks
-            yield from self.talker.sampler(inputs, identity, self.seed, self.steps, first.anchor.mouth)
+            yield from self.talker.sampler(inputs, identity, self.seed, self.steps, first.anchor.mouths)
 
     def _pasted(self, blender: Blender, target: Target, region: Tensor | None) -> Pixels:
         face = target.face

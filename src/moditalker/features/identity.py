@@ -16,7 +16,7 @@ from moditalker.config import CropConfig
 from moditalker.features.face import Choice, Face, FaceTracker
 from moditalker.features.face_model import WEIGHTS, default_model, frontalize
 from moditalker.features.speaker import Speakers
-from moditalker.landmarks import align_stream, lip_opening, procrustes, transform, warp
+from moditalker.landmarks import LIP_INNER, align_stream, lip_opening, procrustes, transform, warp
 from moditalker.media import Frame, Source
 from moditalker.streams import beside, fade
 
@@ -28,7 +28,8 @@ Candidate = tuple[Array, Matrix, Pixels]  # of a frame: landmarks (68, 3), matri
 LOOK = 25  # faces that the anchor is chosen from
 LOOK_SECONDS = 0.12  # between them, so that the mouth has time to shut
 MAX_YAW = 50.0  # degrees, beyond which half of the mouth is out of sight
-OPEN = 0.05  # eye distances between the lips from which on a mouth shows its teeth
+OPEN = 0.02  # eye distances between the lips from which on a mouth shows what is in it
+MOUTHS = 8  # open mouths of different shapes that are kept
 FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
 
 
@@ -38,14 +39,14 @@ class Anchor:
 
     crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
     frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which
-    every frame of this person is frontalised; mouth: crop and landmarks of a frame with an open mouth.
+    every frame of this person is frontalised; mouths: crops and landmarks of frames with open mouths.
     """
 
     crop: Pixels
     landmarks: Array
     frontal: Array
     neutral: NDArray[np.float64]
-    mouth: tuple[Pixels, Array] | None = None
+    mouths: tuple[tuple[Pixels, Array], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,22 @@ def choose_anchor(faces: list[Candidate]) -> Anchor:
     neutral = default_model().neutral(points)
     frontal, _ = frontalize(points, neutral)
     opening = lip_opening(frontal)
-    shut, wide = int(np.argmin(opening)), int(np.argmax(opening))
+    shut = int(np.argmin(opening))
     aligned = transform(points, matrices)[..., :2]
-    mouth = (faces[wide][2], aligned[wide]) if opening[wide] > max(OPEN, opening[shut]) else None
-    return Anchor(faces[shut][2], aligned[shut], frontal[shut], neutral, mouth)
+    mouths = tuple((faces[i][2], aligned[i]) for i in _open_mouths(frontal, opening))
+    return Anchor(faces[shut][2], aligned[shut], frontal[shut], neutral, mouths)
+
+
+def _open_mouths(frontal: Array, opening: NDArray[np.floating]) -> list[int]:
+    """Up to MOUTHS of N faces (N, 68, 3): open ones, unlike each other; never the one that is shut most."""
+    lips = frontal[:, LIP_INNER]
+    lips = (lips - lips.mean(axis=1, keepdims=True)).reshape(len(frontal), -1)
+    left = [int(i) for i in np.argsort(-opening)[:-1] if opening[i] > OPEN]
+    chosen: list[int] = []
+    nearest = np.full(len(frontal), np.inf)
+    while left and len(chosen) < MOUTHS:
+        farthest = max(left, key=lambda i: nearest[i])
+        left.remove(farthest)
+        chosen.append(farthest)
+        nearest = np.minimum(nearest, np.linalg.norm(lips - lips[farthest], axis=1))
+    return chosen

@@ -7,7 +7,7 @@ Every clip is anchored to the same identity frame and starts from the same noise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,21 +48,22 @@ class VideoSampler:
         identity: Still,
         seed: int = 0,
         steps: int | None = None,
-        mouth: Still | None = None,
+        mouths: Sequence[Still] = (),
     ) -> Iterator[Tensor]:
         """Generate the region of each frame.
 
         Args:
             frames: crops, the landmarks wanted in them and those that they have. The pose rows of a crop say
                 how the head is; with ``mtov.texture`` all of it tells how this person's skin looks.
-            identity: crop and landmarks of x_id. mouth: of a frame with an open mouth, for ``mtov.teeth``.
+            identity: crop and landmarks of x_id. mouths: of frames with an open mouth, for
+                ``mtov.teeth``.
             seed: of the noise.
             steps: DDIM steps, by default the config's.
 
         Yields:
             (3, H, W) float32 on the CPU in [-1, 1], one for each frame, in order; memory does not grow.
         """
-        shot = Shot(self.model, self.diffusion, identity, mouth, seed, steps)
+        shot = Shot(self.model, self.diffusion, identity, mouths, seed, steps)
         yield from overlapped(frames, shot.clip, self.config.autoencoder.frames, self.config.mtov.overlap)
 
 
@@ -74,7 +75,7 @@ class Shot:
         model: VideoModel,
         diffusion: Diffusion,
         identity: Still,
-        mouth: Still | None,
+        mouths: Sequence[Still],
         seed: int,
         steps: int | None,
     ) -> None:
@@ -84,9 +85,10 @@ class Shot:
         pixels = _pixels(identity[0][None]).to(self.device)
         self.x_id, self.l_id = self._region(pixels), self._points([identity[1]])
         self.pose_id = self._pose(pixels)
-        self.mouth: tuple[Tensor, Tensor] | None = None
-        if mouth is not None and self.config.mtov.teeth:
-            self.mouth = self._region(_pixels(mouth[0][None]).to(self.device)), self._points([mouth[1]])
+        self.mouths: tuple[Tensor, Tensor] | None = None
+        if mouths and self.config.mtov.teeth:
+            crops = _pixels(np.stack([mouth[0] for mouth in mouths])).to(self.device)
+            self.mouths = self._region(crops), self._points([mouth[1] for mouth in mouths])
         self.z_id = model.autoencoder.encode_still(self.x_id)
         self.chance = generators(seed)
         self.noise = draw_noise(self.z_id.shape, self.chance, self.device)
@@ -103,8 +105,8 @@ class Shot:
         video = self._made(pixels, wanted)
         if self.texture is not None:
             video = put_back(video, self.texture, wanted, self.l_id).clamp(-1, 1)
-        if self.mouth is not None:
-            video = with_teeth(video, wanted, *self.mouth, self.config.mtov.teeth)
+        if self.mouths is not None:
+            video = with_teeth(video, wanted, *self.mouths, self.config.mtov.teeth)
         if self.config.mtov.anchor == "previous":
             self.x_id, self.l_id, self.pose_id = video[-1:], wanted[-1:], self._pose(pixels[-1:])
             self.z_id = self.model.autoencoder.encode_still(self.x_id)
@@ -181,7 +183,7 @@ class MissingSampler:
         identity: Still,
         seed: int = 0,
         steps: int | None = None,
-        mouth: Still | None = None,
+        mouths: Sequence[Still] = (),
     ) -> Iterator[Tensor]:
         """Raises UserError."""
         raise UserError(
