@@ -46,6 +46,7 @@ class PaintedMouth:
         seed: int = 0,
         steps: int | None = None,
         mouths: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+        seen: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     ) -> Iterator[torch.Tensor]:
         self.identities.append(identity[0])
         waiting: list[np.ndarray] = []

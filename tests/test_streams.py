@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import deque
@@ -124,3 +125,22 @@ def test_clock_counts_each_second_once():
     assert clock.seconds["inner"] == pytest.approx(0.03, abs=0.02)
     assert clock.seconds["outer"] == pytest.approx(0.06, abs=0.03)
     assert sum(clock.seconds.values()) <= time.perf_counter() - begun
+
+
+def test_a_reader_may_be_forgotten_in_the_thread_that_makes_its_items():
+    left, gone, forgotten = [], threading.Event(), threading.Event()
+
+    def items():
+        yield 1
+        gone.wait()
+        left.clear()  # the last reference: the reader is closed here
+        forgotten.set()
+        yield 2
+
+    reader = ahead(items(), 1)
+    assert next(reader) == 1
+    left.append(reader)
+    del reader
+    gone.set()
+    assert forgotten.wait(10)
+    gc.collect()

@@ -53,6 +53,7 @@ class Sampler(Protocol):
         seed: int = 0,
         steps: int | None = None,
         mouths: Sequence[tuple[Pixels, Array]] = (),
+        seen: Sequence[tuple[Pixels, Array]] = (),
     ) -> Iterator[Tensor]: ...
 
 
@@ -305,8 +306,11 @@ class Video:
                 for target in chain([first], run)
                 if target.crop is not None and target.wanted is not None and target.landmarks is not None
             )
-            identity = first.anchor.crop, first.anchor.landmarks
-            yield from self.talker.sampler(inputs, identity, self.seed, self.steps, first.anchor.mouths)
+            anchor = first.anchor
+            identity = anchor.crop, anchor.landmarks
+            yield from self.talker.sampler(
+                inputs, identity, self.seed, self.steps, anchor.mouths, anchor.seen
+            )
 
     def _pasted(self, blender: Blender, target: Target, region: Tensor | None) -> Pixels:
         face = target.face

@@ -119,7 +119,8 @@ def ahead(items: Iterable[A], count: int) -> Iterator[A]:
             yield item[0]
     finally:
         stopped.set()
-        thread.join()
+        if thread is not threading.current_thread():  # which may be the one that collects a forgotten reader
+            thread.join()
 
 
 class Clock:

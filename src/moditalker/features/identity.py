@@ -39,7 +39,8 @@ class Anchor:
 
     crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
     frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which
-    every frame of this person is frontalised; mouths: crops and landmarks of frames with open mouths.
+    every frame of this person is frontalised; seen: crop and landmarks of each frame that it was chosen from;
+    mouths: of those with open mouths.
     """
 
     crop: Pixels
@@ -47,6 +48,7 @@ class Anchor:
     frontal: Array
     neutral: NDArray[np.float64]
     mouths: tuple[tuple[Pixels, Array], ...] = ()
+    seen: tuple[tuple[Pixels, Array], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,9 @@ def choose_anchor(faces: list[Candidate]) -> Anchor:
     opening = lip_opening(frontal)
     shut = int(np.argmin(opening))
     aligned = transform(points, matrices)[..., :2]
-    mouths = tuple((faces[i][2], aligned[i]) for i in _open_mouths(frontal, opening))
-    return Anchor(faces[shut][2], aligned[shut], frontal[shut], neutral, mouths)
+    seen = tuple((face[2], own) for face, own in zip(faces, aligned, strict=True))
+    mouths = tuple(seen[i] for i in _open_mouths(frontal, opening))
+    return Anchor(*seen[shut], frontal[shut], neutral, mouths, seen)
 
 
 def _open_mouths(frontal: Array, opening: NDArray[np.floating]) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from moditalker.video.texture import missed, put_back, with_teeth
 # crop (size, size, 3), and landmarks (68, 2) in its pixels: those that are wanted, and those that it has
 Frame = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 Still = tuple[NDArray[np.uint8], NDArray[np.float32]]  # crop, and the landmarks that it has
+T = TypeVar("T")
 
 FRESH = 0.5  # share of newly seen texture
 
@@ -49,6 +51,7 @@ class VideoSampler:
         seed: int = 0,
         steps: int | None = None,
         mouths: Sequence[Still] = (),
+        seen: Sequence[Still] = (),
     ) -> Iterator[Tensor]:
         """Generate the region of each frame.
 
@@ -56,14 +59,15 @@ class VideoSampler:
             frames: crops, the landmarks wanted in them and those that they have. The pose rows of a crop say
                 how the head is; with ``mtov.texture`` all of it tells how this person's skin looks.
             identity: crop and landmarks of x_id. mouths: of frames with an open mouth, for
-                ``mtov.teeth``.
+                ``mtov.teeth``. seen: of any frames, for ``mtov.texture``; without as many as a clip has, the
+                first clip tells it.
             seed: of the noise.
             steps: DDIM steps, by default the config's.
 
         Yields:
             (3, H, W) float32 on the CPU in [-1, 1], one for each frame, in order; memory does not grow.
         """
-        shot = Shot(self.model, self.diffusion, identity, mouths, seed, steps)
+        shot = Shot(self.model, self.diffusion, identity, mouths, seen, seed, steps)
         yield from overlapped(frames, shot.clip, self.config.autoencoder.frames, self.config.mtov.overlap)
 
 
@@ -76,32 +80,40 @@ class Shot:
         diffusion: Diffusion,
         identity: Still,
         mouths: Sequence[Still],
+        seen: Sequence[Still],
         seed: int,
         steps: int | None,
     ) -> None:
         self.model, self.diffusion, self.steps = model, diffusion, steps
         self.config = model.config
         self.device = model.plane_scale.device
-        pixels = _pixels(identity[0][None]).to(self.device)
+        pixels = self._pixels([identity[0]])
         self.x_id, self.l_id = self._region(pixels), self._points([identity[1]])
         self.pose_id = self._pose(pixels)
         self.mouths: tuple[Tensor, Tensor] | None = None
         if mouths and self.config.mtov.teeth:
-            crops = _pixels(np.stack([mouth[0] for mouth in mouths])).to(self.device)
-            self.mouths = self._region(crops), self._points([mouth[1] for mouth in mouths])
+            crops, points = zip(*mouths, strict=True)
+            self.mouths = self._region(self._pixels(crops)), self._points(points)
         self.z_id = model.autoencoder.encode_still(self.x_id)
         self.chance = generators(seed)
         self.noise = draw_noise(self.z_id.shape, self.chance, self.device)
         self.texture: Tensor | None = None  # (3, H, W) as x_id's face shows it
-        self.seen: list[Frame] = []  # whose texture is not known yet
+        self.seen: list[Still] = []  # whose texture is not known yet
         self.count = 0
+        frames = self.config.autoencoder.frames
+        if self.config.mtov.texture and len(seen) >= frames:
+            spread = np.linspace(0, len(seen) - 1, frames).round().astype(int)
+            self.texture = self._missed([seen[i] for i in spread])
 
     def clip(self, part: list[Frame]) -> Tensor:
         """Up to S frames -> (S, 3, H, W) on the CPU; the last frame stands for those that lack."""
         if self.config.mtov.texture:
             self._look(part)
         part = _filled(part, self.config.autoencoder.frames)
-        pixels, wanted = self._pixels(part), self._points([frame[1] for frame in part])
+        pixels, wanted = (
+            self._pixels([frame[0] for frame in part]),
+            self._points([frame[1] for frame in part]),
+        )
         video = self._made(pixels, wanted)
         if self.texture is not None:
             video = put_back(video, self.texture, wanted, self.l_id).clamp(-1, 1)
@@ -128,28 +140,37 @@ class Shot:
         return model.decode(model.restore(z0), conditions)[0].transpose(0, 1).clamp(-1, 1)
 
     def _look(self, part: list[Frame]) -> None:
-        """Learn the texture from the first clip at once, and then again whenever there are frames enough."""
+        """Learn the texture from the first clip at once, if it is not known, and again whenever there are
+        frames enough.
+        """
         frames, stride = self.config.autoencoder.frames, self.config.mtov.texture_stride
         first = self.texture is None
-        fresh = part if first else part[self.config.mtov.overlap :]
+        fresh = part[self.config.mtov.overlap :] if self.count else part
         self.seen += [
-            frame for number, frame in enumerate(fresh, self.count) if first or number % stride == 0
+            (crop, own)
+            for number, (crop, _, own) in enumerate(fresh, self.count)
+            if first or number % stride == 0
         ]
         self.count += len(fresh)
         if not first and len(self.seen) < frames:
             return
-        looked, self.seen = _filled(self.seen[:frames], frames), self.seen[frames:]
-        pixels, own = self._pixels(looked), self._points([frame[2] for frame in looked])
-        texture = missed(self._made(pixels, own), self._region(pixels), own, self.l_id)
+        texture = self._missed(_filled(self.seen[:frames], frames))
+        self.seen = self.seen[frames:]
         self.texture = texture if self.texture is None else torch.lerp(self.texture, texture, FRESH)
 
-    def _pixels(self, part: list[Frame]) -> Tensor:
-        return _pixels(np.stack([frame[0] for frame in part])).to(self.device)
+    def _missed(self, stills: list[Still]) -> Tensor:
+        """What the model misses of S frames, (3, H, W) as x_id's face shows it."""
+        crops, points = zip(*stills, strict=True)
+        pixels, own = self._pixels(crops), self._points(points)
+        return missed(self._made(pixels, own), self._region(pixels), own, self.l_id)
+
+    def _pixels(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
+        return _pixels(np.stack(crops)).to(self.device)
 
     def _region(self, pixels: Tensor) -> Tensor:
         return pixels[:, :, self.config.crop.region_top :]
 
-    def _points(self, points: list[NDArray[np.float32]]) -> Tensor:
+    def _points(self, points: Sequence[NDArray[np.float32]]) -> Tensor:
         """Crop pixels -> pixels of the region, (S, 68, 2)."""
         top = torch.tensor([0.0, self.config.crop.region_top])
         return (torch.from_numpy(np.stack(points)).float() - top).to(self.device)
@@ -184,6 +205,7 @@ class MissingSampler:
         seed: int = 0,
         steps: int | None = None,
         mouths: Sequence[Still] = (),
+        seen: Sequence[Still] = (),
     ) -> Iterator[Tensor]:
         """Raises UserError."""
         raise UserError(
@@ -221,7 +243,7 @@ def overlapped(
         yield from tail[:overlap]
 
 
-def _filled(part: list[Frame], length: int) -> list[Frame]:
+def _filled(part: list[T], length: int) -> list[T]:
     return part + [part[-1]] * (length - len(part))
 
 
