@@ -154,7 +154,7 @@ def test_the_example_of_streaming_runs(tmp_path, monkeypatch, capsys, shipped, f
     text = (ROOT / "docs" / "streaming.md").read_text(encoding="utf-8")
     for example in re.findall(r"```python\n(.*?)```", text, flags=re.S):
         exec(compile(example, "streaming.md", "exec"), {})
-    assert capsys.readouterr().out == "(12, 256, 256, 3) uint8\n(8, 256, 256, 3) uint8\n"
+    assert capsys.readouterr().out == "(14, 256, 256, 3) uint8\n(6, 256, 256, 3) uint8\n"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
