@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from standins import needs_grid, talker
+from conftest import write_video
+from PIL import Image
+from skimage import data
+from standins import SHARED, needs_grid, talker
 
 from moditalker import benchmark, cli
 from moditalker.errors import UserError
+from moditalker.evaluate.grids import COLUMNS, LOWER, Word
 from moditalker.evaluate.pairs import read_pairs
 
 
@@ -69,6 +73,32 @@ def test_a_linear_atom_is_its_first_estimate() -> None:
     assert not torch.allclose(whole.atom(*given), expected)
 
 
+def test_grids_show_each_face_and_leave_out_what_cannot_be_read(tmp_path: Path) -> None:
+    portrait = data.astronaut()[0:240, 100:340]
+    frames = np.stack([np.roll(portrait, i // 4, axis=1) for i in range(10)])
+    real = tmp_path / "real.mkv"
+    write_video(real, frames)
+    for person in "abcd":
+        (tmp_path / person).mkdir()
+        for number in range(2):
+            (tmp_path / person / f"c{number}.mkv").symlink_to(real)
+    clips = benchmark.choose_clips(tmp_path, each=2)
+    sets = benchmark.plan([clip for clip in clips if clip.speaker != "d"], tmp_path / "out")
+    for job in (job for one in sets.values() for job in one.jobs):
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        job.out.symlink_to(real)
+    sets["self"].pairs[2].generated.unlink()  # the first of b
+    words = {clips[0].path: [Word("bin", 0.0, 0.1), Word("blue", 0.1, 0.4)]}
+    failures = benchmark.write_grids(sets, tmp_path / "out", words)
+    assert list(failures) == ["self.png, b_c0"]
+    assert "no such file" in failures["self.png, b_c0"]
+    height = LOWER.size - LOWER.region_top
+    for kind, rows in (("self", 2 * 4), ("cross", 3 * 4)):
+        with Image.open(tmp_path / "out" / f"{kind}.png") as picture:
+            assert picture.width > COLUMNS * LOWER.size
+            assert 0 < picture.height - rows * height < 120 * rows
+
+
 @pytest.mark.slow
 @needs_grid
 def test_one_command_from_clips_to_tables(tmp_path: Path, shipped: Path) -> None:
@@ -78,12 +108,15 @@ def test_one_command_from_clips_to_tables(tmp_path: Path, shipped: Path) -> None
         target = tmp_path / "data" / f"{name}.mpg"
         target.parent.mkdir(parents=True)
         target.symlink_to(grid_clip(name))
+    words = SHARED / "data" / "grid" / "alignments"
     metrics = "psnr,lip_correlation,leakage,seam"
     arguments = ["benchmark", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    arguments += ["--alignments", str(words)] if words.is_dir() else []
     for _ in range(2):  # the second run makes nothing
         with pytest.raises(SystemExit) as left:
             cli.main([*arguments, "--metrics", metrics, "--preset", str(shipped)])
         assert not left.value.code
+    assert all((tmp_path / "out" / f"{kind}.png").stat().st_size > 50_000 for kind in ("self", "cross"))
     text = (tmp_path / "out" / "benchmark.md").read_text()
     assert "quoted, not measured" in text
     tree = json.loads((tmp_path / "out" / "benchmark.json").read_text())["sets"]

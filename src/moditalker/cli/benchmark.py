@@ -21,22 +21,32 @@ def benchmark(
     part: Annotated[str, typer.Option(help="Which of the split's lists.")] = "val",
     clips: Annotated[int, typer.Option(min=1, max=1000, help="Of each person, at most.")] = 4,
     metrics: Annotated[str, typer.Option(help="Names or groups with commas between them, or all.")] = "all",
+    alignments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with what each clip says, for the grids: person/clip.align (GRID's) or .txt "
+            "(lines of start, end, word; seconds)."
+        ),
+    ] = None,
     preset: Preset = "tiny",
     workers: Annotated[int, typer.Option(min=1, max=256, help="Videos at a time, a process each.")] = 1,
 ) -> None:
     """Score a model and its baselines on the same clips: the tables of docs/results.md.
 
     Videos driven by their own sound, another person's, silence and their own landmarks; a linear AToM and the
-    source's mouth beside them. Called again, it makes and measures only what is missing.
+    source's mouth beside them. self.png and cross.png show them frame by frame, with the words that are
+    said. Called again, it makes and measures only what is missing.
 
     Example: moditalker benchmark --data grid --split grid/split.json --out runs/benchmark --workers 2
     """
-    from moditalker.benchmark import choose_clips, make, plan, write_manifests, write_table
+    from moditalker.benchmark import choose_clips, make, plan, write_grids, write_manifests, write_table
+    from moditalker.evaluate.grids import find_words
     from moditalker.evaluate.measures import choose
     from moditalker.evaluate.report import write_report
     from moditalker.evaluate.run import evaluate
 
     names, chosen = choose(metrics), choose_clips(data, split, part, clips)
+    words = {} if alignments is None else find_words(alignments, [clip.path for clip in chosen])
     sets = plan(chosen, out)
     with progress_bar("videos") as progress:
         failures = make(sets, preset, workers, progress)
@@ -50,6 +60,8 @@ def benchmark(
         write_report(results[name], out / name)
     about = {"preset": preset, "clips": [clip.name for clip in chosen]}
     write_table(sets, results, out, about)
+    for name, sentence in (undrawn := write_grids(sets, out, words)).items():
+        print(f"{name}: {sentence}", file=sys.stderr)
     print(f"{out / 'benchmark.md'}: {len(chosen)} clips, {len(sets)} sets")
-    if failures or any(one.failed for one in results.values()):
+    if failures or undrawn or any(one.failed for one in results.values()):
         raise typer.Exit(1)
