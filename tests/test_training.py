@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from moditalker.config import AugmentationConfig, Config, TrainingConfig, load
 from moditalker.data import VideoClip, VideoClips, augment_clip
 from moditalker.errors import UserError
-from moditalker.training.adaptation import adapt, split
+from moditalker.training.adaptation import adapt, judge, known_texture, split
 from moditalker.training.autoencoder import AutoencoderTask
 from moditalker.training.distillation import DistillationTask
 from moditalker.training.loop import fit, learning_rate
@@ -212,15 +212,20 @@ def test_conditions_that_are_not_named_are_not_seen() -> None:
 
 def test_a_person_is_learnt_and_judged_on_held_out_frames(tmp_path: Path) -> None:
     config = small()
-    config = replace(config, adaptation_training=replace(config.mtov_training, steps=12, learning_rate=2e-3))
+    config = replace(
+        config,
+        mtov=replace(config.mtov, texture=False),
+        adaptation_training=replace(config.mtov_training, steps=12, learning_rate=2e-3),
+    )
     person = clips(config, 6).clips
     learnt, ends = split(person, 16)
-    assert sum(len(clip.crops) for clip in learnt) + sum(len(end.crops) - 1 for end in ends) == 120
-    assert 16 <= sum(len(end.crops) - 1 for end in ends) <= 40
+    assert sum(len(clip.crops) for clip in [*learnt, *ends]) == 120
+    assert 16 <= sum(len(end.crops) for end in ends) <= 40
     torch.manual_seed(0)
     state = VideoModel(config).state_dict()
     adapted = adapt(config, state, person, tmp_path, minutes=5.0, log=quiet)
     assert adapted.after > adapted.before
+    assert adapted.config == config
     kept = adapt(
         replace(config, adaptation_training=replace(config.adaptation_training, learning_rate=1e-12)),
         adapted.state,
@@ -230,14 +235,43 @@ def test_a_person_is_learnt_and_judged_on_held_out_frames(tmp_path: Path) -> Non
         log=quiet,
     )
     assert kept.after >= kept.before
+    textured = replace(config, mtov=replace(config.mtov, texture=True))
+    better = adapt(textured, adapted.state, person, tmp_path / "textured", minutes=5.0, log=quiet)
+    assert better.after >= better.before
+    VideoModel(better.config).load_state_dict(better.state)
     short = [
         replace(clip, crops=clip.crops[:18], landmarks=clip.landmarks[:18]) for clip in clips(config, 5).clips
     ]
     learnt, ends = split(short, 16)  # what is left of a piece may be too short to learn from
-    assert [len(end.crops) - 1 for end in ends] == [18]
+    assert [len(end.crops) for end in ends] == [18]
     assert [len(clip.crops) for clip in learnt] == [18] * 4
     with pytest.raises(UserError, match="75 are needed"):
         split(person[:3], 16)
+
+
+def test_what_a_person_looks_like_follows_their_lips() -> None:
+    """A cheek that lights up as the mouth opens: another clip of the person gets that from what is known."""
+    config = small()
+    config = replace(config, mtov=replace(config.mtov, texture=True))
+    torch.manual_seed(0)
+    model = VideoModel(config)
+    rng = np.random.default_rng(0)
+    face = np.stack([rng.uniform(8, 56, 68), rng.uniform(36, 60, 68)], axis=-1).astype(np.float32)
+
+    def clip(opening: np.ndarray) -> VideoClip:
+        points = np.repeat(face[None], len(opening), axis=0)
+        points[:, 65:68, 1] = points[:, 61:64, 1].mean(axis=1, keepdims=True) + opening[:, None]
+        crops = np.full((len(opening), 64, 64, 3), 100, np.uint8)
+        crops += (6 * opening[:, None, None, None]).astype(np.uint8)
+        return VideoClip("clip", "person", crops, points)
+
+    learnt = [clip(np.linspace(0, 4, 40)), clip(np.linspace(4, 0, 25))]
+    quiet_then_open = clip(np.concatenate([np.linspace(0, 0.6, 20), np.linspace(2, 4, 20)]))
+    slopes, landmarks = known_texture(model, learnt)
+    knowing = VideoModel(replace(config, mtov=replace(config.mtov, known_texture=True)))
+    state = model.state_dict() | {"texture_slopes": slopes, "texture_landmarks": landmarks}
+    knowing.load_state_dict(state)
+    assert judge(knowing, [quiet_then_open]) > judge(model, [quiet_then_open]) + 0.5
 
 
 def test_batches_are_a_function_of_the_seed() -> None:

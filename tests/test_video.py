@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from moditalker.config import AutoencoderConfig, Config, load
-from moditalker.video import texture as texture_module
 from moditalker.video.autoencoder import (
     Autoencoder,
     plane_shape,
@@ -266,9 +265,8 @@ def test_missed_skin_goes_where_the_face_goes() -> None:
     assert float(texture.put_back(still, face).max()) <= 0.2 + 1e-4
 
 
-def test_what_is_missed_follows_the_shape_of_the_lips_by_ridge_regression(monkeypatch) -> None:
+def test_what_is_missed_follows_the_shape_of_the_lips_by_ridge_regression() -> None:
     """Against ridge regression with an intercept, written with the frames themselves and not with sums."""
-    monkeypatch.setattr(texture_module, "MEMORY", float("inf"))
     rng = np.random.default_rng(0)
     mean = rng.uniform(20, 60, (1, 68, 2))
     points = torch.from_numpy(mean + rng.normal(0, 0.01, (32, 68, 2))).float()
@@ -277,7 +275,7 @@ def test_what_is_missed_follows_the_shape_of_the_lips_by_ridge_regression(monkey
     shape = lip_shape(points, 128)
     assert shape[-1, 0] - shape[0, 0] == pytest.approx(1.0, abs=0.05)
     missing = torch.zeros(32, 3, 72, 128) + 0.1 * (shape[:, 0] - shape[:, 0].mean())[:, None, None, None]
-    texture = Texture(face)
+    texture = Texture(face, memory=float("inf"))
     for part in (slice(0, 20), slice(20, 32)):
         texture.learn(torch.zeros_like(missing[part]), missing[part], points[part])
     made = texture.put_back(torch.zeros(32, 3, 72, 128), points)[:, 0, 5, 5].numpy()
@@ -287,6 +285,13 @@ def test_what_is_missed_follows_the_shape_of_the_lips_by_ridge_regression(monkey
     weights = np.linalg.solve(x.T @ x + STIFFNESS * np.eye(6), x.T @ y)
     np.testing.assert_allclose(made, x @ weights, atol=2e-4)
     assert made[-1] > 0.01 > -0.01 > made[0]
+    # What is known of the person is where the regression starts: true slopes stay as they are.
+    true = torch.zeros(6, 3, 72, 128)
+    true[0] = 0.1
+    knowing = Texture(face, known=(true, face), memory=float("inf"))
+    knowing.learn(torch.zeros_like(missing), missing, points)
+    made = knowing.put_back(torch.zeros(32, 3, 72, 128), points)[:, 0, 5, 5].numpy()
+    np.testing.assert_allclose(made[1:-1], y[1:-1], atol=2e-3)
     # Shapes beyond all that was seen are not followed for ever.
     far = points[-1:].clone()
     far[:, 65:68, 1] += 50

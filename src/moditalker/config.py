@@ -149,6 +149,7 @@ class MToVConfig:
     # frame that was generated [paper]
     texture: bool = False  # what the model misses of the source's own frames is given back [ours]
     teeth: Share = 0.0  # of what lies between the lips, out of source frames with open mouths [ours]
+    known_texture: bool = False  # the weights hold how this person's texture follows the lips [ours: adapt]
     texture_stride: Count = 4  # every so many frames tell what is missed, a clip of them at a time [ours]
     overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
 

@@ -49,7 +49,7 @@ def adapt(
     with tempfile.TemporaryDirectory(prefix="moditalker-") as run:
         adapted = fine_tune(config, state, clips, Path(run), minutes, lambda line: print(line, flush=True))
     figures = {"before": adapted.before, "after": adapted.after, "steps": adapted.steps}
-    save_weights(out, halved(adapted.state), description["config"], {"figures": figures})
+    save_weights(out, halved(adapted.state), configuration.to_dict(adapted.config), {"figures": figures})
     print(
         f"{out}: {adapted.before:.2f} dB before, {adapted.after:.2f} dB after, on the seconds kept aside; "
         f"use it by --weights {out}"

@@ -13,30 +13,37 @@ import torch
 from torch import Tensor
 
 from moditalker.config import Config
-from moditalker.data import VideoClip, VideoClips, collate
+from moditalker.data import VideoClip, VideoClips
+from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.identity import FaceFrame
 from moditalker.landmarks import lip_opening, transform
-from moditalker.training.autoencoder import face_psnr
+from moditalker.training.autoencoder import FACE, face_weight
 from moditalker.training.loop import fit
 from moditalker.training.mtov import MToVTask
+from moditalker.video.model import VideoModel
+from moditalker.video.sample import Shot, Still, VideoSampler
+from moditalker.video.texture import Texture, centred, slopes
 
 HELD_OUT = 6  # every so many frames, in one piece at the end, judge
 FEWEST = 75  # frames that can be learnt from
 MOST = 7500  # frames that are learnt from; 49 kB each
 TRIAL = 4  # steps that tell the pace
 CHECKS = 5  # validations on the way
+SEEN = 25  # frames of the first half that tell the texture
 OVERHEAD = 0.85  # share of the time that steps may take
 NAME = "held_out"
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """What became of the model: its state, PSNR (dB) on the held-out seconds before and after, steps made.
+    """What became of the model: its configuration and state, PSNR (dB) on the held-out seconds before and
+    after, steps made.
 
-    ``state`` is the one given where learning did not better it.
+    ``config`` and ``state`` are those given where learning did not better them.
     """
 
+    config: Config
     state: dict[str, Tensor]
     before: float
     after: float
@@ -50,21 +57,62 @@ class AdaptationTask(MToVTask):
 
     def __init__(self, config: Config, train: VideoClips, ends: list[VideoClip]) -> None:
         super().__init__(config, train, train)
-        frames = config.autoencoder.frames
-        items = [
-            train.item(end, start, 0)
-            for end in ends
-            for start in range(1, len(end.crops) - frames + 1, frames)
-        ]
-        self.held_out = {NAME: collate(items)}
+        self.ends = ends
 
     def validate(self) -> dict[str, float]:
         """PSNR of the face on the held-out frames."""
-        batch = self.held_out[NAME]
-        return {NAME: float(face_psnr(self.made(batch), batch))}
+        return {NAME: judge(self.model, self.ends)}
 
     def score(self, figures: dict[str, float]) -> float:
         return figures[NAME]
+
+
+def judge(model: VideoModel, ends: list[VideoClip]) -> float:
+    """PSNR (dB) of the face on the second half of each clip, which is made from what the first half shows:
+    x_id and texture, as when a video is made.
+    """
+    sampler, top = VideoSampler(model), model.config.crop.region_top
+    wrong = pixels = 0.0
+    for end in ends:
+        half = len(end.crops) // 2
+        seen = _stills(end)[: half : math.ceil(half / SEEN)]
+        shut = int(lip_opening(end.landmarks[:half]).argmin())
+        asked = [(crop, points, points) for crop, points in _stills(end)[half:]]
+        made = torch.stack(list(sampler(asked, _stills(end)[shut], seen=seen)))
+        real = torch.from_numpy(end.crops[half:, top:]).permute(0, 3, 1, 2) / 127.5 - 1
+        points = torch.from_numpy(end.landmarks[half:]).float() - torch.tensor([0.0, top])
+        face = (
+            face_weight(points[None], real.shape[-2], real.shape[-1], FACE)[0].transpose(0, 1) > 0.5
+        )  # S 1 H W
+        wrong += float(((made - real).square() * face).sum())
+        pixels += 3 * float(face.sum())
+    return 10 * math.log10(4 * pixels / max(wrong, 1e-12))
+
+
+def _stills(clip: VideoClip) -> list[Still]:
+    return list(zip(clip.crops, clip.landmarks, strict=True))
+
+
+@torch.inference_mode()
+def known_texture(model: VideoModel, clips: list[VideoClip]) -> tuple[Tensor, Tensor]:
+    """How this person's texture follows the lips, over all their clips: slopes (SHAPE, 3, H, W) and the
+    landmarks (1, 68, 2) of the face that they are for. What the texture is at rest, each video tells itself.
+    """
+    length, landmarks = model.config.autoencoder.frames, None
+    sums: list[tuple[Tensor, Tensor]] = []
+    for clip in clips:
+        stills = _stills(clip)
+        shut = stills[int(lip_opening(clip.landmarks).argmin())]
+        shot = Shot(model.eval(), Diffusion(model.config.mtov_diffusion), shut)
+        landmarks = shot.l_id if landmarks is None else landmarks
+        texture = Texture(landmarks, memory=math.inf)
+        for start in range(0, len(stills), length):
+            shot.learn_texture(texture, stills[start : start + length])
+        assert texture.sums is not None
+        sums.append(centred(*texture.sums)[2:])
+    spread, change = (torch.stack(parts).sum(dim=0) for parts in zip(*sums, strict=True))
+    assert landmarks is not None
+    return slopes(spread, change), landmarks
 
 
 def person_clips(frames: Iterable[FaceFrame], size: int, most: int = MOST) -> list[VideoClip]:
@@ -95,10 +143,9 @@ def _clips(frames: Iterable[FaceFrame], size: int, most: int) -> Iterator[VideoC
 
 
 def split(clips: list[VideoClip], frames: int) -> tuple[list[VideoClip], list[VideoClip]]:
-    """What is learnt from, and the end (a share 1 / HELD_OUT of all), with the x_id in front of each piece.
+    """What is learnt from, and the end (a share 1 / HELD_OUT of all).
 
-    The x_id, frame 0 of a piece, is the frame that is learnt from whose mouth is shut most: as when a video
-    is made. Pieces shorter than ``frames`` are left out.
+    Pieces of fewer than ``frames`` are left out.
 
     Raises:
         UserError: too few frames.
@@ -121,19 +168,10 @@ def split(clips: list[VideoClip], frames: int) -> tuple[list[VideoClip], list[Vi
         wanted -= len(last.crops) - start
         if start:
             learnt.append(_part(last, slice(0, start)))
-    shut = min(learnt, key=lambda clip: float(lip_opening(clip.landmarks).min()))
-    x_id = _part(shut, [int(lip_opening(shut.landmarks).argmin())])
-    return learnt, [
-        replace(
-            end,
-            crops=np.concatenate([x_id.crops, end.crops]),
-            landmarks=np.concatenate([x_id.landmarks, end.landmarks]),
-        )
-        for end in ends
-    ]
+    return learnt, ends
 
 
-def _part(clip: VideoClip, which: slice | list[int]) -> VideoClip:
+def _part(clip: VideoClip, which: slice) -> VideoClip:
     return replace(clip, crops=clip.crops[which], landmarks=clip.landmarks[which])
 
 
@@ -158,7 +196,7 @@ def adapt(
     """
     begun = time.monotonic()
     learnt, ends = split(clips, config.autoencoder.frames)
-    config = replace(config, mtov_loss=config.adaptation_loss)
+    given, config = config, replace(config, mtov_loss=config.adaptation_loss)
     train = VideoClips(learnt, config.crop, config.autoencoder, config.adaptation_augmentation)
 
     def task() -> AdaptationTask:
@@ -166,8 +204,8 @@ def adapt(
         made.model.load_state_dict(state)
         return made
 
-    before = held_out_psnr(task())
-    log(f"adapt: {before:.2f} dB on {sum(len(end.crops) - 1 for end in ends)} frames held out, before")
+    before = judge(task().model, ends)
+    log(f"adapt: {before:.2f} dB on frames held out, before")
     training = replace(config.adaptation_training, steps=TRIAL, validate_every=TRIAL, keep="last")
     trial = time.monotonic()
     fit(task(), training, run / "trial", lambda line: None)
@@ -179,16 +217,17 @@ def adapt(
     training = replace(
         config.adaptation_training, steps=steps, validate_every=max(1, steps // CHECKS), keep="best"
     )
-    figures = fit(after, training, run / "adapt", log)
-    bettered = after.score(figures)
-    if bettered <= before:
+    fit(after, training, run / "adapt", log)
+    choices = [(before, given, state), (judge(after.model, ends), given, after.model.state_dict())]
+    if config.mtov.texture:
+        knowing = replace(given, mtov=replace(given.mtov, known_texture=True))
+        model = VideoModel(knowing)
+        learnt_slopes, landmarks = known_texture(after.model, learnt)
+        known = {"texture_slopes": learnt_slopes, "texture_landmarks": landmarks}
+        model.load_state_dict(after.model.state_dict() | known)
+        choices.append((judge(model, ends), knowing, model.state_dict()))
+        log(f"adapt: {choices[1][0]:.2f} dB, {choices[2][0]:.2f} dB with what the texture is like")
+    best = max(choices, key=lambda choice: choice[0])
+    if best is choices[0]:
         log("adapt: the weights of before were better, and are kept")
-        return Adapted(state, before, before, steps)
-    return Adapted(after.model.state_dict(), before, bettered, steps)
-
-
-def held_out_psnr(task: AdaptationTask) -> float:
-    """PSNR (dB) on the held-out frames, of the model as it is."""
-    task.model.eval()
-    with torch.no_grad():
-        return task.score(task.validate())
+    return Adapted(best[1], best[2], before, best[0], steps)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from moditalker.config import Config
 from moditalker.video.autoencoder import Autoencoder, Encoder, plane_shape
 from moditalker.video.mtov import MToV
+from moditalker.video.texture import SHAPE
 from moditalker.video.warp import landmark_frames
 
 
@@ -36,6 +37,8 @@ class VideoModel(nn.Module):
     """
 
     plane_scale: Tensor
+    texture_slopes: Tensor  # of one person, with ``mtov.known_texture``: see `video.texture.Texture`
+    texture_landmarks: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -49,6 +52,10 @@ class VideoModel(nn.Module):
         speech_width = config.speech.width if "audio" in config.mtov.conditions else 0
         self.unet = MToV(config.mtov, shape, config.autoencoder.plane_channels, speech_width)
         self.register_buffer("plane_scale", torch.ones(config.autoencoder.plane_channels, shape.cells))
+        if config.mtov.known_texture:
+            size = config.autoencoder.height, config.autoencoder.width
+            self.register_buffer("texture_slopes", torch.zeros(SHAPE, 3, *size))
+            self.register_buffer("texture_landmarks", torch.zeros(1, 68, 2))
 
     def conditions(
         self,

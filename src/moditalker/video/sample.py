@@ -77,10 +77,10 @@ class Shot:
         model: VideoModel,
         diffusion: Diffusion,
         identity: Still,
-        mouths: Sequence[Still],
-        seen: Sequence[Still],
-        seed: int,
-        steps: int | None,
+        mouths: Sequence[Still] = (),
+        seen: Sequence[Still] = (),
+        seed: int = 0,
+        steps: int | None = None,
     ) -> None:
         self.model, self.diffusion, self.steps = model, diffusion, steps
         self.config = model.config
@@ -95,7 +95,8 @@ class Shot:
         self.z_id = model.autoencoder.encode_still(self.x_id)
         self.chance = generators(seed)
         self.noise = draw_noise(self.z_id.shape, self.chance, self.device)
-        self.texture = Texture(self.l_id) if self.config.mtov.texture else None
+        known = (model.texture_slopes, model.texture_landmarks) if self.config.mtov.known_texture else None
+        self.texture = Texture(self.l_id, known) if self.config.mtov.texture else None
         self.seen = list(seen)  # whose texture is not known yet
         self.known = False
         self.count = 0
@@ -145,11 +146,15 @@ class Shot:
         self.count += len(fresh)
         while len(self.seen) >= frames or (self.seen and not self.known):
             looked, self.seen = self.seen[:frames], self.seen[frames:]
-            crops, points = zip(*_filled(looked, frames), strict=True)
-            pixels, own, count = self._pixels(crops), self._points(points), len(looked)
-            made, real = self._made(pixels, own)[:count], self._region(pixels)[:count]
-            texture.learn(made, real, own[:count])
+            self.learn_texture(texture, looked)
         self.known = True
+
+    def learn_texture(self, texture: Texture, stills: list[Still]) -> None:
+        """From 1 to S frames."""
+        crops, points = zip(*_filled(stills, self.config.autoencoder.frames), strict=True)
+        pixels, own, count = self._pixels(crops), self._points(points), len(stills)
+        made, real = self._made(pixels, own)[:count], self._region(pixels)[:count]
+        texture.learn(made, real, own[:count])
 
     def _pixels(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
         return _pixels(np.stack(crops)).to(self.device)

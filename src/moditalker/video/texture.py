@@ -19,6 +19,7 @@ ALIKE = 0.5  # pixels of a crop of 128 by which inner lips may differ and count 
 FEW = 0.05  # weight under which a mouth is left out
 LIMIT = 0.3  # of what is given back, of a range of 2: more is a hand or a shadow, not skin
 SPREAD = 0.15  # from the median of the frames that are looked at together: more is something in front of them
+SHAPE = 6  # numbers that say how the lips are
 MEMORY = 64.0  # frames that count: older ones fade
 STIFFNESS = 6.0  # ridge penalty, frames: so many with a shape of its own pull as much as none
 REACH = 2.0  # deviations of the shapes seen, beyond which no shape is followed
@@ -64,13 +65,24 @@ class Texture:
 
     Args:
         identity_landmarks: (1, 68, 2), pixels of the region.
+        known: slopes (F, 3, H, W) to start from, and the landmarks (1, 68, 2) of the face that they are for.
+        memory: frames that count.
     """
 
-    def __init__(self, identity_landmarks: Tensor) -> None:
-        self.landmarks = identity_landmarks
-        self.shapes: Tensor | None = None  # (1 + F, 1 + F) sums of products of 1 and the shape's F numbers
-        self.pixels: Tensor | None = None  # (1 + F, 3, H, W) sums of their products with what is missing
-        self.learnt: tuple[Tensor, Tensor, Tensor] | None = None  # what the sums say, see `_solve`
+    def __init__(
+        self,
+        identity_landmarks: Tensor,
+        known: tuple[Tensor, Tensor] | None = None,
+        memory: float = MEMORY,
+    ) -> None:
+        self.landmarks, self.memory = identity_landmarks, memory
+        self.known: Tensor | None = None
+        if known is not None:
+            slopes, landmarks = known
+            flow = coarse_flow(identity_landmarks, landmarks, *slopes.shape[-2:])
+            self.known = warp_by_flow(slopes, flow.expand(len(slopes), -1, -1, -1))
+        self.sums: tuple[Tensor, Tensor] | None = None  # of products of (1, shape) with itself, with pixels
+        self.learnt: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # usual, reach, mean, slopes
 
     def learn(self, made: Tensor, real: Tensor, landmarks: Tensor) -> None:
         """From frames (S, 3, H, W) in [-1, 1] that should have been the real ones; landmarks (S, 68, 2)."""
@@ -82,41 +94,50 @@ class Texture:
         shape = lip_shape(landmarks, width)
         shape = torch.cat([torch.ones_like(shape[:, :1]), shape], dim=1)  # S 1+F
         shapes, pixels = shape.T @ shape, torch.einsum("sf,schw->fchw", shape, missing)
-        if self.shapes is not None and self.pixels is not None:
-            kept = max(0.0, 1 - len(landmarks) / MEMORY)
-            shapes, pixels = kept * self.shapes + shapes, kept * self.pixels + pixels
-        self.shapes, self.pixels, self.learnt = shapes, pixels, None
+        if self.sums is not None:
+            kept = max(0.0, 1 - len(landmarks) / self.memory)
+            shapes, pixels = kept * self.sums[0] + shapes, kept * self.sums[1] + pixels
+        self.sums, self.learnt = (shapes, pixels), None
 
     def put_back(self, made: Tensor, landmarks: Tensor) -> Tensor:
         """Frames (S, 3, H, W) of landmarks (S, 68, 2) with what they miss; as they are without any learnt."""
-        if self.shapes is None or self.pixels is None:
+        if self.sums is None:
             return made
         if self.learnt is None:
-            self.learnt = _solve(self.shapes, self.pixels)
-        usual, reach, answers = self.learnt
+            usual, mean, spread, change = centred(*self.sums)
+            reach = REACH * (spread.diagonal() / self.sums[0][0, 0]).clamp_min(0).sqrt()
+            self.learnt = usual, reach, mean, slopes(spread, change, self.known)
+        usual, reach, mean, answers = self.learnt
         height, width = made.shape[-2:]
         shape = (lip_shape(landmarks, width) - usual).clamp(-reach, reach)  # S F
-        missing = answers[0] + torch.einsum("sf,fchw->schw", shape, answers[1:])
+        missing = mean + torch.einsum("sf,fchw->schw", shape, answers)
         flow = coarse_flow(landmarks, self.landmarks.expand_as(landmarks), height, width)
         return made + warp_by_flow(missing.clamp(-LIMIT, LIMIT), flow)
 
 
-def _solve(shapes: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums -> the usual shape (F,), how far to follow others (F,), and answers (1 + F, 3, H, W): the mean of
-    what is missing, and its change with each number of the shape.
+def centred(shapes: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums of a `Texture` -> mean shape (F,), mean of what is missing (3, H, W), and the sums of products of
+    what differs from them: (F, F) of shapes, (F, 3, H, W) of shapes and pixels.
     """
     count = shapes[0, 0]
     usual, mean = shapes[0, 1:] / count, pixels[0] / count
     spread = shapes[1:, 1:] - count * usual.outer(usual)
-    change = pixels[1:] - count * usual[:, None, None, None] * mean
-    ridge = spread + STIFFNESS * torch.eye(len(usual), device=shapes.device)
-    slopes = torch.linalg.solve(ridge, change.flatten(1)).unflatten(1, mean.shape)
-    reach = REACH * (spread.diagonal() / count).clamp_min(0).sqrt()
-    return usual, reach, torch.cat([mean[None], slopes])
+    return usual, mean, spread, pixels[1:] - count * usual[:, None, None, None] * mean
+
+
+def slopes(spread: Tensor, change: Tensor, known: Tensor | None = None) -> Tensor:
+    """What one more of each number of the shape adds, (F, 3, H, W): ridge regression, pulled to what is
+    known or to none.
+    """
+    if known is not None:
+        change = change - torch.einsum("fg,gchw->fchw", spread, known)
+    ridge = spread + STIFFNESS * torch.eye(len(spread), device=spread.device)
+    found = torch.linalg.solve(ridge, change.flatten(1)).unflatten(1, change.shape[1:])
+    return found if known is None else known + found
 
 
 def lip_shape(landmarks: Tensor, width: int) -> Tensor:
-    """The shape of the lips in six numbers that are each about 1 large in speech: (S, 68, 2) -> (S, 6).
+    """The shape of the lips in numbers that are each about 1 large in speech: (S, 68, 2) -> (S, SHAPE).
 
     Opening and width; upper lip, lower lip, corners and chin below the nose. Lips alone decide, not where
     the face is.
