@@ -44,7 +44,7 @@ def benchmark(
     from moditalker.competitors import claim, read_competitors
     from moditalker.evaluate.measures import choose
     from moditalker.evaluate.report import write_report
-    from moditalker.evaluate.run import evaluate
+    from moditalker.evaluate.run import evaluate_sets
 
     names, chosen = choose(metrics), choose_clips(data, split, part, clips)
     others = read_competitors(also or ())
@@ -55,11 +55,12 @@ def benchmark(
     for name, sentence in failures.items():
         print(f"{name}: {sentence}", file=sys.stderr)
     write_manifests(sets, out)
-    results = {}
-    for name, one in sets.items():
-        with progress_bar("videos") as progress:
-            results[name] = evaluate(one.pairs, out / name, names, workers=workers, progress=progress)
-        write_report(results[name], out / name)
+    folders = {out / name: one.pairs for name, one in sets.items()}
+    with progress_bar("videos") as progress:
+        found = evaluate_sets(folders, names, workers=workers, progress=progress)
+    results = {name: found[out / name] for name in sets}
+    for name, one in results.items():
+        write_report(one, out / name)
     about = {"preset": preset, "clips": [clip.name for clip in chosen], "also": list(also or ())}
     write_table(sets, results, out, about)
     print(f"{out / 'benchmark.md'}: {len(chosen)} clips, {len(sets)} sets")
