@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_wav
+from skimage.data import astronaut
 from standins import needs_grid, talker
 
 from moditalker import benchmark, cli
+from moditalker.competitors import Competitor
 from moditalker.errors import UserError
 from moditalker.evaluate.pairs import read_pairs
+from moditalker.media import AudioReader, Frame, VideoWriter, plain_info
 
 
 def folder(tmp_path: Path, **people: int) -> Path:
@@ -33,6 +38,38 @@ def test_faces_speak_with_another_persons_voice(tmp_path: Path) -> None:
     alone = benchmark.choose_clips(folder(tmp_path / "one", d=3))
     assert all(face != speech for face, speech in benchmark.crossed(alone))
     assert benchmark.crossed(clips) == pairs
+
+
+def test_more_voices_a_face_are_all_different_and_the_first_people_are_others(tmp_path: Path) -> None:
+    clips = benchmark.choose_clips(folder(tmp_path, a=4, b=3, c=1), each=4)
+    for count in (1, 2, 4, 7):
+        pairs = benchmark.crossed(clips, count)
+        assert len(set(pairs)) == len(pairs) == count * len(clips)
+        for face in clips:
+            voices = [speech for other, speech in pairs if other == face]
+            assert face not in voices
+            strangers = sum(clip.speaker != face.speaker for clip in clips)
+            assert sum(clip.speaker != face.speaker for clip in voices) == min(count, strangers)
+    with pytest.raises(UserError, match=r"--pairings 8: with 8 clips a face has at most 7"):
+        benchmark.crossed(clips, 8)
+
+
+def test_other_models_have_rows_of_their_own_and_real_videos_are_measured(tmp_path: Path) -> None:
+    clips = benchmark.choose_clips(folder(tmp_path, a=2, b=2))
+    plain = benchmark.plan(clips, tmp_path / "out")
+    sets = benchmark.plan(clips, tmp_path / "out", 3, [Competitor("Previous clip", "tiny")])
+    assert sets.keys() - plain.keys() == {"self-previous-clip", "cross-previous-clip"}
+    assert all(pair.generated == pair.reference for pair in sets["real"].pairs)
+    assert not sets["real"].jobs
+    assert len(sets["cross"].pairs) == len(sets["wrong-audio"].pairs) == 3 * len(clips)
+    for kind in ("self", "cross"):
+        ours, other = sets[kind], sets[f"{kind}-previous-clip"]
+        assert [(job.face, job.audio) for job in ours.jobs] == [(job.face, job.audio) for job in other.jobs]
+        assert {job.model for job in other.jobs} == {"previous-clip"}
+        assert not {job.out for job in ours.jobs} & {job.out for job in other.jobs}
+    methods = [one.method for one in sets.values() if one.method]
+    assert methods[:2] == ["Real video", "This model"]
+    assert methods[-1] == "Previous clip"
 
 
 def test_a_split_chooses(tmp_path: Path) -> None:
@@ -69,6 +106,35 @@ def test_a_linear_atom_is_its_first_estimate() -> None:
     assert not torch.allclose(whole.atom(*given), expected)
 
 
+def test_one_command_from_portraits_to_tables(tmp_path: Path, shipped: Path, speech_wav: Path) -> None:
+    """Two people of a portrait each, whose pictures drift; no corpus is needed."""
+    picture, step = astronaut()[0:240, 100:340], Fraction(1, 25)
+    sound = write_wav(tmp_path / "sound.wav", AudioReader(speech_wav).read(0.68))
+    for person in ("a", "b"):
+        (tmp_path / "data" / person).mkdir(parents=True)
+        clip, info = tmp_path / "data" / person / "c.mkv", plain_info(240, 240, 25)
+        with VideoWriter(clip, info, sound, lossless=True) as writer:
+            for i in range(17):
+                image = np.roll(picture, i // 4, axis=1)
+                writer.write(Frame(i, i * step, step, image if person == "a" else image[:, ::-1].copy()))
+    arguments = ["benchmark", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    arguments += ["--metrics", "psnr,psnr_frame,leakage,drift", "--preset", str(shipped)]
+    arguments += ["--also", f"previous clip={shipped},mtov.anchor=previous"]
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert not left.value.code
+    text = (tmp_path / "out" / "benchmark.md").read_text()
+    assert "| previous clip |" in text
+    assert "quoted, not measured" in text
+    tree = json.loads((tmp_path / "out" / "benchmark.json").read_text())["sets"]
+    assert tree["real"]["psnr"]["mean"] == float("inf")
+    assert all(tree[name]["people"]["face a"] for name in tree)
+    assert tree["self-previous-clip"]["psnr"]["videos"] == 2
+    assert [pair.speech for pair in read_pairs(tmp_path / "out" / "cross.jsonl")] == [
+        tmp_path / "data" / person / "c.mkv" for person in ("b", "a")
+    ]
+
+
 @pytest.mark.slow
 @needs_grid
 def test_one_command_from_clips_to_tables(tmp_path: Path, shipped: Path) -> None:
@@ -80,6 +146,7 @@ def test_one_command_from_clips_to_tables(tmp_path: Path, shipped: Path) -> None
         target.symlink_to(grid_clip(name))
     metrics = "psnr,lip_correlation,leakage,seam"
     arguments = ["benchmark", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    arguments += ["--also", f"previous clip={shipped},mtov.anchor=previous"]
     for _ in range(2):  # the second run makes nothing
         with pytest.raises(SystemExit) as left:
             cli.main([*arguments, "--metrics", metrics, "--preset", str(shipped)])
@@ -88,4 +155,7 @@ def test_one_command_from_clips_to_tables(tmp_path: Path, shipped: Path) -> None
     assert "quoted, not measured" in text
     tree = json.loads((tmp_path / "out" / "benchmark.json").read_text())["sets"]
     assert tree["landmarks"]["psnr"]["videos"] == 2
+    assert tree["self-previous-clip"]["psnr"]["videos"] == 2
+    assert tree["real"]["psnr"]["mean"] == float("inf")
+    assert tree["cross"]["people"]["voice s32"]["leakage"][1] == 1
     assert tree["cross-source"]["leakage"]["mean"] > tree["cross"]["leakage"]["mean"]
