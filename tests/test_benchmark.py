@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from skimage.data import astronaut
 from standins import needs_grid, talker
 
 from moditalker import benchmark, cli
+from moditalker.benchmark import Job, Set
 from moditalker.competitors import Competitor
 from moditalker.errors import UserError
 from moditalker.evaluate.pairs import read_pairs
-from moditalker.media import AudioReader, Frame, VideoWriter, plain_info
+from moditalker.media import AudioReader, Frame, VideoWriter, plain_info, read_clip
 
 
 def folder(tmp_path: Path, **people: int) -> Path:
@@ -106,18 +108,43 @@ def test_a_linear_atom_is_its_first_estimate() -> None:
     assert not torch.allclose(whole.atom(*given), expected)
 
 
-def test_one_command_from_portraits_to_tables(tmp_path: Path, shipped: Path, speech_wav: Path) -> None:
-    """Two people of a portrait each, whose pictures drift; no corpus is needed."""
+@pytest.fixture
+def portraits(tmp_path: Path, speech_wav: Path) -> Path:
+    """A folder of two people with a clip each, whose pictures drift; no corpus is needed."""
     picture, step = astronaut()[0:240, 100:340], Fraction(1, 25)
-    sound = write_wav(tmp_path / "sound.wav", AudioReader(speech_wav).read(0.68))
+    sound = write_wav(tmp_path / "sound.wav", AudioReader(speech_wav).read(0.8))
     for person in ("a", "b"):
         (tmp_path / "data" / person).mkdir(parents=True)
         clip, info = tmp_path / "data" / person / "c.mkv", plain_info(240, 240, 25)
         with VideoWriter(clip, info, sound, lossless=True) as writer:
-            for i in range(17):
+            for i in range(20):
                 image = np.roll(picture, i // 4, axis=1)
                 writer.write(Frame(i, i * step, step, image if person == "a" else image[:, ::-1].copy()))
-    arguments = ["benchmark", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    return tmp_path / "data"
+
+
+def test_a_competitors_videos_are_made_by_its_settings(
+    tmp_path: Path, portraits: Path, shipped: Path
+) -> None:
+    """More than one clip of 16 frames, so that what the next one starts from shows."""
+    out, other = tmp_path / "out", Competitor("previous", str(shipped), ("mtov.anchor=previous",))
+    sets = benchmark.plan(benchmark.choose_clips(portraits), out, 1, [other])
+    two = {name: sets[name] for name in ("self", "self-previous")}
+    first = {name: replace(one, jobs=one.jobs[:1]) for name, one in two.items()}
+    assert benchmark.make(first, str(shipped), others=[other]) == {}
+    ours, theirs = (read_clip(one.jobs[0].out).frames.astype(int) for one in first.values())
+    assert len(ours) == len(theirs) == 20
+    difference = np.abs(ours - theirs).max((1, 2, 3))
+    assert difference[:10].max() < difference[-4:].min()
+    wrong = Competitor("wrong", str(tmp_path / "nothing"))
+    job = Job(portraits, portraits, out / "x.mp4", "wrong")
+    with pytest.raises(UserError, match=r"^wrong: weights .* do not exist"):
+        benchmark.make({"x": Set("x", [], [job])}, str(shipped), others=[wrong])
+
+
+@pytest.mark.slow
+def test_one_command_from_portraits_to_tables(tmp_path: Path, portraits: Path, shipped: Path) -> None:
+    arguments = ["benchmark", "--data", str(portraits), "--out", str(tmp_path / "out")]
     arguments += ["--metrics", "psnr,psnr_frame,leakage,drift", "--preset", str(shipped)]
     arguments += ["--also", f"previous clip={shipped},mtov.anchor=previous"]
     with pytest.raises(SystemExit) as left:
@@ -130,9 +157,8 @@ def test_one_command_from_portraits_to_tables(tmp_path: Path, shipped: Path, spe
     assert tree["real"]["psnr"]["mean"] == float("inf")
     assert all(tree[name]["people"]["face a"] for name in tree)
     assert tree["self-previous-clip"]["psnr"]["videos"] == 2
-    assert [pair.speech for pair in read_pairs(tmp_path / "out" / "cross.jsonl")] == [
-        tmp_path / "data" / person / "c.mkv" for person in ("b", "a")
-    ]
+    voices = [pair.speech for pair in read_pairs(tmp_path / "out" / "cross.jsonl")]
+    assert voices == [portraits / person / "c.mkv" for person in ("b", "a")]
 
 
 @pytest.mark.slow
