@@ -20,6 +20,7 @@ from moditalker.checkpoint import write_whole
 from moditalker.competitors import Competitor, load
 from moditalker.errors import UserError
 from moditalker.evaluate.pairs import VIDEOS, Pair, write_pairs
+from moditalker.evaluate.report import plain
 from moditalker.evaluate.run import Results, summaries
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import Atom
@@ -249,10 +250,17 @@ def write_table(sets: dict[str, Set], results: dict[str, Results], out: Path, ab
     rows = [Row(sets[name].title, one, sets[name].method) for name, one in results.items()]
     write_whole(out / "benchmark.md", page(rows).encode())
     tree = {
-        name: {metric: vars(value) for metric, value in summaries(one).items()}
-        | {"sets": one.sets, "people": medians(one)}
+        name: {metric: _plain(vars(value)) for metric, value in summaries(one).items()}
+        | {"sets": one.sets, "people": _plain(medians(one))}
         for name, one in results.items()
     }
     write_whole(
         out / "benchmark.json", (json.dumps({"about": about, "sets": tree}, indent=1) + "\n").encode()
     )
+
+
+def _plain(tree: Any) -> Any:
+    """Nested figures as `report.plain` has them."""
+    if isinstance(tree, dict):
+        return {key: _plain(value) for key, value in tree.items()}
+    return [_plain(value) for value in tree] if isinstance(tree, tuple) else plain(tree)
