@@ -14,7 +14,7 @@ from moditalker.tables import (
     PAPER,
     PAPER_COLUMNS,
     TABLE_1,
-    Row,
+    Scored,
     by_person,
     medians,
     page,
@@ -52,7 +52,7 @@ CROSS = Results(
     ],
     {},
 )
-ROWS = [Row("Own speech", OWN, "This model"), Row("Another's", CROSS)]
+ROWS = [Scored("Own speech", OWN, "This model"), Scored("Another's", CROSS)]
 
 
 def cells(lines: list[str], begin: str) -> list[str]:

@@ -25,7 +25,7 @@ from moditalker.evaluate.run import Results, summaries
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import Atom
 from moditalker.pipeline import MoDiTalker
-from moditalker.tables import Row, medians, page
+from moditalker.tables import Scored, medians, page
 from moditalker.workers import work
 
 Progress = Callable[[str, int, int], None]
@@ -247,7 +247,7 @@ def write_manifests(sets: dict[str, Set], out: Path) -> dict[str, Path]:
 
 def write_table(sets: dict[str, Set], results: dict[str, Results], out: Path, about: dict[str, Any]) -> None:
     """benchmark.md and benchmark.json in a folder, each whole or not at all."""
-    rows = [Row(sets[name].title, one, sets[name].method) for name, one in results.items()]
+    rows = [Scored(sets[name].title, one, sets[name].method) for name, one in results.items()]
     write_whole(out / "benchmark.md", page(rows).encode())
     tree = {
         name: {metric: _plain(vars(value)) for metric, value in summaries(one).items()}

@@ -50,7 +50,7 @@ OF_PEOPLE = (
 
 
 @dataclass(frozen=True)
-class Row:
+class Scored:
     """A set of videos with its figures. title: what drives them; method: its name in Table 1, "" if none."""
 
     title: str
@@ -58,7 +58,7 @@ class Row:
     method: str = ""
 
 
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A Markdown table as lines, with an empty one after it."""
     return [
         f"| {' | '.join(head)} |",
@@ -72,7 +72,7 @@ def _interval(one: Summary | None) -> str:
     return "–" if one is None else f"{show(one.mean)} ({show(one.low)} to {show(one.high)})"
 
 
-def table_1(rows: Sequence[Row]) -> list[str]:
+def table_1(rows: Sequence[Scored]) -> list[str]:
     """The paper's Table 1: methods by its columns; means with 95 % intervals, then its own rows as quoted."""
     lines = []
     for row in (row for row in rows if row.method):
@@ -86,7 +86,7 @@ def table_1(rows: Sequence[Row]) -> list[str]:
         quoted = dict(zip(PAPER_COLUMNS, values, strict=True))
         cells = ["–" if (value := quoted.get(column)) is None else f"{value:.2f}" for *_, column in TABLE_1]
         lines.append([f"{name} (paper, quoted)", *cells])
-    return grid(["own speech", *(title for _, title, _ in TABLE_1)], lines)
+    return markdown(["own speech", *(title for _, title, _ in TABLE_1)], lines)
 
 
 def people(results: Results) -> dict[str, list[dict[str, Any]]]:
@@ -118,7 +118,7 @@ def medians(results: Results) -> dict[str, dict[str, tuple[float, int]]]:
     return found
 
 
-def by_person(rows: Sequence[Row]) -> list[str]:
+def by_person(rows: Sequence[Scored]) -> list[str]:
     """Sets and people by metrics, medians over videos; a number in brackets where not all of n have one."""
     tables = [(row, medians(row.results)) for row in rows]
     columns = [name for name in OF_PEOPLE if any(name in of for _, table in tables for of in table.values())]
@@ -132,27 +132,27 @@ def by_person(rows: Sequence[Row]) -> list[str]:
                 partly = value is not None and count < counts[person]
                 cells.append(show(value) + (f" ({count})" if partly else ""))
             lines.append([row.title, person, str(counts[person]), *cells])
-    return grid(["videos driven by", "people", "n", *columns], lines)
+    return markdown(["videos driven by", "people", "n", *columns], lines)
 
 
-def everything(rows: Sequence[Row]) -> list[str]:
+def everything(rows: Sequence[Scored]) -> list[str]:
     """A row a set with the mean and 95 % interval of every metric, then the distances of whole sets."""
     found = [(row, summaries(row.results)) for row in rows]
     columns = list(dict.fromkeys(name for _, one in found for name in one))
-    lines = grid(
+    lines = markdown(
         ["videos driven by", *columns],
         ([row.title, *(_interval(one.get(key)) for key in columns)] for row, one in found),
     )
     distances = sorted({key for row in rows for key in row.results.sets})
     if distances:
-        lines += grid(
+        lines += markdown(
             ["all videos of a set", *distances],
             ([row.title, *(show(row.results.sets.get(key)) for key in distances)] for row in rows),
         )
     return lines
 
 
-def page(rows: Sequence[Row]) -> str:
+def page(rows: Sequence[Scored]) -> str:
     """All tables of a benchmark, as Markdown."""
     return "\n".join(
         [
