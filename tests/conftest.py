@@ -54,6 +54,17 @@ def face_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def write_video(path: Path, frames: np.ndarray, audio: Path | None = None, fps: int = 25) -> Path:
+    """Frames (S, H, W, 3) uint8 as a lossless video, with the sound of a file."""
+    from moditalker.media import Frame, VideoWriter, plain_info
+
+    step = Fraction(1, fps)
+    with VideoWriter(path, plain_info(frames.shape[2], frames.shape[1], fps), audio, lossless=True) as writer:
+        for i, image in enumerate(frames):
+            writer.write(Frame(i, i * step, step, image))
+    return path
+
+
 def write_wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
     import wave
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_wav
-from skimage.data import astronaut
-from standins import needs_grid, talker
+from conftest import write_video, write_wav
+from PIL import Image
+from skimage import data
+from standins import SHARED, needs_grid, talker
 
 from moditalker import benchmark, cli
 from moditalker.benchmark import Job, Set
 from moditalker.competitors import Competitor
 from moditalker.errors import UserError
+from moditalker.evaluate.grids import COLUMNS, LOWER, Word
 from moditalker.evaluate.pairs import read_pairs
-from moditalker.media import AudioReader, Frame, VideoWriter, plain_info, read_clip
+from moditalker.media import AudioReader, read_clip
 
 
 def folder(tmp_path: Path, **people: int) -> Path:
@@ -111,15 +112,12 @@ def test_a_linear_atom_is_its_first_estimate() -> None:
 @pytest.fixture
 def portraits(tmp_path: Path, speech_wav: Path) -> Path:
     """A folder of two people with a clip each, whose pictures drift; no corpus is needed."""
-    picture, step = astronaut()[0:240, 100:340], Fraction(1, 25)
+    portrait = data.astronaut()[0:240, 100:340]
+    frames = np.stack([np.roll(portrait, i // 4, axis=1) for i in range(20)])
     sound = write_wav(tmp_path / "sound.wav", AudioReader(speech_wav).read(0.8))
-    for person in ("a", "b"):
+    for person, shown in (("a", frames), ("b", np.ascontiguousarray(frames[:, :, ::-1]))):
         (tmp_path / "data" / person).mkdir(parents=True)
-        clip, info = tmp_path / "data" / person / "c.mkv", plain_info(240, 240, 25)
-        with VideoWriter(clip, info, sound, lossless=True) as writer:
-            for i in range(20):
-                image = np.roll(picture, i // 4, axis=1)
-                writer.write(Frame(i, i * step, step, image if person == "a" else image[:, ::-1].copy()))
+        write_video(tmp_path / "data" / person / "c.mkv", shown, sound)
     return tmp_path / "data"
 
 
@@ -156,9 +154,36 @@ def test_one_command_from_portraits_to_tables(tmp_path: Path, portraits: Path, s
     tree = json.loads((tmp_path / "out" / "benchmark.json").read_text())["sets"]
     assert tree["real"]["psnr"]["mean"] == "inf"
     assert all(tree[name]["people"]["face a"] for name in tree)
+    assert all((tmp_path / "out" / f"{kind}.png").is_file() for kind in ("self", "cross"))
     assert tree["self-previous-clip"]["psnr"]["videos"] == 2
     voices = [pair.speech for pair in read_pairs(tmp_path / "out" / "cross.jsonl")]
     assert voices == [portraits / person / "c.mkv" for person in ("b", "a")]
+
+
+def test_grids_show_each_face_and_leave_out_what_cannot_be_read(tmp_path: Path) -> None:
+    portrait = data.astronaut()[0:240, 100:340]
+    frames = np.stack([np.roll(portrait, i // 4, axis=1) for i in range(10)])
+    real = tmp_path / "real.mkv"
+    write_video(real, frames)
+    for person in "abcd":
+        (tmp_path / person).mkdir()
+        for number in range(2):
+            (tmp_path / person / f"c{number}.mkv").symlink_to(real)
+    clips = benchmark.choose_clips(tmp_path, each=2)
+    sets = benchmark.plan([clip for clip in clips if clip.speaker != "d"], tmp_path / "out")
+    for job in (job for one in sets.values() for job in one.jobs):
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        job.out.symlink_to(real)
+    sets["self"].pairs[2].generated.unlink()  # the first of b
+    words = {clips[0].path: [Word("bin", 0.0, 0.1), Word("blue", 0.1, 0.4)]}
+    failures = benchmark.write_grids(sets, tmp_path / "out", words)
+    assert list(failures) == ["self.png, b_c0"]
+    assert "no such file" in failures["self.png, b_c0"]
+    height = LOWER.size - LOWER.region_top
+    for kind, rows in (("self", 2 * 4), ("cross", 3 * 4)):
+        with Image.open(tmp_path / "out" / f"{kind}.png") as picture:
+            assert picture.width > COLUMNS * LOWER.size
+            assert 0 < picture.height - rows * height < 120 * rows
 
 
 @pytest.mark.slow
@@ -170,13 +195,16 @@ def test_one_command_from_clips_to_tables(tmp_path: Path, shipped: Path) -> None
         target = tmp_path / "data" / f"{name}.mpg"
         target.parent.mkdir(parents=True)
         target.symlink_to(grid_clip(name))
+    words = SHARED / "data" / "grid" / "alignments"
     metrics = "psnr,lip_correlation,leakage,seam"
     arguments = ["benchmark", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     arguments += ["--also", f"previous clip={shipped},mtov.anchor=previous"]
+    arguments += ["--alignments", str(words)] if words.is_dir() else []
     for _ in range(2):  # the second run makes nothing
         with pytest.raises(SystemExit) as left:
             cli.main([*arguments, "--metrics", metrics, "--preset", str(shipped)])
         assert not left.value.code
+    assert all((tmp_path / "out" / f"{kind}.png").stat().st_size > 50_000 for kind in ("self", "cross"))
     text = (tmp_path / "out" / "benchmark.md").read_text()
     assert "quoted, not measured" in text
     tree = json.loads((tmp_path / "out" / "benchmark.json").read_text())["sets"]

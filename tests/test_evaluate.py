@@ -6,11 +6,11 @@ import csv
 import json
 import math
 import re
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_video as write
 from scipy.ndimage import gaussian_filter
 from scipy.stats import bootstrap
 from skimage import data
@@ -25,21 +25,13 @@ from moditalker.evaluate.report import as_html, show, worst_first
 from moditalker.evaluate.run import Results, Settings, evaluate, evaluate_sets, summarize
 from moditalker.evaluate.sets import SETS
 from moditalker.features.face import FaceTracker
-from moditalker.media import Frame, VideoWriter, plain_info, through_codec
+from moditalker.media import through_codec
 from moditalker.metrics.given import READERS
 from moditalker.metrics.lips import best_lag
 from moditalker.weights import GIVEN
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 PORTRAIT = data.astronaut()[0:240, 100:340]
-
-
-def write(path: Path, frames: np.ndarray, audio: Path | None = None, fps: int = 25) -> Path:
-    step = Fraction(1, fps)
-    with VideoWriter(path, plain_info(frames.shape[2], frames.shape[1], fps), audio, lossless=True) as writer:
-        for i, image in enumerate(frames):
-            writer.write(Frame(i, i * step, step, image))
-    return path
 
 
 def drifting(count: int = 20, by: int = 1) -> np.ndarray:
@@ -74,7 +66,7 @@ def test_a_folder_of_pairs_becomes_a_report_and_the_second_run_measures_nothing(
     monkeypatch.setenv("MODITALKER_WEIGHTS", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs").symlink_to(corpus)
-    command, other = re.findall(r"```bash\nmoditalker (.*?)\n```", DOCUMENT)  # the page's own
+    command, other, *_ = re.findall(r"```bash\nmoditalker (.*?)\n```", DOCUMENT)  # the page's own
     assert other.startswith("benchmark ")
     assert run(*command.split()) == 1  # two of four failed
     said = capsys.readouterr().err

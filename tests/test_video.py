@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from moditalker.config import AutoencoderConfig, Config, load
+from moditalker.video import texture as texture_module
 from moditalker.video.autoencoder import (
     Autoencoder,
     plane_shape,
@@ -19,7 +20,7 @@ from moditalker.video.autoencoder import (
 )
 from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.sample import VideoSampler, overlapped
-from moditalker.video.texture import missed, put_back, with_teeth
+from moditalker.video.texture import STIFFNESS, Texture, lip_shape, with_teeth
 from moditalker.video.triplane import PlaneShape
 from moditalker.video.warp import WarpHead, coarse_flow, landmark_frames, mouth_interior, warp_by_flow
 
@@ -219,7 +220,7 @@ def test_sampling_is_repeatable_and_follows_landmarks() -> None:
     assert any(not torch.equal(a, b) for a, b in zip(first, moved, strict=True))
 
 
-def test_what_a_model_misses_is_given_back_and_nothing_from_between_the_lips() -> None:
+def test_what_a_model_misses_is_given_back() -> None:
     """An untrained model misses nearly all of a still picture: with texture it gives the picture."""
     config = small()
     config = replace(config, mtov=replace(config.mtov, texture=True))
@@ -249,15 +250,60 @@ def test_missed_skin_goes_where_the_face_goes() -> None:
     face = torch.from_numpy(grid).float()[None]
     mole = torch.zeros(16, 3, 72, 128)
     mole[:, :, 30:33, 40:43] = 0.2
-    texture = missed(torch.zeros_like(mole), mole, face.expand(16, -1, -1), face)
-    assert float(texture[:, 31, 41].mean()) == pytest.approx(0.2, abs=0.02)
-    there = put_back(torch.zeros(1, 3, 72, 128), texture, face + torch.tensor([5.0, 3.0]), face)[0, 0]
+    texture = Texture(face)
+    still = torch.zeros(1, 3, 72, 128)
+    assert torch.equal(texture.put_back(still, face), still)
+    texture.learn(torch.zeros_like(mole), mole, face.expand(16, -1, -1))
+    assert float(texture.put_back(still, face)[0, :, 31, 41].mean()) == pytest.approx(0.2, abs=0.02)
+    there = texture.put_back(still, face + torch.tensor([5.0, 3.0]))[0, 0]
     row, column = divmod(int(there.argmax()), 128)
     assert abs(row - 34) <= 1
     assert abs(column - 46) <= 1
     hand = mole.clone()
     hand[:5] = 1.0  # in front of the face on a few frames
-    assert float(missed(torch.zeros_like(mole), hand, face.expand(16, -1, -1), face).max()) <= 0.2 + 1e-4
+    texture = Texture(face)
+    texture.learn(torch.zeros_like(mole), hand, face.expand(16, -1, -1))
+    assert float(texture.put_back(still, face).max()) <= 0.2 + 1e-4
+
+
+def test_what_is_missed_follows_the_shape_of_the_lips_by_ridge_regression(monkeypatch) -> None:
+    """Against ridge regression with an intercept, written with the frames themselves and not with sums."""
+    monkeypatch.setattr(texture_module, "MEMORY", float("inf"))
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(20, 60, (1, 68, 2))
+    points = torch.from_numpy(mean + rng.normal(0, 0.01, (32, 68, 2))).float()
+    points[:, 65:68, 1] += torch.linspace(0, 2, 32)[:, None]  # lips that open
+    face = points[:1]
+    shape = lip_shape(points, 128)
+    assert shape[-1, 0] - shape[0, 0] == pytest.approx(1.0, abs=0.05)
+    missing = torch.zeros(32, 3, 72, 128) + 0.1 * (shape[:, 0] - shape[:, 0].mean())[:, None, None, None]
+    texture = Texture(face)
+    for part in (slice(0, 20), slice(20, 32)):
+        texture.learn(torch.zeros_like(missing[part]), missing[part], points[part])
+    made = texture.put_back(torch.zeros(32, 3, 72, 128), points)[:, 0, 5, 5].numpy()
+
+    x, y = shape.double().numpy(), missing[:, 0, 0, 0].double().numpy()
+    x, y = x - x.mean(0), y - y.mean()
+    weights = np.linalg.solve(x.T @ x + STIFFNESS * np.eye(6), x.T @ y)
+    np.testing.assert_allclose(made, x @ weights, atol=2e-4)
+    assert made[-1] > 0.01 > -0.01 > made[0]
+    # Shapes beyond all that was seen are not followed for ever.
+    far = points[-1:].clone()
+    far[:, 65:68, 1] += 50
+    reach = 2 * x[:, 0].std()
+    farthest = texture.put_back(torch.zeros(1, 3, 72, 128), far)[0, 0, 5, 5]
+    assert float(farthest) <= abs(weights) @ (2 * x.std(axis=0)) + 1e-4
+    assert float(farthest) > weights[0] * reach * 0.5
+
+
+def test_texture_forgets_what_was_long_ago() -> None:
+    face = torch.from_numpy(np.random.default_rng(0).uniform(20, 60, (1, 68, 2))).float()
+    texture, frames = Texture(face), face.expand(16, -1, -1)
+    nothing, light = torch.zeros(16, 3, 72, 128), torch.full((16, 3, 72, 128), 0.1)
+    texture.learn(nothing, nothing, frames)
+    for _ in range(20):
+        texture.learn(nothing, light, frames)
+    assert float(texture.put_back(nothing[:1], face).min()) > 0.099
 
 
 def test_teeth_come_from_an_open_mouth_and_stay_between_the_lips() -> None:

@@ -7,8 +7,9 @@ linear AToM through the same video stage, the source's own mouth, and any other 
 from __future__ import annotations
 
 import copy
+import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,12 @@ import numpy as np
 from moditalker.checkpoint import write_whole
 from moditalker.competitors import Competitor, load
 from moditalker.errors import UserError
+from moditalker.evaluate.grids import Grid, Row, Word, compare, draw_grids
+from moditalker.evaluate.observe import observe
 from moditalker.evaluate.pairs import VIDEOS, Pair, write_pairs
 from moditalker.evaluate.report import plain
 from moditalker.evaluate.run import Results, summaries
+from moditalker.features.face import FaceTracker
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import Atom
 from moditalker.pipeline import MoDiTalker
@@ -29,6 +33,8 @@ from moditalker.tables import Scored, medians, page
 from moditalker.workers import work
 
 Progress = Callable[[str, int, int], None]
+
+GRID_CLIPS = 3  # of different people, in each picture of grids
 
 
 @dataclass(frozen=True)
@@ -264,3 +270,56 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _plain(value) for key, value in tree.items()}
     return [_plain(value) for value in tree] if isinstance(tree, tuple) else plain(tree)
+
+
+def write_grids(sets: dict[str, Set], out: Path, words: Mapping[Path, Sequence[Word]]) -> dict[str, str]:
+    """self.png and cross.png in a folder: the methods side by side, as in the paper's Fig. 4.
+
+    words: of real videos, where they are known; the others' columns have times only. Returns why comparisons
+    could not be drawn, by name.
+    """
+    tracker, failures = FaceTracker(), {}
+    for kind in ("self", "cross"):
+        grids = []
+        for number in _of_each_face(sets[kind].pairs):
+            try:
+                grids.append(_grid(sets, kind, number, tracker, words))
+            except UserError as error:
+                failures[f"{kind}.png, {sets[kind].pairs[number].name}"] = str(error)
+        if grids:
+            file = io.BytesIO()
+            draw_grids(grids).save(file, "PNG")
+            write_whole(out / f"{kind}.png", file.getvalue())
+    return failures
+
+
+def _of_each_face(pairs: Sequence[Pair]) -> list[int]:
+    """Numbers of the pairs to draw: the first of each person, of at most `GRID_CLIPS` people."""
+    first: dict[str, int] = {}
+    for number, pair in enumerate(pairs):
+        face = pair.reference or pair.face
+        assert face is not None
+        first.setdefault(face.parent.name, number)
+    return list(first.values())[:GRID_CLIPS]
+
+
+def _grid(
+    sets: dict[str, Set], kind: str, number: int, tracker: FaceTracker, words: Mapping[Path, Sequence[Word]]
+) -> Grid:
+    """One comparison: the real videos above, then what was made of them."""
+    pair = sets[kind].pairs[number]
+    face_path, speech_path = pair.reference or pair.face, pair.reference or pair.speech
+    assert face_path is not None
+    assert speech_path is not None
+    face = speech = observe(face_path, tracker)
+    rows = [Row("Real video", face, face)]
+    title = f"{Clip(face_path).name}, own speech"
+    made = {"Ours": "self", "Linear AToM": "self-linear", "Own landmarks (upper bound)": "landmarks"}
+    if kind == "cross":
+        speech = observe(speech_path, tracker)
+        rows = [Row("The sound's own video", speech, speech), Row("The face's own video", face, face)]
+        title = f"{Clip(face_path).name}, speech of {Clip(speech_path).name}"
+        made = {"Ours": "cross", "Linear AToM": "cross-linear"}
+    for label, name in made.items():
+        rows.append(Row(label, observe(sets[name].pairs[number].generated, tracker), face))
+    return compare(title, speech, words.get(speech_path, ()), rows)

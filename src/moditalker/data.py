@@ -73,7 +73,6 @@ class VideoClips:
         clips: what to sample from; clips shorter than ``frames`` are left out.
         crop, autoencoder: the geometry of crop, region and clip.
         augmentation: how random batches vary them.
-        speaker_weight: exponent on the number of a speaker's clips; 0 samples all speakers alike.
     """
 
     def __init__(
@@ -82,7 +81,6 @@ class VideoClips:
         crop: CropConfig,
         autoencoder: AutoencoderConfig,
         augmentation: AugmentationConfig,
-        speaker_weight: float = 0.35,
     ) -> None:
         self.crop, self.frames, self.augmentation = crop, autoencoder.frames, augmentation
         self.height = autoencoder.height
@@ -92,7 +90,7 @@ class VideoClips:
         counts: dict[str, int] = {}
         for clip in self.clips:
             counts[clip.speaker] = counts.get(clip.speaker, 0) + 1
-        weight = np.array([counts[clip.speaker] ** (speaker_weight - 1) for clip in self.clips])
+        weight = np.array([1 / counts[clip.speaker] for clip in self.clips])
         self.probability = weight / weight.sum()
 
     def batch(self, size: int, rng: np.random.Generator) -> VideoBatch:

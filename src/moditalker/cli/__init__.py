@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from moditalker.cli import (  # noqa: F401  (their commands)
+    ab,
     adapt,
     batch,
     bench,

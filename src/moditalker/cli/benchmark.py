@@ -30,23 +30,33 @@ def benchmark(
             "the video stage's weights, and settings other than theirs. May be repeated.",
         ),
     ] = None,
+    alignments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with what each clip says, for the grids: person/clip.align (GRID's) or .txt "
+            "(lines of start, end, word; seconds)."
+        ),
+    ] = None,
     preset: Preset = "tiny",
     workers: Annotated[int, typer.Option(min=1, max=256, help="Videos at a time, a process each.")] = 1,
 ) -> None:
     """Score a model and its baselines on the same clips: the tables of docs/results.md.
 
     Videos driven by their own sound, another person's, silence and their own landmarks; a linear AToM, the
-    source's mouth and any other models beside them. Called again, it makes and measures only what is missing.
+    source's mouth and any other models beside them. self.png and cross.png show them frame by frame, with the
+    words that are said. Called again, it makes and measures only what is missing.
 
     Example: moditalker benchmark --data grid --split grid/split.json --out runs/benchmark --workers 2
     """
-    from moditalker.benchmark import choose_clips, make, plan, write_manifests, write_table
+    from moditalker.benchmark import choose_clips, make, plan, write_grids, write_manifests, write_table
     from moditalker.competitors import claim, read_competitors
+    from moditalker.evaluate.grids import find_words
     from moditalker.evaluate.measures import choose
     from moditalker.evaluate.report import write_report
     from moditalker.evaluate.run import evaluate_sets
 
     names, chosen = choose(metrics), choose_clips(data, split, part, clips)
+    words = {} if alignments is None else find_words(alignments, [clip.path for clip in chosen])
     others = read_competitors(also or ())
     sets = plan(chosen, out, pairings, others)
     claim(others, preset, out)
@@ -63,6 +73,8 @@ def benchmark(
         write_report(one, out / name)
     about = {"preset": preset, "clips": [clip.name for clip in chosen], "also": list(also or ())}
     write_table(sets, results, out, about)
+    for name, sentence in (undrawn := write_grids(sets, out, words)).items():
+        print(f"{name}: {sentence}", file=sys.stderr)
     print(f"{out / 'benchmark.md'}: {len(chosen)} clips, {len(sets)} sets")
-    if failures or any(one.failed for one in results.values()):
+    if failures or undrawn or any(one.failed for one in results.values()):
         raise typer.Exit(1)

@@ -148,6 +148,15 @@ def observe(
     return observed
 
 
+def region_of(frames: NDArray[np.generic], matrices: Floats, crop: CropConfig) -> NDArray[np.generic]:
+    """The crop's part from `region_top` down, (n, size - region_top, size, 3), of the frames' dtype.
+
+    frames: (n, H, W, 3); matrices: frame -> crop, (n, 2, 3), as `align` gives them.
+    """
+    to_region = matrices - np.array([[0, 0, 0], [0, 0, crop.region_top]])
+    return warp(frames, to_region, (crop.size - crop.region_top, crop.size))
+
+
 @dataclass(frozen=True)
 class Case:
     """A pair as arrays of equal length; `reference` and `speech` are None where the pair has none.
@@ -194,9 +203,8 @@ class Case:
     def region(self, clip: Observed, at: list[int] | NDArray[np.intp]) -> NDArray[np.float32]:
         """The measured region of some frames, (n, 72, 128, 3) in grey levels, aligned as the face clip's."""
         assert self.face is not None
-        to_region = self.face.matrices[at] - np.array([[0, 0, 0], [0, 0, MEASURED.region_top]])
-        size = (MEASURED.size - MEASURED.region_top, MEASURED.size)
-        return np.asarray(warp(clip.frames[at].astype(np.float32), to_region, size), np.float32)
+        frames = clip.frames[at].astype(np.float32)
+        return np.asarray(region_of(frames, self.face.matrices[at], MEASURED), np.float32)
 
     @cached_property
     def unit(self) -> NDArray[np.floating]:

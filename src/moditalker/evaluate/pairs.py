@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def read_pairs(source: Path) -> list[Pair]:
             f"{source} has neither {' nor '.join(MANIFESTS)} nor the folders reference and generated; "
             "give one of these"
         )
-    real, made = (_videos(folder) for folder in folders)
+    real, made = (videos_in(folder) for folder in folders)
     if not real and not made:
         raise UserError(f"{source}: reference and generated hold no video ({', '.join(sorted(VIDEOS))})")
     return [
@@ -68,10 +68,14 @@ def read_pairs(source: Path) -> list[Pair]:
     ]
 
 
-def _videos(folder: Path) -> dict[str, Path]:
+def videos_in(folder: Path, also: Collection[str] = ()) -> dict[str, Path]:
+    """Videos of a folder by name without ending, and files with the endings in `also`.
+
+    Raises UserError where two have one name.
+    """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEOS and path.is_file():
+        if path.suffix.lower() in {*VIDEOS, *also} and path.is_file():
             if path.stem in found:
                 raise UserError(f"{path} and {found[path.stem].name}: two videos of one name; rename one")
             found[path.stem] = path

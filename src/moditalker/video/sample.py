@@ -21,14 +21,12 @@ from moditalker.config import from_dict, override
 from moditalker.diffusion import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
 from moditalker.video.model import VideoModel, pose_frames
-from moditalker.video.texture import missed, put_back, with_teeth
+from moditalker.video.texture import Texture, with_teeth
 
 # crop (size, size, 3), and landmarks (68, 2) in its pixels: those that are wanted, and those that it has
 Frame = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 Still = tuple[NDArray[np.uint8], NDArray[np.float32]]  # crop, and the landmarks that it has
 T = TypeVar("T")
-
-FRESH = 0.5  # share of newly seen texture
 
 
 class VideoSampler:
@@ -59,8 +57,8 @@ class VideoSampler:
             frames: crops, the landmarks wanted in them and those that they have. The pose rows of a crop say
                 how the head is; with ``mtov.texture`` all of it tells how this person's skin looks.
             identity: crop and landmarks of x_id. mouths: of frames with an open mouth, for
-                ``mtov.teeth``. seen: of any frames, for ``mtov.texture``; without as many as a clip has, the
-                first clip tells it.
+                ``mtov.teeth``. seen: of any frames, for ``mtov.texture``; without any, the first clip
+                tells it.
             seed: of the noise.
             steps: DDIM steps, by default the config's.
 
@@ -97,18 +95,15 @@ class Shot:
         self.z_id = model.autoencoder.encode_still(self.x_id)
         self.chance = generators(seed)
         self.noise = draw_noise(self.z_id.shape, self.chance, self.device)
-        self.texture: Tensor | None = None  # (3, H, W) as x_id's face shows it
-        self.seen: list[Still] = []  # whose texture is not known yet
+        self.texture = Texture(self.l_id) if self.config.mtov.texture else None
+        self.seen = list(seen)  # whose texture is not known yet
+        self.known = False
         self.count = 0
-        frames = self.config.autoencoder.frames
-        if self.config.mtov.texture and len(seen) >= frames:
-            spread = np.linspace(0, len(seen) - 1, frames).round().astype(int)
-            self.texture = self._missed([seen[i] for i in spread])
 
     def clip(self, part: list[Frame]) -> Tensor:
         """Up to S frames -> (S, 3, H, W) on the CPU; the last frame stands for those that lack."""
-        if self.config.mtov.texture:
-            self._look(part)
+        if self.texture is not None:
+            self._look(self.texture, part)
         part = _filled(part, self.config.autoencoder.frames)
         pixels, wanted = (
             self._pixels([frame[0] for frame in part]),
@@ -116,7 +111,7 @@ class Shot:
         )
         video = self._made(pixels, wanted)
         if self.texture is not None:
-            video = put_back(video, self.texture, wanted, self.l_id).clamp(-1, 1)
+            video = self.texture.put_back(video, wanted).clamp(-1, 1)
         if self.mouths is not None:
             video = with_teeth(video, wanted, *self.mouths, self.config.mtov.teeth)
         if self.config.mtov.anchor == "previous":
@@ -139,30 +134,22 @@ class Shot:
         )
         return model.decode(model.restore(z0), conditions)[0].transpose(0, 1).clamp(-1, 1)
 
-    def _look(self, part: list[Frame]) -> None:
-        """Learn the texture from the first clip at once, if it is not known, and again whenever there are
-        frames enough.
+    def _look(self, texture: Texture, part: list[Frame]) -> None:
+        """Learn the texture, at once from the frames of before or from the first clip, and again whenever
+        there are frames enough.
         """
         frames, stride = self.config.autoencoder.frames, self.config.mtov.texture_stride
-        first = self.texture is None
         fresh = part[self.config.mtov.overlap :] if self.count else part
-        self.seen += [
-            (crop, own)
-            for number, (crop, _, own) in enumerate(fresh, self.count)
-            if first or number % stride == 0
-        ]
+        every = 1 if not self.seen and not self.known else stride
+        self.seen += [(crop, own) for n, (crop, _, own) in enumerate(fresh, self.count) if n % every == 0]
         self.count += len(fresh)
-        if not first and len(self.seen) < frames:
-            return
-        texture = self._missed(_filled(self.seen[:frames], frames))
-        self.seen = self.seen[frames:]
-        self.texture = texture if self.texture is None else torch.lerp(self.texture, texture, FRESH)
-
-    def _missed(self, stills: list[Still]) -> Tensor:
-        """What the model misses of S frames, (3, H, W) as x_id's face shows it."""
-        crops, points = zip(*stills, strict=True)
-        pixels, own = self._pixels(crops), self._points(points)
-        return missed(self._made(pixels, own), self._region(pixels), own, self.l_id)
+        while len(self.seen) >= frames or (self.seen and not self.known):
+            looked, self.seen = self.seen[:frames], self.seen[frames:]
+            crops, points = zip(*_filled(looked, frames), strict=True)
+            pixels, own, count = self._pixels(crops), self._points(points), len(looked)
+            made, real = self._made(pixels, own)[:count], self._region(pixels)[:count]
+            texture.learn(made, real, own[:count])
+        self.known = True
 
     def _pixels(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
         return _pixels(np.stack(crops)).to(self.device)

@@ -1,8 +1,9 @@
 """The source's own skin and teeth, given back to what is generated [ours].
 
-A small model blurs: moles, stubble, folds. What it misses of the source's frames, when it is asked to make
-just these, is nearly the same on all frames of a shot once the motion of the face is taken out, so it is
-known for frames whose mouth is another one. Lips are left out, or the source's speech would show through.
+A small model blurs: moles, stubble, the edge of a lip. What it misses of the source's frames, when it is
+asked to make just these, changes little from frame to frame once the motion of the face is taken out, and how
+it changes follows from the shape of the lips. So it is learnt as a function of that shape, and known for lips
+that the source never had at that moment: nothing of what the source says shows through.
 Teeth come from frames of the source whose mouths are open, each time from those whose lips are most alike.
 """
 
@@ -11,13 +12,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from moditalker.landmarks import LIP_INNER, MOUTH
-from moditalker.video.warp import affinity, coarse_flow, mouth_interior, warp_by_flow
+from moditalker.landmarks import LIP_INNER
+from moditalker.video.warp import coarse_flow, mouth_interior, warp_by_flow
 
-LIPS = 4.0  # pixels of a crop of 128 around the lips' points, where the source's speech would show through
 ALIKE = 0.5  # pixels of a crop of 128 by which inner lips may differ and count as alike
 FEW = 0.05  # weight under which a mouth is left out
 LIMIT = 0.3  # of what is given back, of a range of 2: more is a hand or a shadow, not skin
+SPREAD = 0.15  # from the median of the frames that are looked at together: more is something in front of them
+MEMORY = 64.0  # frames that count: older ones fade
+STIFFNESS = 6.0  # ridge penalty, frames: so many with a shape of its own pull as much as none
+REACH = 2.0  # deviations of the shapes seen, beyond which no shape is followed
 
 
 def with_teeth(
@@ -52,26 +56,79 @@ def _inner(landmarks: Tensor) -> Tensor:
     return (points - points.mean(dim=1, keepdim=True)).flatten(1)
 
 
-def missed(made: Tensor, real: Tensor, landmarks: Tensor, identity_landmarks: Tensor) -> Tensor:
-    """What is missing in frames that should be real ones, as the identity's face would show it.
+class Texture:
+    """What is missing in frames of one person, as a function of the shape of their lips.
+
+    Ridge regression of the missing pixels on :func:`lip_shape`, by sums alone: frames can be learnt from for
+    ever in the same memory, and older ones fade. Pixels are those of the identity's face.
 
     Args:
-        made, real: (S, 3, H, W) in [-1, 1].
-        landmarks: (S, 68, 2) of both, pixels.
-        identity_landmarks: (1, 68, 2).
-
-    Returns:
-        (3, H, W), the median over the frames.
+        identity_landmarks: (1, 68, 2), pixels of the region.
     """
-    height, width = real.shape[-2:]
-    flow = coarse_flow(identity_landmarks.expand_as(landmarks), landmarks, height, width)
-    missing = warp_by_flow(real - made, flow).median(dim=0).values.clamp(-LIMIT, LIMIT)
-    lips = affinity(identity_landmarks[0, list(MOUTH)], (height, width), 1, LIPS * width / 128).amax(-1)
-    return missing * (1 - lips)
+
+    def __init__(self, identity_landmarks: Tensor) -> None:
+        self.landmarks = identity_landmarks
+        self.shapes: Tensor | None = None  # (1 + F, 1 + F) sums of products of 1 and the shape's F numbers
+        self.pixels: Tensor | None = None  # (1 + F, 3, H, W) sums of their products with what is missing
+        self.learnt: tuple[Tensor, Tensor, Tensor] | None = None  # what the sums say, see `_solve`
+
+    def learn(self, made: Tensor, real: Tensor, landmarks: Tensor) -> None:
+        """From frames (S, 3, H, W) in [-1, 1] that should have been the real ones; landmarks (S, 68, 2)."""
+        height, width = real.shape[-2:]
+        flow = coarse_flow(self.landmarks.expand_as(landmarks), landmarks, height, width)
+        missing = warp_by_flow(real - made, flow)
+        usual = missing.median(dim=0).values
+        missing = torch.where((missing - usual).abs() <= SPREAD, missing, usual).clamp(-LIMIT, LIMIT)
+        shape = lip_shape(landmarks, width)
+        shape = torch.cat([torch.ones_like(shape[:, :1]), shape], dim=1)  # S 1+F
+        shapes, pixels = shape.T @ shape, torch.einsum("sf,schw->fchw", shape, missing)
+        if self.shapes is not None and self.pixels is not None:
+            kept = max(0.0, 1 - len(landmarks) / MEMORY)
+            shapes, pixels = kept * self.shapes + shapes, kept * self.pixels + pixels
+        self.shapes, self.pixels, self.learnt = shapes, pixels, None
+
+    def put_back(self, made: Tensor, landmarks: Tensor) -> Tensor:
+        """Frames (S, 3, H, W) of landmarks (S, 68, 2) with what they miss; as they are without any learnt."""
+        if self.shapes is None or self.pixels is None:
+            return made
+        if self.learnt is None:
+            self.learnt = _solve(self.shapes, self.pixels)
+        usual, reach, answers = self.learnt
+        height, width = made.shape[-2:]
+        shape = (lip_shape(landmarks, width) - usual).clamp(-reach, reach)  # S F
+        missing = answers[0] + torch.einsum("sf,fchw->schw", shape, answers[1:])
+        flow = coarse_flow(landmarks, self.landmarks.expand_as(landmarks), height, width)
+        return made + warp_by_flow(missing.clamp(-LIMIT, LIMIT), flow)
 
 
-def put_back(made: Tensor, texture: Tensor, landmarks: Tensor, identity_landmarks: Tensor) -> Tensor:
-    """Frames (S, 3, H, W) of landmarks (S, 68, 2) with the texture (3, H, W) that :func:`missed` found."""
-    height, width = made.shape[-2:]
-    flow = coarse_flow(landmarks, identity_landmarks.expand_as(landmarks), height, width)
-    return made + warp_by_flow(texture.expand_as(made), flow)
+def _solve(shapes: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums -> the usual shape (F,), how far to follow others (F,), and answers (1 + F, 3, H, W): the mean of
+    what is missing, and its change with each number of the shape.
+    """
+    count = shapes[0, 0]
+    usual, mean = shapes[0, 1:] / count, pixels[0] / count
+    spread = shapes[1:, 1:] - count * usual.outer(usual)
+    change = pixels[1:] - count * usual[:, None, None, None] * mean
+    ridge = spread + STIFFNESS * torch.eye(len(usual), device=shapes.device)
+    slopes = torch.linalg.solve(ridge, change.flatten(1)).unflatten(1, mean.shape)
+    reach = REACH * (spread.diagonal() / count).clamp_min(0).sqrt()
+    return usual, reach, torch.cat([mean[None], slopes])
+
+
+def lip_shape(landmarks: Tensor, width: int) -> Tensor:
+    """The shape of the lips in six numbers that are each about 1 large in speech: (S, 68, 2) -> (S, 6).
+
+    Opening and width; upper lip, lower lip, corners and chin below the nose. Lips alone decide, not where
+    the face is.
+    """
+    x, y = (landmarks * (128 / width)).unbind(-1)  # S 68 each
+    nose = y[:, 30:36].mean(dim=1)
+    numbers = (
+        ((y[:, 65:68] - y[:, [63, 62, 61]]).mean(dim=1), 2.0),
+        (x[:, 54] - x[:, 48], 3.0),
+        (y[:, 50:53].mean(dim=1) - nose, 1.5),
+        (y[:, 56:59].mean(dim=1) - nose, 3.0),
+        (y[:, [48, 54]].mean(dim=1) - nose, 2.0),
+        (y[:, 8] - nose, 3.0),
+    )
+    return torch.stack([number / pixels for number, pixels in numbers], dim=1)

@@ -1,0 +1,212 @@
+"""Methods compared moment by moment, as in the paper's Fig. 4: a row a video, a column a word being said.
+
+The paper marks phonemes; a corpus like GRID tells words, so words it is. Where label files hold phonemes,
+they are drawn just the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from moditalker.config import CropConfig
+from moditalker.errors import UserError
+from moditalker.evaluate.observe import Observed, region_of
+from moditalker.landmarks import align
+
+# The lower face, from the nose's base to under the chin, at a size at which teeth can be seen.
+LOWER = CropConfig(size=240, region_top=80, eye_distance=124.0, eye_row=0.0)
+COLUMNS = 8  # at most
+LABELS = {".align": 25_000, ".txt": 1}  # endings of label files, and their units in a second
+SILENT = {"", "sil", "sp"}  # labels that are no word
+MAX_BYTES = 1 << 20  # of a label file
+
+_MARGIN, _GAP, _SIDE, _HEAD = 12, 3, 132, 44  # pixels: border, between cells, row labels, column labels
+_INK, _PALE = (20, 20, 20), (110, 110, 110)
+
+
+@dataclass(frozen=True)
+class Word:
+    """What is said from `start` to `end`, seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A column: its time in seconds, and the word that is being said ("" where that is not known)."""
+
+    time: float
+    word: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A video of the comparison. aligned: the clip whose face says how the crop lies, of the same times."""
+
+    label: str
+    clip: Observed
+    aligned: Observed
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A comparison: its title, its columns, and for each row a label and pictures (columns, h, w, 3)."""
+
+    title: str
+    moments: list[Moment]
+    rows: list[tuple[str, NDArray[np.uint8]]]
+
+
+def read_words(path: Path) -> list[Word]:
+    """What is said when: a line for each label, with start, end and text; silences are left out.
+
+    .align: GRID's, in 1/25000 s. .txt: in seconds, as Audacity exports its label tracks. Raises UserError.
+    """
+    if (unit := LABELS.get(path.suffix.lower())) is None:
+        raise UserError(f"{path}: words come from {' or '.join(LABELS)} files; give it one of these endings")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for the words of a clip")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text ({error})") from None
+    words = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            word = _word(line, unit)
+            if word is None:
+                raise UserError(
+                    f"{path}, line {number}: {line.strip()[:60]!r}; start, end and word are expected, with "
+                    f"0 <= start <= end in {'seconds' if unit == 1 else f'1/{unit} s'}"
+                )
+            words.append(word)
+    return [word for word in words if word.text.lower() not in SILENT]
+
+
+def _word(line: str, unit: int) -> Word | None:
+    parts = [*line.split(None, 2), ""]
+    try:
+        start, end = (float(part) / unit for part in parts[:2])
+    except ValueError:
+        return None
+    return Word(parts[2].strip(), start, end) if 0 <= start <= end < math.inf else None
+
+
+def find_words(folder: Path, clips: Sequence[Path]) -> dict[Path, list[Word]]:
+    """The words of those clips that have a file folder/person/clip.align or .txt.
+
+    clips: videos, in a folder for each person. Raises UserError: a file cannot be read, or there is none.
+    """
+    found = {}
+    for clip in clips:
+        paths = [folder / clip.parent.name / f"{clip.stem}{ending}" for ending in LABELS]
+        if path := next((path for path in paths if path.is_file()), None):
+            found[clip] = read_words(path)
+    if not found:
+        raise UserError(
+            f"{folder} says of none of the clips what is said in it; a file person/clip.align or "
+            f"person/clip.txt for each clip is expected, such as {clips[0].parent.name}/{clips[0].stem}.align"
+        )
+    return found
+
+
+def choose_moments(words: Sequence[Word], opening: NDArray[np.floating], fps: float) -> list[Moment]:
+    """At most `COLUMNS` moments: in each word that frame whose lips are the most open, or shut, of the clip.
+
+    opening: lip opening of the real speaker, (S,), NaN where no face was found; fps: its frames a second.
+    "Most" is by rank among the clip's frames, so that shut lips, which differ little, count like open ones.
+    Without words the clip is cut into equal parts. More words than columns are thinned out evenly.
+    """
+    length = len(opening) / fps
+    spoken = [word for word in words if word.start < length]
+    if not spoken:
+        edges = np.linspace(0, length, COLUMNS + 1)
+        spoken = [Word("", float(a), float(b)) for a, b in pairwise(edges)]
+    if len(spoken) > COLUMNS:
+        spoken = [spoken[i] for i in np.linspace(0, len(spoken) - 1, COLUMNS).round().astype(int)]
+    known = np.isfinite(opening)
+    extreme = np.full(len(opening), -1.0)
+    ranks = opening[known].argsort().argsort()
+    extreme[known] = np.abs(ranks / max(len(ranks) - 1, 1) - 0.5)
+    moments = []
+    for word in spoken:
+        first = min(int(word.start * fps), len(opening) - 1)
+        last = max(math.ceil(word.end * fps), first + 1)
+        moments.append(Moment((first + int(extreme[first:last].argmax())) / fps, word.text))
+    return moments
+
+
+def compare(title: str, spoken: Observed, words: Sequence[Word], rows: Sequence[Row]) -> Grid:
+    """The lower faces of some videos at moments of the speech.
+
+    spoken: the real video of the speech, whose lips choose the moments. Only what all rows last is looked at.
+    """
+    seconds = min(len(one.frames) / one.fps for row in rows for one in (row.clip, row.aligned))
+    moments = choose_moments(words, spoken.opening[: math.ceil(seconds * spoken.fps)], spoken.fps)
+    return Grid(title, moments, [(row.label, _lower_faces(row, moments)) for row in rows])
+
+
+def _lower_faces(row: Row, moments: Sequence[Moment]) -> NDArray[np.uint8]:
+    at, there = (
+        np.array([min(round(m.time * one.fps), len(one.frames) - 1) for m in moments])
+        for one in (row.clip, row.aligned)
+    )
+    matrices = align(row.aligned.landmarks, LOWER, row.aligned.fps)[there]
+    return np.asarray(region_of(row.clip.frames[at], matrices, LOWER), np.uint8)
+
+
+def draw_grids(grids: Sequence[Grid]) -> Image.Image:
+    """All comparisons beneath each other, as one picture."""
+    height, width = LOWER.size - LOWER.region_top + _GAP, LOWER.size + _GAP
+    heights = [_HEAD + 30 + height * len(grid.rows) + _MARGIN for grid in grids]
+    columns = max(len(grid.moments) for grid in grids)
+    picture = Image.new("RGB", (2 * _MARGIN + _SIDE + width * columns, _MARGIN + sum(heights)), "white")
+    pen = ImageDraw.Draw(picture)
+    top = _MARGIN
+    for grid, tall in zip(grids, heights, strict=True):
+        pen.text((_MARGIN, top), grid.title, _INK, _font(18))
+        for column, moment in enumerate(grid.moments):
+            middle = _MARGIN + _SIDE + column * width + LOWER.size // 2
+            pen.text((middle, top + 30), _fitting(moment.word, LOWER.size), _INK, _font(20), anchor="ma")
+            pen.text((middle, top + 53), f"{moment.time:.2f} s", _PALE, _font(14), anchor="ma")
+        for number, (label, faces) in enumerate(grid.rows):
+            y = top + _HEAD + 30 + number * height
+            lines = _wrapped(label, _SIDE - 10)
+            pen.multiline_text((_MARGIN, y + height // 2), lines, _INK, _font(16), anchor="lm", spacing=5)
+            for column, face in enumerate(faces):
+                picture.paste(Image.fromarray(face), (_MARGIN + _SIDE + column * width, y))
+        top += tall
+    return picture
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # Pillow's own
+
+
+def _fitting(text: str, width: int) -> str:
+    """As much of a text as fits in so many pixels."""
+    while text and _font(20).getlength(text) > width:
+        text = text[:-2].rstrip() + "…"
+    return text
+
+
+def _wrapped(text: str, width: int) -> str:
+    """The text in lines of at most so many pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _font(16).getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
