@@ -96,6 +96,12 @@ def test_videos_of_other_weights_under_one_name_are_refused(
     claim([one], str(shipped), out)
     claim([one, Competitor("other", str(shipped), ("mtov.anchor=previous",))], str(shipped), out)
     claim([one], str(shipped), out)
+    claim([Competitor("mine", one.source, ("atom.sharpen=0",))], str(shipped), out)  # none is made yet
+    claim([one], str(shipped), out)
+    for name in ("self-mine", "cross-other"):
+        (out / "videos" / name).mkdir(parents=True)
+        (out / "videos" / name / "a.mp4").touch()
+    claim([one], str(shipped), out)
     with pytest.raises(UserError, match="other weights or settings"):
         claim([Competitor("mine", one.source, ("mtov.anchor=previous",))], str(shipped), out)
     with pytest.raises(UserError, match="other weights or settings"):

@@ -96,7 +96,7 @@ def claim(models: Sequence[Competitor], preset: str, out: Path) -> None:
     """Note in the folder (models.json) whose its videos are, so that a later run takes no others for them.
 
     Raises:
-        UserError: a name there is of other weights or settings; weights that do not exist.
+        UserError: videos of a name are there, of other weights or settings; weights that do not exist.
     """
     path = out / "models.json"
     try:
@@ -111,10 +111,12 @@ def claim(models: Sequence[Competitor], preset: str, out: Path) -> None:
             "weights_sha256": [sha256(file) for file in files if file.is_file()],
             "settings": list(one.settings),
         }
-        if known.setdefault(one.slug, told) != told:
+        made = any((out / "videos").glob(f"*-{one.slug}/*.mp4"))
+        if made and known.get(one.slug, told) != told:
             raise UserError(
                 f"{out}: its videos of {one.name!r} are of other weights or settings; choose another --out, "
                 "or another name"
             )
+        known[one.slug] = told
     out.mkdir(parents=True, exist_ok=True)
     write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
