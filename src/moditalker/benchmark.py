@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from moditalker.checkpoint import write_whole
-from moditalker.competitors import Competitor, load
+from moditalker.competitors import KINDS, Competitor, load
 from moditalker.errors import UserError
 from moditalker.evaluate.grids import Grid, Row, Word, compare, draw_grids
 from moditalker.evaluate.observe import observe
@@ -178,7 +178,7 @@ def plan(
         "silence": Set("Silence", [Pair(job.out.stem, job.out, face=job.face) for job in silent], silent),
     }
     for model in others:
-        for kind, driven in (("self", "Own speech"), ("cross", "Another person's speech")):
+        for kind, driven in zip(KINDS, ("Own speech", "Another person's speech"), strict=True):
             name, title = f"{kind}-{model.slug}", f"{driven}, {model.name}"
             how = {"model": model.slug}
             sets[name] = own(name, title, model.name, **how) if kind == "self" else other(name, title, **how)

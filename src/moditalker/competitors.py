@@ -17,6 +17,7 @@ from moditalker.weights import preset_folder, sha256
 ATOM, VIDEO = "atom.safetensors", "mtov.safetensors"
 # A tensor by which a file is known, whatever its name.
 PARTS = {"null_speech_vector": "atom", "plane_scale": "weights"}
+KINDS = ("self", "cross")  # of a competitor's rows
 TAKEN = ("linear", "source")  # rows that every benchmark has
 
 
@@ -111,7 +112,7 @@ def claim(models: Sequence[Competitor], preset: str, out: Path) -> None:
             "weights_sha256": [sha256(file) for file in files if file.is_file()],
             "settings": list(one.settings),
         }
-        made = any((out / "videos").glob(f"*-{one.slug}/*.mp4"))
+        made = any(any((out / "videos" / f"{kind}-{one.slug}").glob("*.mp4")) for kind in KINDS)
         if made and known.get(one.slug, told) != told:
             raise UserError(
                 f"{out}: its videos of {one.name!r} are of other weights or settings; choose another --out, "
