@@ -19,8 +19,9 @@ LEVELS: list[set[str]] = [
     {"arriving", "features", "motion", "video", "provenance"},
     {"rendering", "metrics"},
     {"data", "prepare", "pipeline", "convert", "verify"},
-    {"training", "evaluate", "bench"},
-    {"web", "benchmark"},
+    {"training", "evaluate", "bench", "competitors"},
+    {"web", "tables"},
+    {"benchmark"},
     {"cli"},
     {"__main__"},
 ]

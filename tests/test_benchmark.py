@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_video
+from conftest import write_video, write_wav
 from PIL import Image
 from skimage import data
 from standins import SHARED, needs_grid, talker
 
 from moditalker import benchmark, cli
+from moditalker.benchmark import Job, Set
+from moditalker.competitors import Competitor
 from moditalker.errors import UserError
 from moditalker.evaluate.grids import COLUMNS, LOWER, Word
 from moditalker.evaluate.pairs import read_pairs
+from moditalker.media import AudioReader, read_clip
 
 
 def folder(tmp_path: Path, **people: int) -> Path:
@@ -37,6 +41,38 @@ def test_faces_speak_with_another_persons_voice(tmp_path: Path) -> None:
     alone = benchmark.choose_clips(folder(tmp_path / "one", d=3))
     assert all(face != speech for face, speech in benchmark.crossed(alone))
     assert benchmark.crossed(clips) == pairs
+
+
+def test_more_voices_a_face_are_all_different_and_the_first_people_are_others(tmp_path: Path) -> None:
+    clips = benchmark.choose_clips(folder(tmp_path, a=4, b=3, c=1), each=4)
+    for count in (1, 2, 4, 7):
+        pairs = benchmark.crossed(clips, count)
+        assert len(set(pairs)) == len(pairs) == count * len(clips)
+        for face in clips:
+            voices = [speech for other, speech in pairs if other == face]
+            assert face not in voices
+            strangers = sum(clip.speaker != face.speaker for clip in clips)
+            assert sum(clip.speaker != face.speaker for clip in voices) == min(count, strangers)
+    with pytest.raises(UserError, match=r"--pairings 8: with 8 clips a face has at most 7"):
+        benchmark.crossed(clips, 8)
+
+
+def test_other_models_have_rows_of_their_own_and_real_videos_are_measured(tmp_path: Path) -> None:
+    clips = benchmark.choose_clips(folder(tmp_path, a=2, b=2))
+    plain = benchmark.plan(clips, tmp_path / "out")
+    sets = benchmark.plan(clips, tmp_path / "out", 3, [Competitor("Previous clip", "tiny")])
+    assert sets.keys() - plain.keys() == {"self-previous-clip", "cross-previous-clip"}
+    assert all(pair.generated == pair.reference for pair in sets["real"].pairs)
+    assert not sets["real"].jobs
+    assert len(sets["cross"].pairs) == len(sets["wrong-audio"].pairs) == 3 * len(clips)
+    for kind in ("self", "cross"):
+        ours, other = sets[kind], sets[f"{kind}-previous-clip"]
+        assert [(job.face, job.audio) for job in ours.jobs] == [(job.face, job.audio) for job in other.jobs]
+        assert {job.model for job in other.jobs} == {"previous-clip"}
+        assert not {job.out for job in ours.jobs} & {job.out for job in other.jobs}
+    methods = [one.method for one in sets.values() if one.method]
+    assert methods[:2] == ["Real video", "This model"]
+    assert methods[-1] == "Previous clip"
 
 
 def test_a_split_chooses(tmp_path: Path) -> None:
@@ -71,6 +107,57 @@ def test_a_linear_atom_is_its_first_estimate() -> None:
     expected = whole.atom.first_estimate(speech)
     torch.testing.assert_close(simple.atom(*given), expected)
     assert not torch.allclose(whole.atom(*given), expected)
+
+
+@pytest.fixture
+def portraits(tmp_path: Path, speech_wav: Path) -> Path:
+    """A folder of two people with a clip each, whose pictures drift; no corpus is needed."""
+    portrait = data.astronaut()[0:240, 100:340]
+    frames = np.stack([np.roll(portrait, i // 4, axis=1) for i in range(20)])
+    sound = write_wav(tmp_path / "sound.wav", AudioReader(speech_wav).read(0.8))
+    for person, shown in (("a", frames), ("b", np.ascontiguousarray(frames[:, :, ::-1]))):
+        (tmp_path / "data" / person).mkdir(parents=True)
+        write_video(tmp_path / "data" / person / "c.mkv", shown, sound)
+    return tmp_path / "data"
+
+
+def test_a_competitors_videos_are_made_by_its_settings(
+    tmp_path: Path, portraits: Path, shipped: Path
+) -> None:
+    """More than one clip of 16 frames, so that what the next one starts from shows."""
+    out, other = tmp_path / "out", Competitor("previous", str(shipped), ("mtov.anchor=previous",))
+    sets = benchmark.plan(benchmark.choose_clips(portraits), out, 1, [other])
+    two = {name: sets[name] for name in ("self", "self-previous")}
+    first = {name: replace(one, jobs=one.jobs[:1]) for name, one in two.items()}
+    assert benchmark.make(first, str(shipped), others=[other]) == {}
+    ours, theirs = (read_clip(one.jobs[0].out).frames.astype(int) for one in first.values())
+    assert len(ours) == len(theirs) == 20
+    difference = np.abs(ours - theirs).max((1, 2, 3))
+    assert difference[:10].max() < difference[-4:].min()
+    wrong = Competitor("wrong", str(tmp_path / "nothing"))
+    job = Job(portraits, portraits, out / "x.mp4", "wrong")
+    with pytest.raises(UserError, match=r"^wrong: weights .* do not exist"):
+        benchmark.make({"x": Set("x", [], [job])}, str(shipped), others=[wrong])
+
+
+@pytest.mark.slow
+def test_one_command_from_portraits_to_tables(tmp_path: Path, portraits: Path, shipped: Path) -> None:
+    arguments = ["benchmark", "--data", str(portraits), "--out", str(tmp_path / "out")]
+    arguments += ["--metrics", "psnr,psnr_frame,leakage,drift", "--preset", str(shipped)]
+    arguments += ["--also", f"previous clip={shipped},mtov.anchor=previous"]
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert not left.value.code
+    text = (tmp_path / "out" / "benchmark.md").read_text()
+    assert "| previous clip |" in text
+    assert "quoted, not measured" in text
+    tree = json.loads((tmp_path / "out" / "benchmark.json").read_text())["sets"]
+    assert tree["real"]["psnr"]["mean"] == "inf"
+    assert all(tree[name]["people"]["face a"] for name in tree)
+    assert all((tmp_path / "out" / f"{kind}.png").is_file() for kind in ("self", "cross"))
+    assert tree["self-previous-clip"]["psnr"]["videos"] == 2
+    voices = [pair.speech for pair in read_pairs(tmp_path / "out" / "cross.jsonl")]
+    assert voices == [portraits / person / "c.mkv" for person in ("b", "a")]
 
 
 def test_grids_show_each_face_and_leave_out_what_cannot_be_read(tmp_path: Path) -> None:
@@ -111,6 +198,7 @@ def test_one_command_from_clips_to_tables(tmp_path: Path, shipped: Path) -> None
     words = SHARED / "data" / "grid" / "alignments"
     metrics = "psnr,lip_correlation,leakage,seam"
     arguments = ["benchmark", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    arguments += ["--also", f"previous clip={shipped},mtov.anchor=previous"]
     arguments += ["--alignments", str(words)] if words.is_dir() else []
     for _ in range(2):  # the second run makes nothing
         with pytest.raises(SystemExit) as left:
@@ -121,4 +209,7 @@ def test_one_command_from_clips_to_tables(tmp_path: Path, shipped: Path) -> None
     assert "quoted, not measured" in text
     tree = json.loads((tmp_path / "out" / "benchmark.json").read_text())["sets"]
     assert tree["landmarks"]["psnr"]["videos"] == 2
+    assert tree["self-previous-clip"]["psnr"]["videos"] == 2
+    assert tree["real"]["psnr"]["mean"] == "inf"
+    assert tree["cross"]["people"]["voice s32"]["leakage"][1] == 1
     assert tree["cross-source"]["leakage"]["mean"] > tree["cross"]["leakage"]["mean"]

@@ -19,10 +19,10 @@ from standins import grid_clip, needs_grid
 from moditalker import cli
 from moditalker.errors import UserError
 from moditalker.evaluate.measures import GROUPS, MEASURES, choose
-from moditalker.evaluate.observe import Case, build_case, observe
+from moditalker.evaluate.observe import Case, Observer, build_case, observe
 from moditalker.evaluate.pairs import Pair, read_pairs, write_pairs
 from moditalker.evaluate.report import as_html, show, worst_first
-from moditalker.evaluate.run import Results, Settings, summarize
+from moditalker.evaluate.run import Results, Settings, evaluate, evaluate_sets, summarize
 from moditalker.evaluate.sets import SETS
 from moditalker.features.face import FaceTracker
 from moditalker.media import through_codec
@@ -126,7 +126,7 @@ def test_videos_that_do_not_go_together_get_their_sentence(corpus, tmp_path, tra
         (tmp_path / "nothing.mp4", "no such file"),
     ):
         with pytest.raises(UserError, match=sentence):
-            build_case(Pair("x", generated, reference), tracker)
+            build_case(Pair("x", generated, reference), Observer(tracker))
     monkeypatch.setattr("moditalker.evaluate.observe.MAX_BYTES", 10**6)
     with pytest.raises(UserError, match="--seconds"):
         observe(reference, tracker)
@@ -140,7 +140,7 @@ def test_what_a_pair_lacks_is_said_and_the_rest_is_measured(corpus, tmp_path, tr
     Image.fromarray(PORTRAIT).save(tmp_path / "face.png")
     generated = write(tmp_path / "made.mkv", drifting(25), speech_wav)
     speech = corpus / "reference" / "equal.mkv"
-    case = build_case(Pair("x", generated, None, tmp_path / "face.png", speech), tracker)
+    case = build_case(Pair("x", generated, None, tmp_path / "face.png", speech), Observer(tracker))
     assert case.face is not None
     assert case.face.picture
     assert len(case.generated.frames) == 20
@@ -150,7 +150,7 @@ def test_what_a_pair_lacks_is_said_and_the_rest_is_measured(corpus, tmp_path, tr
     assert reasons["seam"] == "the face is a picture"
     assert values["cpbd"] is not None
     assert values["lip_correlation"] is not None
-    silent = build_case(Pair("x", corpus / "generated" / "equal.mp4", None, None, speech), tracker)
+    silent = build_case(Pair("x", corpus / "generated" / "equal.mp4", None, None, speech), Observer(tracker))
     assert "no sound" in measure(silent, ["silence"])[1]["silence"]
     assert measure(silent, ["seam"])[1]["seam"] == "the pair has no face clip"
 
@@ -263,6 +263,30 @@ def test_the_codec_is_the_same_for_all_and_every_time():
     assert first.shape == frames.shape
     assert all(np.array_equal(first, through_codec(frames, 25)) for _ in range(3))
     assert 0 < np.abs(first.astype(int) - frames).mean() < 4
+
+
+def test_what_comes_again_is_looked_at_once_and_only_so_much_is_kept(corpus, tracker, monkeypatch):
+    one, other = (corpus / "reference" / f"{name}.mkv" for name in ("equal", "blurred"))
+    observer = Observer(tracker, again=[one, other])
+    first = build_case(Pair("x", corpus / "generated" / "equal.mp4", one), observer)
+    again = build_case(Pair("y", corpus / "generated" / "blurred.mp4", one), observer)
+    assert first.face is again.face  # with all that is known of it
+    assert list(observer.kept) == [one]
+    monkeypatch.setattr("moditalker.evaluate.observe.KEPT_BYTES", first.generated.frames.nbytes * 1.5)
+    observer.look(other)
+    assert list(observer.kept) == [other]
+    assert np.array_equal(observer.look(one).landmarks, first.generated.landmarks)
+
+
+def test_many_sets_at_once_give_the_figures_of_each(corpus, tmp_path):
+    reference, made = corpus / "reference" / "equal.mkv", corpus / "generated"
+    sets = {tmp_path / name: [Pair(name, made / f"{name}.mp4", reference)] for name in ("equal", "blurred")}
+    names = ["psnr", "seam", "lip_correlation", "cpbd_ratio"]
+    found = evaluate_sets(sets, names)
+    for name in ("equal", "blurred"):
+        alone = evaluate(sets[tmp_path / name], tmp_path / "alone" / name, names)
+        assert found[tmp_path / name].videos == alone.videos
+    assert evaluate(sets[tmp_path / "equal"], tmp_path / "equal", names) == found[tmp_path / "equal"]
 
 
 @needs_grid

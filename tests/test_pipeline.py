@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_wav
-from standins import ASTRONAUT, PaintedMouth, talker
+from standins import ASTRONAUT, PaintedMouth, small_config, talker, untrained_atom
 
+from moditalker import config as configuration
+from moditalker.checkpoint import save_weights
 from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
 from moditalker.landmarks import affine_to_pose, transform
@@ -19,6 +21,7 @@ from moditalker.media import AudioReader, VideoReader
 from moditalker.motion.sample import sample_motion
 from moditalker.pipeline import MoDiTalker
 from moditalker.rendering import Kept
+from moditalker.video.model import VideoModel
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +214,25 @@ def test_mistakes_are_sentences(tmp_path, speech_wav, face_video):
         model.generate(face_video, speech_wav).save(face_video)
     with pytest.raises(UserError, match=r"weights 'missing' do not exist"):
         MoDiTalker.from_pretrained("missing")
+
+
+def test_atom_and_settings_of_their_own(shipped, tmp_path):
+    config = small_config()
+    other = replace(
+        config, atom=replace(config.atom, layers=2), crop=replace(config.crop, eye_row=20.0), preset="other"
+    )
+    state, tree = untrained_atom(other).state_dict(), configuration.to_dict(other)
+    save_weights(tmp_path / "atom.safetensors", state, tree)
+    settings = ("mtov.anchor=previous", "atom.sharpen=0")
+    model = MoDiTalker.from_pretrained(shipped, atom=tmp_path / "atom.safetensors", settings=settings)
+    assert (model.atom.config.layers, model.config.atom.layers) == (2, 2)
+    assert model.config.crop == config.crop == model.sampler.config.crop  # the picture stays the folder's
+    assert model.sampler.config.mtov.anchor == "previous"
+    with pytest.raises(UserError, match="do not fit this network"):
+        MoDiTalker.from_pretrained(shipped, atom=shipped / "mtov.safetensors")
+    save_weights(tmp_path / "mtov.safetensors", VideoModel(other).state_dict(), tree)
+    with pytest.raises(UserError, match="give weights of one crop"):
+        MoDiTalker.from_pretrained(shipped, weights=tmp_path / "mtov.safetensors")
 
 
 def test_a_failure_leaves_no_file_behind(made, tmp_path):

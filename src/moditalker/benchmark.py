@@ -1,7 +1,7 @@
 """The same clips through our model and through baselines, judged in one run: every table of docs/results.md.
 
 Driven by their own sound, by another person's, by silence, by their own landmarks; beside the whole model a
-linear AToM through the same video stage and the source's own mouth.
+linear AToM through the same video stage, the source's own mouth, and any other models.
 """
 
 from __future__ import annotations
@@ -18,37 +18,23 @@ from typing import Any
 import numpy as np
 
 from moditalker.checkpoint import write_whole
+from moditalker.competitors import KINDS, Competitor, load
 from moditalker.errors import UserError
 from moditalker.evaluate.grids import Grid, Row, Word, compare, draw_grids
 from moditalker.evaluate.observe import observe
 from moditalker.evaluate.pairs import VIDEOS, Pair, write_pairs
-from moditalker.evaluate.report import show
-from moditalker.evaluate.run import Results, Summary, summaries
+from moditalker.evaluate.report import plain
+from moditalker.evaluate.run import Results, summaries
 from moditalker.features.face import FaceTracker
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import Atom
 from moditalker.pipeline import MoDiTalker
+from moditalker.tables import Scored, medians, page
 from moditalker.workers import work
 
 Progress = Callable[[str, int, int], None]
 
-# Table 1 of the paper: HDTF's 98 test videos at 256 x 256, with the authors' feature networks.
-PAPER_COLUMNS = ("FID", "CPBD", "PSNR", "LPIPS", "CSIM", "LMD", "LSE-D")
-PAPER = {
-    "Real video": (0.00, 0.43, None, None, 1.00, 0.00, 6.98),
-    "Wav2Lip": (16.34, 0.35, 34.81, 0.03, 0.90, 1.43, 5.86),
-    "PC-AVS": (117.85, 0.29, 28.23, 0.38, 0.35, 9.36, 7.06),
-    "DreamTalk": (36.98, 0.43, 29.59, 0.20, 0.72, 2.56, 8.37),
-    "AniPortrait": (37.07, 0.44, 33.86, 0.09, 0.75, 1.92, 10.36),
-    "SyncTalk": (26.69, 0.37, 30.95, 0.13, 0.66, 3.58, 10.57),
-    "MoDiTalker (paper)": (14.15, 0.46, 35.82, 0.01, 0.92, 1.38, 9.15),
-}
 GRID_CLIPS = 3  # of different people, in each picture of grids
-COMPARABLE = (
-    "The paper's rows are quoted, not measured: other videos (HDTF), another size, other feature networks "
-    "and codec, PSNR of whole frames. Rows of this run may be compared with each other, with the "
-    "paper's only in their order of size."
-)
 
 
 @dataclass(frozen=True)
@@ -73,17 +59,19 @@ class Job:
     face: Path
     audio: Path
     out: Path
+    model: str = ""  # name of another one
     linear: bool = False  # AToM's linear first estimate alone
     reconstruct: bool = False  # the face's own landmarks drive it
 
 
 @dataclass(frozen=True)
 class Set:
-    """A row of the table: videos of one kind and what they are held against."""
+    """A row of the table: videos of one kind and what they are held against. method: its name in Table 1."""
 
     title: str
     pairs: list[Pair]
     jobs: list[Job]
+    method: str = ""
 
 
 def choose_clips(data: Path, split: Path | None = None, part: str = "val", each: int = 4) -> list[Clip]:
@@ -112,34 +100,47 @@ def choose_clips(data: Path, split: Path | None = None, part: str = "val", each:
     return clips
 
 
-def crossed(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
-    """A fixed pairing: each face with the sound of the clip half the list further, of another speaker where
-    there is one.
+def crossed(clips: Sequence[Clip], pairings: int = 1) -> list[tuple[Clip, Clip]]:
+    """A fixed pairing: each face with the sound of so many clips, spread evenly over the list (a single one
+    is half the list further), of other speakers while there are any.
+
+    Raises:
+        UserError: fewer other clips than that.
     """
+    if not 1 <= pairings < len(clips):
+        raise UserError(
+            f"--pairings {pairings}: with {len(clips)} clips a face has at most {len(clips) - 1}; choose "
+            "fewer, or more clips"
+        )
     pairs = []
     for i, face in enumerate(clips):
-        others = [clips[(i + len(clips) // 2 + k) % len(clips)] for k in range(len(clips))]
-        others = [clip for clip in others if clip != face]
-        pairs.append((face, next((clip for clip in others if clip.speaker != face.speaker), others[0])))
+        chosen: list[Clip] = []
+        for k in range(1, pairings + 1):
+            start = i + k * len(clips) // (pairings + 1)
+            others = [clips[(start + step) % len(clips)] for step in range(len(clips))]
+            others = [clip for clip in others if clip != face and clip not in chosen]
+            chosen.append(next((clip for clip in others if clip.speaker != face.speaker), others[0]))
+        pairs += [(face, speech) for speech in chosen]
     return pairs
 
 
-def plan(clips: Sequence[Clip], out: Path) -> dict[str, Set]:
-    """All sets of a benchmark; nothing is made yet."""
-    videos, sounds = out / "videos", out / "silence"
+def plan(
+    clips: Sequence[Clip], out: Path, pairings: int = 1, others: Sequence[Competitor] = ()
+) -> dict[str, Set]:
+    """All sets of a benchmark; nothing is made yet.
 
-    def own(name: str, title: str, **how: bool) -> Set:
+    pairings: voices that each face is given; others: models with rows of their own.
+    """
+    videos, sounds, pairing = out / "videos", out / "silence", crossed(clips, pairings)
+
+    def own(name: str, title: str, method: str, **how: Any) -> Set:
         jobs = [Job(clip.path, clip.path, videos / name / f"{clip.name}.mp4", **how) for clip in clips]
-        return Set(
-            title,
-            [Pair(job.out.stem, job.out, reference=job.face) for job in jobs],
-            jobs,
-        )
+        return Set(title, [Pair(job.out.stem, job.out, reference=job.face) for job in jobs], jobs, method)
 
-    def other(name: str, title: str, **how: bool) -> Set:
+    def other(name: str, title: str, **how: Any) -> Set:
         jobs = [
             Job(face.path, speech.path, videos / name / f"{face.name}-{speech.name}.mp4", **how)
-            for face, speech in crossed(clips)
+            for face, speech in pairing
         ]
         return Set(
             title, [Pair(job.out.stem, job.out, face=job.face, speech=job.audio) for job in jobs], jobs
@@ -149,10 +150,19 @@ def plan(clips: Sequence[Clip], out: Path) -> dict[str, Set]:
     silent = [
         Job(clip.path, sounds / f"{clip.name}.wav", videos / "silence" / f"{clip.name}.mp4") for clip in clips
     ]
-    return {
-        "self": own("self", "Own speech"),
-        "self-linear": own("self-linear", "Own speech, linear AToM", linear=True),
-        "landmarks": own("landmarks", "Own landmarks (upper bound)", reconstruct=True),
+    real = [Pair(clip.name, clip.path, reference=clip.path) for clip in clips]
+    sets = {
+        "real": Set("Nothing: the real clips themselves", real, [], "Real video"),
+        "self": own("self", "Own speech", "This model"),
+        "self-linear": own(
+            "self-linear", "Own speech, linear AToM", "Linear AToM, same video stage", linear=True
+        ),
+        "landmarks": own(
+            "landmarks",
+            "Own landmarks (upper bound)",
+            "Real landmarks, same video stage (upper bound)",
+            reconstruct=True,
+        ),
         "cross": cross,
         "cross-linear": other("cross-linear", "Another person's speech, linear AToM", linear=True),
         "cross-source": Set(
@@ -167,6 +177,12 @@ def plan(clips: Sequence[Clip], out: Path) -> dict[str, Set]:
         ),
         "silence": Set("Silence", [Pair(job.out.stem, job.out, face=job.face) for job in silent], silent),
     }
+    for model in others:
+        for kind, driven in zip(KINDS, ("Own speech", "Another person's speech"), strict=True):
+            name, title = f"{kind}-{model.slug}", f"{driven}, {model.name}"
+            how = {"model": model.slug}
+            sets[name] = own(name, title, model.name, **how) if kind == "self" else other(name, title, **how)
+    return sets
 
 
 def make(
@@ -174,29 +190,36 @@ def make(
     preset: str,
     workers: int = 1,
     progress: Progress = lambda stage, done, total: None,
+    others: Sequence[Competitor] = (),
 ) -> dict[str, str]:
-    """Make the videos that are not there yet; why some could not be made, by name."""
+    """Make the videos that are not there yet; why some could not be made, by name.
+
+    Raises:
+        UserError: a model that cannot be loaded.
+    """
     jobs = [job for one in sets.values() for job in one.jobs if not job.out.exists()]
     for job in jobs:
         job.out.parent.mkdir(parents=True, exist_ok=True)
     failures = {}
-    for number, outcome in enumerate(work(partial(_start, preset), jobs, workers), 1):
+    wanted = [model for model in others if any(job.model == model.slug for job in jobs)]
+    for number, outcome in enumerate(work(partial(_start, preset, wanted), jobs, workers), 1):
         if outcome.error:
             failures[str(outcome.item.out)] = outcome.error
         progress("videos", number, len(jobs))
     return failures
 
 
-def _start(preset: str) -> Callable[[Job], None]:
+def _start(preset: str, others: Sequence[Competitor]) -> Callable[[Job], None]:
     whole = MoDiTalker.from_pretrained(preset)
-    return partial(_make, whole, linear(whole))
+    talkers = {"": whole} | {model.slug: load(model, preset) for model in others}
+    return partial(_make, talkers, linear(whole))
 
 
-def _make(whole: MoDiTalker, simple: MoDiTalker, job: Job) -> None:
+def _make(talkers: dict[str, MoDiTalker], simple: MoDiTalker, job: Job) -> None:
     if not job.audio.exists():
         job.audio.parent.mkdir(parents=True, exist_ok=True)
         write_wav(job.audio, np.zeros(round(AudioReader(job.face).seconds * SAMPLE_RATE), np.float32))
-    video = (simple if job.linear else whole).generate(job.face, job.audio)
+    video = (simple if job.linear else talkers[job.model]).generate(job.face, job.audio)
     if job.reconstruct:
         video = replace(video, motion=None)
     video.save(job.out)
@@ -228,44 +251,25 @@ def write_manifests(sets: dict[str, Set], out: Path) -> dict[str, Path]:
     return paths
 
 
-def table(sets: dict[str, Set], results: dict[str, Results]) -> str:
-    """Markdown: a row a set with means and 95 % intervals, then Table 1's rows as the paper has them."""
-    found = {name: summaries(one) for name, one in results.items()}
-    columns = list(dict.fromkeys(name for one in found.values() for name in one))
-
-    def cell(one: Summary | None) -> str:
-        return "–" if one is None else f"{show(one.mean)} ({show(one.low)} to {show(one.high)})"
-
-    lines = [f"| videos driven by | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
-    for name, one in found.items():
-        lines.append(f"| {sets[name].title} | " + " | ".join(cell(one.get(key)) for key in columns) + " |")
-    distances = sorted({key for one in results.values() for key in one.sets})
-    if distances:
-        lines += ["", f"| all videos of a set | {' | '.join(distances)} |", "|---|" + "---|" * len(distances)]
-        for name, results_of in results.items():
-            cells = [show(results_of.sets.get(key)) for key in distances]
-            lines.append(f"| {sets[name].title} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"| the paper's Table 1 | {' | '.join(PAPER_COLUMNS)} |",
-        "|---|" + "---|" * len(PAPER_COLUMNS),
-    ]
-    for name, values in PAPER.items():
-        cells = ["–" if value is None else f"{value:.2f}" for value in values]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", COMPARABLE, ""])
-
-
 def write_table(sets: dict[str, Set], results: dict[str, Results], out: Path, about: dict[str, Any]) -> None:
     """benchmark.md and benchmark.json in a folder, each whole or not at all."""
-    write_whole(out / "benchmark.md", table(sets, results).encode())
+    rows = [Scored(sets[name].title, one, sets[name].method) for name, one in results.items()]
+    write_whole(out / "benchmark.md", page(rows).encode())
     tree = {
-        name: {metric: vars(value) for metric, value in summaries(one).items()} | {"sets": one.sets}
+        name: {metric: _plain(vars(value)) for metric, value in summaries(one).items()}
+        | {"sets": one.sets, "people": _plain(medians(one))}
         for name, one in results.items()
     }
     write_whole(
         out / "benchmark.json", (json.dumps({"about": about, "sets": tree}, indent=1) + "\n").encode()
     )
+
+
+def _plain(tree: Any) -> Any:
+    """Nested figures as `report.plain` has them."""
+    if isinstance(tree, dict):
+        return {key: _plain(value) for key, value in tree.items()}
+    return [_plain(value) for value in tree] if isinstance(tree, tuple) else plain(tree)
 
 
 def write_grids(sets: dict[str, Set], out: Path, words: Mapping[Path, Sequence[Word]]) -> dict[str, str]:

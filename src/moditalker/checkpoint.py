@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from moditalker.errors import UserError
 from moditalker.weights import sha256 as file_sha256
@@ -112,3 +112,17 @@ def load_weights(
     if tensors_sha256(state) != expected:
         raise UserError(f"{path} is damaged: its weights differ from their checksum; copy the file again")
     return {name: tensor.to(device) for name, tensor in state.items()}, description
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Give a network its weights, those of the file ``path``.
+
+    Raises UserError where they are another network's, or settings ask for another one than was trained.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError:
+        raise UserError(
+            f"{path}: its weights do not fit this network; give weights of this part, and only settings that "
+            "change no weights"
+        ) from None

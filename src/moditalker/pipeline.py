@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from moditalker import __version__
 from moditalker import config as configuration
 from moditalker.arriving import ArrivingSound
-from moditalker.checkpoint import load_weights
+from moditalker.checkpoint import fill, load_weights
 from moditalker.config import Config
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
@@ -39,7 +39,7 @@ from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance
 from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Stream, Video
 from moditalker.streams import Clock
-from moditalker.video.sample import MissingSampler, load_sampler
+from moditalker.video.sample import MissingSampler, VideoSampler, load_sampler
 from moditalker.weights import preset_folder, sha256
 
 Array = NDArray[np.float32]
@@ -90,7 +90,12 @@ class MoDiTalker:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "tiny", device: str = "cpu", weights: str | Path | None = None
+        cls,
+        name: str | Path = "tiny",
+        device: str = "cpu",
+        weights: str | Path | None = None,
+        atom: str | Path | None = None,
+        settings: Iterable[str] = (),
     ) -> MoDiTalker:
         """Load weights that ship with the package by their name, or a folder of them. Nothing is fetched.
 
@@ -98,26 +103,43 @@ class MoDiTalker:
 
         Args:
             weights: of the video stage in place of the folder's, as `moditalker adapt` writes them.
+            atom: of AToM in place of the folder's, whatever picture it was trained beside.
+            settings: "section.key=value" each, other than those that the weights were trained with.
 
         Raises:
-            UserError: no such weights, a damaged file, a device that is not there.
+            UserError: no such weights, a damaged file, a device that is not there; weights of another part
+                or another crop; settings that change a network.
         """
         begun = time.perf_counter()
         check_device(device)
-        folder = preset_folder(name)
+        folder, settings = preset_folder(name), tuple(settings)
         video = folder / "mtov.safetensors" if weights is None else Path(weights)
-        state, description = load_weights(folder / "atom.safetensors")
+        motion = folder / "atom.safetensors" if atom is None else Path(atom)
+        state, description = load_weights(motion)
         config = configuration.from_dict(description["config"])
-        atom = Atom(config.atom, config.speech.width)
-        atom.load_state_dict(state)
+        if atom is not None:
+            own = configuration.from_dict(load_weights(folder / "atom.safetensors")[1]["config"])
+            config = replace(
+                own, speech=config.speech, atom=config.atom, atom_diffusion=config.atom_diffusion
+            )
+        config = configuration.override(config, settings)
+        network = Atom(config.atom, config.speech.width)
+        fill(network, state, motion)
+        there = weights or video.exists()
+        sampler = load_sampler(video, device, settings) if there else MissingSampler(video)
+        if isinstance(sampler, VideoSampler) and sampler.config.crop != config.crop:
+            raise UserError(
+                f"{video}: made for {sampler.config.crop}, {folder} for {config.crop}; give weights of one "
+                "crop"
+            )
         talker = cls(
             config,
             load_speech_encoder(config.speech, device),
             FaceTracker(device),
-            atom.to(device).eval().requires_grad_(False),
-            load_sampler(video, device) if weights or video.exists() else MissingSampler(video),
+            network.to(device).eval().requires_grad_(False),
+            sampler,
             str(name),
-            {path.name: sha256(path) for path in (folder / "atom.safetensors", video) if path.exists()},
+            {path.name: sha256(path) for path in (motion, video) if path.exists()},
         )
         talker.loading_seconds = time.perf_counter() - begun
         return talker

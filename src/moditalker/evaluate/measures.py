@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.errors import UserError
-from moditalker.evaluate.observe import Case, Observed
+from moditalker.evaluate.observe import SPARSE, Case, Observed
 from moditalker.evaluate.sets import SETS
 from moditalker.landmarks import MOUTH
 from moditalker.metrics import lips
 from moditalker.metrics.background import background_difference
-from moditalker.metrics.cpbd import cpbd
 from moditalker.metrics.csim import cosine_similarity, load_embedder
 from moditalker.metrics.drift import drift_per_minute
 from moditalker.metrics.flicker import flicker
@@ -28,7 +27,6 @@ from moditalker.metrics.seam import seam_ratio
 from moditalker.metrics.silence import stillness
 from moditalker.metrics.ssim import ssim
 
-SPARSE = 5  # every so many frames where all of them would say the same, slowly
 MOST_LAG = 12  # frames either way
 LEAST_SILENCE = 0.3  # s of silence that stability is measured on
 
@@ -123,10 +121,6 @@ def _csim(case: Case) -> float:
     made = embedder.embed(case.generated.aligned(embedder.crop, at))
     own = embedder.embed(face.aligned(embedder.crop, np.array([0]) if face.picture else at))
     return cosine_similarity(made, own)
-
-
-def _sharpness(one: Observed) -> float:
-    return cpbd(one.close_up(SPARSE))
 
 
 PAIR, FACE, SPEECH = ("reference",), ("face",), ("speech",)
@@ -248,11 +242,11 @@ MEASURES: dict[str, Measure] = {
     ),
     "cpbd": Measure(
         *("CPBD", "", HIGHER, (), f"sharpness around the face, every {SPARSE}th frame"),
-        lambda c: _sharpness(c.generated),
+        lambda c: c.generated.sharpness,
     ),
     "cpbd_ratio": Measure(
         *("CPBD ratio", "ratio", ONE, FACE, "the same over the face clip's"),
-        lambda c: _sharpness(c.generated) / max(_sharpness(_face(c)), 1e-6),
+        lambda c: c.generated.sharpness / max(_face(c).sharpness, 1e-6),
     ),
     "seam": Measure(
         *("seam", "ratio", LOWER, FACE, "edges along the region's border over the face clip's there"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from moditalker.config import CropConfig
@@ -17,6 +19,8 @@ from moditalker.features.face import FaceTracker
 from moditalker.features.face_model import WEIGHTS, default_model
 from moditalker.landmarks import align, eye_distance, lip_opening, procrustes, transform, warp
 from moditalker.media import open_source, probe, read_clip, through_codec
+from moditalker.metrics.cpbd import cpbd
+from moditalker.metrics.lpips import loaded, to_tensor
 from moditalker.metrics.sync import Offsets
 from moditalker.metrics.sync_expert import Match, load_expert
 from moditalker.metrics.syncnet import face_crops, sync
@@ -29,7 +33,9 @@ Floats = NDArray[np.floating]
 MEASURED = CropConfig(size=128, region_top=56, pose_rows=72, eye_distance=42.0, eye_row=26.0)
 FACE = CropConfig(size=256, region_top=112, pose_rows=144, eye_distance=84.0, eye_row=92.0)  # the whole face
 
+SPARSE = 5  # every so many frames where all of them would say the same, slowly
 MAX_BYTES = 1 << 30  # of a video's frames in memory
+KEPT_BYTES = 128 << 20  # of frames that are kept for the next pairs
 SLACK = 0.2  # s: videos whose lengths differ by more do not belong together
 
 
@@ -77,6 +83,22 @@ class Observed:
             pose = procrustes(self.landmarks[self.seen], default_model().mean, WEIGHTS)
             rotations[self.seen] = pose.rotation
         return rotations
+
+    @cached_property
+    def appearance(self) -> Floats:
+        """AlexNet's last activation, averaged over the aligned face of 128x128: (frames with one, 256)."""
+        at = np.flatnonzero(self.seen)
+        network, parts = loaded("alex").features, []
+        with torch.no_grad():
+            for i in range(0, len(at), 16):
+                faces = warp(self.frames[at[i : i + 16]], self.matrices[at[i : i + 16]], MEASURED.size)
+                parts.append(network(to_tensor(faces))[-1].mean((2, 3)))
+        return np.asarray(torch.cat(parts))
+
+    @cached_property
+    def sharpness(self) -> float:
+        """CPBD around the face, of every so many frames."""
+        return cpbd(self.close_up(SPARSE))
 
     def close_up(self, step: int = 1) -> NDArray[np.uint8]:
         """The face's surroundings (n, h, w, 3), twice as wide as its landmarks, of every so many frames."""
@@ -210,13 +232,43 @@ class Case:
         return np.array([i < len(weights) and weights[i] == 1 for i in at])
 
 
-def build_case(pair: Pair, tracker: FaceTracker, seconds: float = 30.0, recode: bool = True) -> Case:
+class Observer:
+    """Looks at videos, and remembers those that come again.
+
+    Args:
+        seconds, recode: as for `observe`.
+        again: the files worth remembering; no more of them than `KEPT_BYTES` of frames, those looked at last.
+    """
+
+    def __init__(
+        self,
+        tracker: FaceTracker,
+        seconds: float = 30.0,
+        recode: bool = True,
+        again: Collection[Path] = (),
+    ) -> None:
+        self.tracker, self.seconds, self.recode, self.again = tracker, seconds, recode, frozenset(again)
+        self.kept: dict[Path, Observed] = {}  # the one looked at last stands last
+
+    def look(self, path: Path, picture: bool = False) -> Observed:
+        """As `observe`."""
+        found = self.kept.pop(path, None)
+        if found is None or (found.picture and not picture):
+            found = observe(path, self.tracker, self.seconds, self.recode, picture)
+        if path in self.again:
+            self.kept[path] = found
+            while sum(one.frames.nbytes for one in self.kept.values()) > KEPT_BYTES:
+                del self.kept[next(iter(self.kept))]
+        return found
+
+
+def build_case(pair: Pair, observer: Observer) -> Case:
     """Read a pair. Raises UserError: unreadable, no face, sizes, rates or lengths that do not go together."""
     seen: dict[Path, Observed] = {}
 
     def look(path: Path | None, picture: bool = False) -> Observed | None:
         if path is not None and path not in seen:
-            seen[path] = observe(path, tracker, seconds, recode, picture)
+            seen[path] = observer.look(path, picture)
         return None if path is None else seen[path]
 
     generated = look(pair.generated)
@@ -245,7 +297,10 @@ def build_case(pair: Pair, tracker: FaceTracker, seconds: float = 30.0, recode: 
     given = [one for one in (generated, reference, face, speech) if one is not None and not one.picture]
     frames = min(len(one.frames) for one in given)
     short = {
-        id(one): replace(one, frames=one.frames[:frames], landmarks=one.landmarks[:frames]) for one in given
+        id(one): one
+        if len(one.frames) == frames  # with what is known of it
+        else replace(one, frames=one.frames[:frames], landmarks=one.landmarks[:frames])
+        for one in given
     }
     reference, face, speech = (short.get(id(one), one) for one in (reference, face, speech))
     return Case(short[id(generated)], reference, face, speech, missing)

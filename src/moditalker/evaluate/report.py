@@ -64,13 +64,14 @@ def as_json(results: Results, found: dict[str, Summary]) -> dict[str, Any]:
             if name in MEASURES
         },
         "missing_weights": results.missing,
-        "summary": {name: {k: _plain(v) for k, v in asdict(one).items()} for name, one in found.items()},
+        "summary": {name: {k: plain(v) for k, v in asdict(one).items()} for name, one in found.items()},
         "sets": results.sets,
         "videos": results.videos,
     }
 
 
-def _plain(value: float) -> float | str | None:
+def plain(value: float) -> float | str | None:
+    """For JSON, which knows no infinity."""
     return value if math.isfinite(value) else (None if math.isnan(value) else str(value))
 
 

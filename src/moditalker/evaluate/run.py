@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from moditalker import __version__
 from moditalker.checkpoint import write_whole
 from moditalker.errors import UserError
 from moditalker.evaluate.measures import MEASURES, measure
-from moditalker.evaluate.observe import Case, Observed, build_case
+from moditalker.evaluate.observe import Case, Observed, Observer, build_case
 from moditalker.evaluate.pairs import Pair
 from moditalker.evaluate.pictures import contact_sheet
 from moditalker.evaluate.sets import SETS
@@ -70,6 +71,20 @@ def evaluate(
     metrics: names of `MEASURES` and `SETS`; those whose weights are missing are left out, and
     `Results.missing` says how to get them. Raises UserError where the folder cannot be written.
     """
+    return evaluate_sets({out: pairs}, metrics, seconds, recode, workers, progress)[out]
+
+
+def evaluate_sets(
+    sets: Mapping[Path, Sequence[Pair]],
+    metrics: Sequence[str],
+    seconds: float = 30.0,
+    recode: bool = True,
+    workers: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+) -> dict[Path, Results]:
+    """The same for many sets of pairs by their folders, at once: a video of several pairs is looked at once,
+    as long as there is room for it.
+    """
     missing = {}
     for name in metrics:
         try:
@@ -78,24 +93,46 @@ def evaluate(
         except MissingWeights as error:
             missing[name] = str(error)
     settings = Settings(tuple(name for name in metrics if name not in missing), seconds, recode)
-    folder = out / "videos"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: the report cannot be written there ({error.strerror})") from None
-    keys = {pair: _key(pair, settings) for pair in pairs}
-    records = {pair: record for pair in pairs if (record := _known(folder, keys[pair])) is not None}
-    waiting = [(pair, keys[pair]) for pair in pairs if pair not in records]
-    progress("videos", len(records), len(pairs))
-    for outcome in work(partial(_start, settings, folder), waiting, workers):
-        pair = outcome.item[0]
-        records[pair] = outcome.result or {
+    for out in sets:
+        try:
+            _folder(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{out}: the report cannot be written there ({error.strerror})") from None
+    tasks = [_Task(pair, _key(pair, settings), _folder(out)) for out, pairs in sets.items() for pair in pairs]
+    records = {task: record for task in tasks if (record := _known(task.folder, task.key)) is not None}
+    waiting = sorted((task for task in tasks if task not in records), key=lambda task: task.face)
+    uses = Counter(path for task in waiting for path in task.pair.files)
+    again = frozenset(path for path, count in uses.items() if count > 1)
+    progress("videos", len(records), len(tasks))
+    for outcome in work(partial(_start, settings, again), waiting, workers):
+        records[outcome.item] = outcome.result or {
             "error": outcome.error,
             **({"details": outcome.details} if outcome.details else {}),
         }
-        progress("videos", len(records), len(pairs))
-    videos = [_described(pair) | records[pair] for pair in pairs]
-    return Results(settings, videos, _sets(settings, videos, folder), missing)
+        progress("videos", len(records), len(tasks))
+    found = {}
+    for out in sets:
+        videos = [_described(task.pair) | records[task] for task in tasks if task.folder == _folder(out)]
+        found[out] = Results(settings, videos, _sets(settings, videos, _folder(out)), missing)
+    return found
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A pair to measure, the name of its figures and the folder that they are kept in."""
+
+    pair: Pair
+    key: str
+    folder: Path
+
+    @property
+    def face(self) -> str:
+        """Pairs of one face come one after the other: what is remembered of it serves them all."""
+        return str(self.pair.face or self.pair.reference or "")
+
+
+def _folder(out: Path) -> Path:
+    return out / "videos"
 
 
 def _described(pair: Pair) -> dict[str, Any]:
@@ -124,17 +161,17 @@ def _known(folder: Path, key: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and record.get("key") == key else None
 
 
-def _start(settings: Settings, folder: Path) -> Callable[[tuple[Pair, str]], dict[str, Any]]:
-    """What a worker process prepares: the networks that find faces."""
+def _start(settings: Settings, again: frozenset[Path]) -> Callable[[_Task], dict[str, Any]]:
+    """What a worker process prepares: the networks that find faces. again: files of several pairs."""
     from moditalker.features.face import FaceTracker
 
-    return partial(_judge, settings, folder, FaceTracker())
+    return partial(_judge, settings, Observer(FaceTracker(), settings.seconds, settings.recode, again))
 
 
-def _judge(settings: Settings, folder: Path, tracker: Any, item: tuple[Pair, str]) -> dict[str, Any]:
+def _judge(settings: Settings, observer: Observer, task: _Task) -> dict[str, Any]:
     """Measure a pair and keep what was found; the record comes last, so that it is whole or not there."""
-    pair, key = item
-    case = build_case(pair, tracker, settings.seconds, settings.recode)
+    key, folder = task.key, task.folder
+    case = build_case(task.pair, observer)
     values, reasons = measure(case, [name for name in settings.metrics if name in MEASURES])
     features = {}
     real = case.reference or case.face

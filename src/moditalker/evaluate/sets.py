@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from moditalker.evaluate.observe import FACE, MEASURED, Observed
-from moditalker.landmarks import warp
+from moditalker.evaluate.observe import FACE, Observed
 from moditalker.metrics.fid import CLIP, i3d_features, inception_features
-from moditalker.metrics.lpips import load_lpips, to_tensor
 
 Features = NDArray[np.float32]
 SPARSE = 5  # every so many frames counts as a picture
@@ -28,19 +25,9 @@ class SetMeasure:
     features: Callable[[Observed], Features]
 
 
-@torch.no_grad()
-def _alexnet(clip: Observed) -> Features:
-    """The last activation of AlexNet, averaged over the aligned face of 128x128: (frames, 256)."""
-    at = np.flatnonzero(clip.seen)
-    faces = warp(clip.frames[at], clip.matrices[at], MEASURED.size)
-    network = load_lpips("alex").features
-    parts = [network(to_tensor(faces[i : i + 16]))[-1].mean((2, 3)) for i in range(0, len(faces), 16)]
-    return np.asarray(torch.cat(parts))
-
-
 def _alexnet_video(clip: Observed) -> Features:
     """Mean and deviation over each piece of 16 frames: what it shows and how it moves, (pieces, 512)."""
-    frames = _alexnet(clip)
+    frames = clip.appearance
     pieces = [frames[i : i + CLIP] for i in range(0, len(frames) - CLIP + 1, CLIP)]
     moments = [np.concatenate([piece.mean(0), piece.std(0)]) for piece in pieces]
     return np.stack(moments) if moments else np.zeros((0, 2 * frames.shape[1]), np.float32)
@@ -67,7 +54,7 @@ SETS: dict[str, SetMeasure] = {
         "Fréchet distance, AlexNet",
         f"over AlexNet's last activation on aligned faces, every {SPARSE}th frame; not comparable with FID",
         "lpips-alex",
-        lambda clip: _alexnet(clip)[::SPARSE],
+        lambda clip: clip.appearance[::SPARSE],
     ),
     "frechet_alexnet_video": SetMeasure(
         "Fréchet distance, AlexNet, video",

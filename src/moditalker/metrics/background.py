@@ -16,6 +16,6 @@ def background_difference(frames: ArrayLike, source: ArrayLike, mask: ArrayLike)
     """
     total, count = 0.0, 0
     for x, y, outside in pairs(frames, source, np.asarray(mask) <= 0.02):
-        total += float(np.abs(x[outside] - y[outside]).sum())
+        total += float((np.abs(x - y).sum(-1) * outside).sum())
         count += 3 * int(outside.sum())
     return total / count if count else float("nan")

@@ -144,7 +144,8 @@ def load_lpips(net: str = "alex", file: Path | str | None = None) -> Lpips:
 
 
 @cache
-def _loaded(net: str) -> Lpips:
+def loaded(net: str) -> Lpips:
+    """`load_lpips` of the user's weights, once a process."""
     return load_lpips(net)
 
 
@@ -158,7 +159,7 @@ def lpips(a: ArrayLike, b: ArrayLike, net: str = "alex", batch: int = 16) -> flo
     if x.shape != y.shape or x.ndim not in (3, 4) or x.shape[-1] != 3:
         raise ValueError(f"pictures must be (S, H, W, 3) of one shape, not {x.shape} and {y.shape}")
     x, y = (value.reshape(-1, *value.shape[-3:]) for value in (x, y))
-    model, total = _loaded(net), 0.0
+    model, total = loaded(net), 0.0
     for i in range(0, len(x), batch):
         total += float(model(to_tensor(x[i : i + batch]), to_tensor(y[i : i + batch])).sum())
     return total / len(x)

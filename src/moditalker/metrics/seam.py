@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moditalker.metrics.region import LUMA, Array
+from moditalker.metrics.region import LUMA, Array, box
 
 
 def seam_ratio(frames: ArrayLike, source: ArrayLike, mask: ArrayLike) -> float:
@@ -40,7 +40,9 @@ def _strength(frames: NDArray[np.generic], border: NDArray[np.bool_]) -> float:
     total = 0.0
     size = frames.shape[-3:]
     for frame, here in zip(frames.reshape(-1, *size), border.reshape(-1, *size[:2]), strict=True):
-        luma: Array = frame @ LUMA
-        rows, columns = np.gradient(luma)
-        total += float(np.hypot(rows, columns)[here].sum())
+        if here.any():
+            part = box(here, 1)  # a gradient reaches one pixel far
+            luma: Array = frame[part] @ LUMA
+            rows, columns = np.gradient(luma)
+            total += float(np.hypot(rows, columns)[here[part]].sum())
     return total / int(border.sum())

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moditalker.checkpoint import load_weights
-from moditalker.config import from_dict
+from moditalker.checkpoint import fill, load_weights
+from moditalker.config import from_dict, override
 from moditalker.diffusion import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
 from moditalker.video.model import VideoModel, pose_frames
@@ -172,15 +172,20 @@ class Shot:
         return pose_frames(pixels.transpose(0, 1)[None], height, crop.pose_rows)
 
 
-def load_sampler(path: Path, device: torch.device | str = "cpu") -> VideoSampler:
+def load_sampler(
+    path: Path, device: torch.device | str = "cpu", settings: Iterable[str] = ()
+) -> VideoSampler:
     """The sampler of a file of weights of the video stage.
 
+    Args:
+        settings: "section.key=value" each, other than those it was trained with.
+
     Raises:
-        UserError: no such file, or a damaged one.
+        UserError: no such file, a damaged one or another part's; settings that change the network.
     """
     state, description = load_weights(path)
-    model = VideoModel(from_dict(description["config"]))
-    model.load_state_dict(state)
+    model = VideoModel(override(from_dict(description["config"]), settings))
+    fill(model, state, path)
     return VideoSampler(model.to(device).requires_grad_(False))
 
 

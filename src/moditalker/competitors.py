@@ -1,0 +1,123 @@
+"""Other models beside the one that is benchmarked: other weights, or other settings of the same ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moditalker.checkpoint import load_weights, write_whole
+from moditalker.errors import UserError
+from moditalker.pipeline import MoDiTalker
+from moditalker.weights import preset_folder, sha256
+
+ATOM, VIDEO = "atom.safetensors", "mtov.safetensors"
+# A tensor by which a file is known, whatever its name.
+PARTS = {"null_speech_vector": "atom", "plane_scale": "weights"}
+KINDS = ("self", "cross")  # of a competitor's rows
+TAKEN = ("linear", "source")  # rows that every benchmark has
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A model with rows of its own.
+
+    name: as the tables show it. source: shipped weights by their name, a folder with AToM's weights, the
+    video stage's or both, or one file of either; what it lacks is the benchmarked model's. settings:
+    "section.key=value" each, other than those of its training.
+    """
+
+    name: str
+    source: str
+    settings: tuple[str, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a file's."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+def read_competitors(texts: Iterable[str]) -> list[Competitor]:
+    """Competitors out of "NAME=SOURCE" or "NAME=SOURCE,section.key=value,..." each.
+
+    Raises:
+        UserError: another form; a name without a letter or digit, with a "|", or of another row.
+    """
+    found: dict[str, Competitor] = {}
+    for text in texts:
+        name, _, rest = text.partition("=")
+        # A comma that no setting follows is a part of the path, or of a setting's list.
+        source, *settings = re.split(r",\s*(?=\w+\.\w+=)", rest)
+        one = Competitor(name.strip(), source.strip(), tuple(settings))
+        if not one.source or not one.slug or "|" in one.name:
+            raise UserError(
+                f"--also {text}: NAME=WEIGHTS is expected, the name with letters or digits; settings follow "
+                "after commas, as in --also 'previous clip=tiny,mtov.anchor=previous'"
+            )
+        if one.slug in (*TAKEN, *found):
+            raise UserError(f"--also {text}: there is a row {one.slug!r} already; choose another name")
+        found[one.slug] = one
+    return list(found.values())
+
+
+def weights_of(source: str, preset: str) -> dict[str, Any]:
+    """What `MoDiTalker.from_pretrained` is given for a source; of what it lacks, the preset's.
+
+    Raises:
+        UserError: a file that is no weights of AToM or of the video stage.
+    """
+    path = Path(source)
+    if path.is_file():
+        state = load_weights(path)[0]
+        part = next((part for tensor, part in PARTS.items() if tensor in state), None)
+        if part is None:
+            raise UserError(f"{path}: weights of another part; give those of atom or mtov, or a folder")
+        return {"name": preset, part: path}
+    files = {"atom": path / ATOM, "weights": path / VIDEO}
+    there = {part: file for part, file in files.items() if file.is_file()}
+    return {"name": preset, **there} if len(there) == 1 else {"name": source}
+
+
+def load(one: Competitor, preset: str) -> MoDiTalker:
+    """The model of a row.
+
+    Raises:
+        UserError: as `MoDiTalker.from_pretrained`, with the row's name.
+    """
+    try:
+        return MoDiTalker.from_pretrained(**weights_of(one.source, preset), settings=one.settings)
+    except UserError as error:
+        raise UserError(f"{one.name}: {error}") from None
+
+
+def claim(models: Sequence[Competitor], preset: str, out: Path) -> None:
+    """Note in the folder (models.json) whose its videos are, so that a later run takes no others for them.
+
+    Raises:
+        UserError: videos of a name are there, of other weights or settings; weights that do not exist.
+    """
+    path = out / "models.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    for one in models:
+        given = weights_of(one.source, preset)
+        folder = preset_folder(given["name"])
+        files = given.get("atom", folder / ATOM), given.get("weights", folder / VIDEO)
+        told = {
+            "weights_sha256": [sha256(file) for file in files if file.is_file()],
+            "settings": list(one.settings),
+        }
+        made = any(any((out / "videos" / f"{kind}-{one.slug}").glob("*.mp4")) for kind in KINDS)
+        if made and known.get(one.slug, told) != told:
+            raise UserError(
+                f"{out}: its videos of {one.name!r} are of other weights or settings; choose another --out, "
+                "or another name"
+            )
+        known[one.slug] = told
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
