@@ -79,11 +79,10 @@ def judge(model: VideoModel, ends: list[VideoClip]) -> float:
         shut = int(lip_opening(end.landmarks[:half]).argmin())
         asked = [(crop, points, points) for crop, points in _stills(end)[half:]]
         made = torch.stack(list(sampler(asked, _stills(end)[shut], seen=seen)))
-        real = torch.from_numpy(end.crops[half:, top:]).permute(0, 3, 1, 2) / 127.5 - 1
+        real = torch.from_numpy(np.array(end.crops[half:, top:])).permute(0, 3, 1, 2) / 127.5 - 1
         points = torch.from_numpy(end.landmarks[half:]).float() - torch.tensor([0.0, top])
-        face = (
-            face_weight(points[None], real.shape[-2], real.shape[-1], FACE)[0].transpose(0, 1) > 0.5
-        )  # S 1 H W
+        weight = face_weight(points[None], real.shape[-2], real.shape[-1], FACE)
+        face = weight[0].transpose(0, 1) > 0.5  # S 1 H W
         wrong += float(((made - real).square() * face).sum())
         pixels += 3 * float(face.sum())
     return 10 * math.log10(4 * pixels / max(wrong, 1e-12))
