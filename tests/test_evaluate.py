@@ -155,6 +155,20 @@ def test_what_a_pair_lacks_is_said_and_the_rest_is_measured(corpus, tmp_path, tr
     assert measure(silent, ["seam"])[1]["seam"] == "the pair has no face clip"
 
 
+def test_a_manifest_finds_files_of_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths were given from where the manifest was written, and it is read from elsewhere."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    made, real = Path("runs/one/a.mp4"), Path("data/a.mp4")
+    write_pairs(Path("runs/one/pairs.jsonl"), [Pair("a", made, reference=real)])
+    monkeypatch.chdir(tmp_path / "data")
+    (pair,) = read_pairs(tmp_path / "runs" / "one" / "pairs.jsonl")
+    assert pair.reference is not None
+    assert pair.reference.resolve() == tmp_path / real
+    assert pair.generated.resolve() == tmp_path / made
+
+
 def test_manifests(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"generated": "a.mp4", "reference": "b.mp4"}\n\n')
     assert read_pairs(tmp_path) == [Pair("0001 a", tmp_path / "a.mp4", tmp_path / "b.mp4")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -128,14 +129,15 @@ def _pair(path: Path, number: int, row: object) -> Pair:
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
-    """Write a manifest (.jsonl) whose paths are relative to its folder where they can be."""
+    """Write a manifest (.jsonl), whose paths are relative to its folder; absolute ones elsewhere stay so."""
     lines = []
     for pair in pairs:
         row = {}
         for field in fields(Pair):
             value = getattr(pair, field.name)
             if isinstance(value, Path):
-                value = str(value.relative_to(path.parent) if value.is_relative_to(path.parent) else value)
+                moves = value.is_relative_to(path.parent) or not value.is_absolute()
+                value = os.path.relpath(value, path.parent) if moves else str(value)
             if value is not None:
                 row[field.name] = value
         lines.append(json.dumps(row))
