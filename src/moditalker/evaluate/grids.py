@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from moditalker.config import CropConfig
 from moditalker.errors import UserError
 from moditalker.evaluate.observe import Observed, region_of
+from moditalker.evaluate.pairs import read_bounded
 from moditalker.landmarks import align
 
 # The lower face, from the nose's base to under the chin, at a size at which teeth can be seen.
@@ -74,12 +75,7 @@ def read_words(path: Path) -> list[Word]:
     """
     if (unit := LABELS.get(path.suffix.lower())) is None:
         raise UserError(f"{path}: words come from {' or '.join(LABELS)} files; give it one of these endings")
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for the words of a clip")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text ({error})") from None
+    text = read_bounded(path, MAX_BYTES, ", too much for the words of a clip")
     words = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():

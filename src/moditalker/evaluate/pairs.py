@@ -83,13 +83,21 @@ def videos_in(folder: Path, also: Collection[str] = ()) -> dict[str, Path]:
     return found
 
 
-def _read_manifest(path: Path) -> list[Pair]:
+def read_bounded(path: Path, most: int, why: str) -> str:
+    """A text file of at most so many bytes, its line ends as they are; why: what follows in the refusal.
+
+    Raises UserError: larger, or no text.
+    """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path} has more than {MAX_BYTES >> 20} MiB; split it")
-        text = path.read_text(encoding="utf-8-sig")
+        if path.stat().st_size > most:
+            raise UserError(f"{path} has more than {most >> 20} MiB{why}")
+        return path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text ({error})") from None
+
+
+def _read_manifest(path: Path) -> list[Pair]:
+    text = read_bounded(path, MAX_BYTES, "; split it")
     rows = (
         list(csv.DictReader(text.splitlines())) if path.suffix.lower() == ".csv" else _json_lines(path, text)
     )

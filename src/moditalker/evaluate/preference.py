@@ -14,6 +14,7 @@ import numpy as np
 
 from moditalker.errors import UserError
 from moditalker.evaluate.blind import FORMAT, VERSION
+from moditalker.evaluate.pairs import read_bounded
 
 CHOICES = ("left", "right", "no difference")
 COLUMNS = ["page", "rater", "trial", "question", "choice", "time"]
@@ -99,12 +100,7 @@ def read_answers(paths: Sequence[Path], key: Key) -> list[Answer]:
 
 
 def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for this kind of file")
-        return path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text ({error})") from None
+    return read_bounded(path, MAX_BYTES, ", too much for this kind of file")
 
 
 def _rows(path: Path) -> list[tuple[str, list[str]]]:

@@ -21,6 +21,7 @@ from moditalker.landmarks import lip_opening, transform
 from moditalker.training.autoencoder import FACE, face_weight
 from moditalker.training.loop import fit
 from moditalker.training.mtov import MToVTask
+from moditalker.video.autoencoder import psnr
 from moditalker.video.model import VideoModel
 from moditalker.video.sample import Shot, Still, VideoSampler
 from moditalker.video.texture import Texture, centred, slopes
@@ -72,7 +73,7 @@ def judge(model: VideoModel, ends: list[VideoClip]) -> float:
     x_id and texture, as when a video is made.
     """
     sampler, top = VideoSampler(model), model.config.crop.region_top
-    wrong = pixels = 0.0
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []  # made, real, where the face is
     for end in ends:
         half = len(end.crops) // 2
         seen = _stills(end)[: half : math.ceil(half / SEEN)]
@@ -82,10 +83,9 @@ def judge(model: VideoModel, ends: list[VideoClip]) -> float:
         real = torch.from_numpy(np.array(end.crops[half:, top:])).permute(0, 3, 1, 2) / 127.5 - 1
         points = torch.from_numpy(end.landmarks[half:]).float() - torch.tensor([0.0, top])
         weight = face_weight(points[None], real.shape[-2], real.shape[-1], FACE)
-        face = weight[0].transpose(0, 1) > 0.5  # S 1 H W
-        wrong += float(((made - real).square() * face).sum())
-        pixels += 3 * float(face.sum())
-    return 10 * math.log10(4 * pixels / max(wrong, 1e-12))
+        parts.append((made, real, (weight[0].transpose(0, 1) > 0.5).float()))
+    made, real, face = (torch.cat(part) for part in zip(*parts, strict=True))
+    return float(psnr(made, real, face))
 
 
 def _stills(clip: VideoClip) -> list[Still]:
@@ -222,8 +222,8 @@ def adapt(
     training = replace(
         config.adaptation_training, steps=steps, validate_every=max(1, steps // CHECKS), keep="best"
     )
-    fit(after, training, run / "adapt", log)
-    choices = [(before, given, state), (judge(after.model, ends), given, after.model.state_dict())]
+    figures = fit(after, training, run / "adapt", log) or after.validate()  # none: it was stopped early
+    choices = [(before, given, state), (after.score(figures), given, after.model.state_dict())]
     if config.mtov.texture:
         knowing = replace(given, mtov=replace(given.mtov, known_texture=True))
         model = VideoModel(knowing)

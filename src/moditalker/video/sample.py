@@ -98,7 +98,6 @@ class Shot:
         known = (model.texture_slopes, model.texture_landmarks) if self.config.mtov.known_texture else None
         self.texture = Texture(self.l_id, known) if self.config.mtov.texture else None
         self.seen = list(seen)  # whose texture is not known yet
-        self.known = False
         self.count = 0
 
     def clip(self, part: list[Frame]) -> Tensor:
@@ -141,13 +140,13 @@ class Shot:
         """
         frames, stride = self.config.autoencoder.frames, self.config.mtov.texture_stride
         fresh = part[self.config.mtov.overlap :] if self.count else part
-        every = 1 if not self.seen and not self.known else stride
+        first = texture.sums is None
+        every = 1 if first and not self.seen else stride
         self.seen += [(crop, own) for n, (crop, _, own) in enumerate(fresh, self.count) if n % every == 0]
         self.count += len(fresh)
-        while len(self.seen) >= frames or (self.seen and not self.known):
+        while len(self.seen) >= frames or (first and self.seen):
             looked, self.seen = self.seen[:frames], self.seen[frames:]
             self.learn_texture(texture, looked)
-        self.known = True
 
     def learn_texture(self, texture: Texture, stills: list[Still]) -> None:
         """From 1 to S frames."""

@@ -78,9 +78,9 @@ class Texture:
         self.landmarks, self.memory = identity_landmarks, memory
         self.known: Tensor | None = None
         if known is not None:
-            slopes, landmarks = known
-            flow = coarse_flow(identity_landmarks, landmarks, *slopes.shape[-2:])
-            self.known = warp_by_flow(slopes, flow.expand(len(slopes), -1, -1, -1))
+            there, landmarks = known
+            flow = coarse_flow(identity_landmarks, landmarks, *there.shape[-2:])
+            self.known = warp_by_flow(there, flow.expand(len(there), -1, -1, -1))
         self.sums: tuple[Tensor, Tensor] | None = None  # of products of (1, shape) with itself, with pixels
         self.learnt: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # usual, reach, mean, slopes
 
