@@ -35,8 +35,10 @@ def rotary_table(positions: Tensor, dim: int, base: float = 10000.0) -> Rotary:
 def rotate(x: Tensor, table: Rotary) -> Tensor:
     """Rotary embedding of x (..., L, D): each adjacent pair of numbers is turned by the table's angles."""
     cos, sin = table
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return x * cos + torch.stack((-odd, even), dim=-1).flatten(-2) * sin
+    x = x.to(cos.dtype)
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))  # times i: (-odd, even), in one go
+    turned = torch.view_as_real(pairs * 1j).flatten(-2)
+    return (x * cos).addcmul_(turned, sin)
 
 
 class Attention(nn.Module):
@@ -52,9 +54,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         """(..., L, D) -> (..., L, D), without the residual."""
         qkv = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1))  # ... L 3 heads head_dim
-        q, k, v = (part.transpose(-2, -3) for part in qkv.unbind(-3))  # ... heads L head_dim
+        qk, v = qkv[..., :2, :, :], qkv[..., 2, :, :]
         if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
+            cos, sin = rotary
+            qk = rotate(qk, (cos[:, None, None], sin[:, None, None]))
+        q, k, v = (part.transpose(-2, -3) for part in (*qk.unbind(-3), v))  # ... heads L head_dim
         attended = F.scaled_dot_product_attention(q, k, v)  # ... heads L head_dim
         out: Tensor = self.out(attended.transpose(-2, -3).flatten(-2))
         return out
