@@ -74,10 +74,12 @@ def coarse_flow(landmarks: Tensor, identity_landmarks: Tensor, height: int, widt
 def warp_by_flow(image: Tensor, flow: Tensor) -> Tensor:
     """Sample (N, C, H, W) at pixel + flow; flow (N, 2, H, W) in pixels; the border is repeated."""
     h, w = image.shape[-2:]
-    y = torch.arange(h, device=image.device, dtype=image.dtype)[:, None]
-    x = torch.arange(w, device=image.device, dtype=image.dtype)
-    grid = torch.stack([(x + flow[:, 0]) * (2 / (w - 1)) - 1, (y + flow[:, 1]) * (2 / (h - 1)) - 1], dim=-1)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    unit = torch.tensor([2 / (w - 1), 2 / (h - 1)], device=flow.device, dtype=flow.dtype)
+    x, y = (torch.arange(n, device=flow.device, dtype=flow.dtype) * (2 / (n - 1)) - 1 for n in (w, h))
+    own = torch.stack([x.expand(h, w), y[:, None].expand(h, w)])
+    grid = torch.addcmul(own, flow, unit[:, None, None])  # N 2 H W
+    places = grid.permute(0, 2, 3, 1)
+    return F.grid_sample(image, places, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def mouth_interior(landmarks: Tensor, height: int, width: int, softness: float = 0.7) -> Tensor:
@@ -161,35 +163,33 @@ class WarpHead(nn.Module):
         height, width = identity.shape[-2:]
         x = self.norm(x).flatten(0, 1)  # BS H' W' D
         fine = self._pixels(self.fine, x, self.patch).float()  # BS 10 H W; mixed precision ends here
-        coarse = self._pixels(self.coarse, x, self.patch // 2).float().contiguous()  # BS 3 H/2 W/2
+        coarse = self._pixels(self.coarse, x, self.patch // 2).float()  # BS 3 H/2 W/2
         coarse = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
         start = identity_landmarks[:, None].expand_as(landmarks).flatten(0, 1)
         flow = coarse_flow(landmarks.flatten(0, 1), start, height, width)
         flow = flow + self.FLOW_LIMIT * coarse[:, :2].tanh()
-        frames = identity[:, None].expand(-1, s, -1, -1, -1).flatten(0, 1)
-        warped = warp_by_flow(frames, flow).contiguous(memory_format=torch.channels_last)
+        # Where the identity's own mouth is open, its teeth are there to be warped.
+        frames = torch.cat([identity, mouth_interior(identity_landmarks, height, width)], dim=1)
+        frames = frames[:, None].expand(-1, s, -1, -1, -1).flatten(0, 1)
+        warped, shown = warp_by_flow(frames, flow).split([3, 1], dim=1)
         keep = (coarse[:, 2:] + 3.0).sigmoid()  # starts near 1: the warped frame as it is
         residual, extra, interior = fine.split([3, self.EXTRA, 3], dim=1)
-        # Where the identity's own mouth is open, its teeth are there to be warped.
-        shown = warp_by_flow(mouth_interior(start, height, width), flow)
         gap = mouth_interior(landmarks.flatten(0, 1), height, width) * (1 - shown)
         mixed = torch.lerp(keep * warped + residual, interior + self.INTERIOR, gap)
-        out = mixed + self.refine(torch.cat([warped, mixed, extra, gap], dim=1))  # BS 3 H W
+        # One mask for three colours is quick to apply plane by plane; only convolutions like channels last.
+        parts = torch.cat([warped, mixed, extra, gap], dim=1).contiguous(memory_format=torch.channels_last)
+        out = mixed + self.refine(parts)  # BS 3 H W
         return out.unflatten(0, (b, s)).transpose(1, 2)
 
     @staticmethod
     def _pixels(layer: nn.Linear, x: Tensor, side: int) -> Tensor:
         """Each cell's answer as side x side pixels: (N, rows, columns, D) -> (N, C, rows side, columns side).
 
-        The layer's outputs are ordered (channel, row, column), as `pixel_shuffle` has them; computed in the
-        order (row, column, channel) they need only be moved in long runs, and the result is channels-last.
+        The layer's outputs are ordered (channel, row, column), as `pixel_shuffle` has them.
         """
-        weight, bias = (
-            w.unflatten(0, (-1, side**2)).transpose(0, 1).flatten(0, 1) for w in (layer.weight, layer.bias)
-        )
         n, rows, columns, _ = x.shape
-        cells = F.linear(x, weight, bias).view(n, rows, columns, side, side, -1)
-        return cells.transpose(2, 3).reshape(n, rows * side, columns * side, -1).permute(0, 3, 1, 2)
+        cells = layer(x).view(n, rows, columns, -1, side, side)
+        return cells.permute(0, 3, 1, 4, 2, 5).reshape(n, -1, rows * side, columns * side)
 
 
 PARTS = (
