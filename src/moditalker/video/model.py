@@ -15,6 +15,8 @@ from moditalker.video.mtov import MToV
 from moditalker.video.texture import SHAPE
 from moditalker.video.warp import landmark_frames
 
+Stills = tuple[Tensor | None, Tensor | None]  # see `VideoModel.stills`
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -66,6 +68,7 @@ class VideoModel(nn.Module):
         identity_landmarks: Tensor,
         z_identity: Tensor | None = None,
         speech: Tensor | None = None,
+        stills: Stills | None = None,
     ) -> Conditions:
         """Encode what a clip is made from.
 
@@ -77,35 +80,44 @@ class VideoModel(nn.Module):
             identity_landmarks: (B, 68, 2).
             z_identity: (B, C, L) the identity's planes, where they are known already.
             speech: (B, 2S, D) features, which only ``mtov.conditions`` with audio looks at.
+            stills: `stills` of the identity, where they are known already.
 
         What ``mtov.conditions`` does not name becomes planes of zeros.
         """
         if z_identity is None:
             with torch.no_grad():
                 z_identity = self.autoencoder.encode_still(identity)
-        height, width = pose.shape[-2:]
-        every = torch.cat([landmarks, identity_landmarks[:, None]], dim=1)
-        drawn = landmark_frames(every, height, width, self.config.mtov.landmark_frames)
+        if stills is None:
+            stills = self.stills(identity_pose, identity_landmarks)
+        drawn = self._drawn(landmarks)
         warp = self.config.autoencoder.decoder == "warp"
         known = self.config.mtov.conditions
         nothing = torch.zeros_like(z_identity)
         return Conditions(
-            landmark=self._against(self.landmark_encoder, drawn[:, :, :-1], drawn[:, :, -1])
-            if "landmarks" in known
-            else nothing,
-            pose=self._against(self.pose_encoder, pose, identity_pose[:, :, 0])
-            if "pose" in known
-            else nothing,
+            landmark=self.landmark_encoder(drawn, stills[0]) if "landmarks" in known else nothing,
+            pose=self.pose_encoder(pose, stills[1]) if "pose" in known else nothing,
             identity=z_identity if "identity" in known else nothing,
             decoder=(identity, landmarks, identity_landmarks) if warp else (),
             speech=speech if "audio" in known else None,
         )
 
-    def _against(self, encoder: Encoder, video: Tensor, identity: Tensor) -> Tensor:
-        """Planes of a condition; ``residual`` takes them against the identity's, as the autoencoder does."""
+    def stills(self, identity_pose: Tensor, identity_landmarks: Tensor) -> Stills:
+        """What the landmark and pose encoders make of the identity, (B, C, L): ``residual`` takes conditions
+        against it, as the autoencoder does.
+        """
         if not self.config.autoencoder.residual:
-            return encoder(video)
-        return encoder(video, encoder.raw_still(identity, video.shape[2]))
+            return None, None
+        known, frames = self.config.mtov.conditions, self.config.autoencoder.frames
+        drawn = self._drawn(identity_landmarks[:, None])
+        return (
+            self.landmark_encoder.raw_still(drawn[:, :, 0], frames) if "landmarks" in known else None,
+            self.pose_encoder.raw_still(identity_pose[:, :, 0], frames) if "pose" in known else None,
+        )
+
+    def _drawn(self, landmarks: Tensor) -> Tensor:
+        """(B, S, 68, 2) -> what the landmark encoder sees, (B, 3, S, H, W)."""
+        size = self.config.autoencoder.height, self.config.autoencoder.width
+        return landmark_frames(landmarks, *size, self.config.mtov.landmark_frames)
 
     def predict(self, zt: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """F_MToV of Eq. 6: normalised planes, noised (B, C, L) -> clean (or the noise, as the config

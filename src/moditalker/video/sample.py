@@ -86,13 +86,11 @@ class Shot:
         self.config = model.config
         self.device = model.plane_scale.device
         pixels = self._pixels([identity[0]])
-        self.x_id, self.l_id = self._region(pixels), self._points([identity[1]])
-        self.pose_id = self._pose(pixels)
+        self._from(self._region(pixels), self._points([identity[1]]), pixels)
         self.mouths: tuple[Tensor, Tensor] | None = None
         if mouths and self.config.mtov.teeth:
             crops, points = zip(*mouths, strict=True)
             self.mouths = self._region(self._pixels(crops)), self._points(points)
-        self.z_id = model.autoencoder.encode_still(self.x_id)
         self.chance = generators(seed)
         self.noise = draw_noise(self.z_id.shape, self.chance, self.device)
         known = (model.texture_slopes, model.texture_landmarks) if self.config.mtov.known_texture else None
@@ -115,15 +113,26 @@ class Shot:
         if self.mouths is not None:
             video = with_teeth(video, wanted, *self.mouths, self.config.mtov.teeth)
         if self.config.mtov.anchor == "previous":
-            self.x_id, self.l_id, self.pose_id = video[-1:], wanted[-1:], self._pose(pixels[-1:])
-            self.z_id = self.model.autoencoder.encode_still(self.x_id)
+            self._from(video[-1:], wanted[-1:], pixels[-1:])
         return video.cpu()
+
+    def _from(self, x_id: Tensor, l_id: Tensor, pixels: Tensor) -> None:
+        """What follows is made from a region (1, 3, H, W), its landmarks and the crop that it is of."""
+        self.x_id, self.l_id, self.pose_id = x_id, l_id, self._pose(pixels)
+        self.z_id = self.model.autoencoder.encode_still(x_id)
+        self.stills = self.model.stills(self.pose_id, l_id)
 
     def _made(self, pixels: Tensor, points: Tensor) -> Tensor:
         """Crops (S, 3, size, size) and landmarks (S, 68, 2) of the region -> (S, 3, H, W)."""
         model, start = self.model, self.config.mtov_diffusion.start
         conditions = model.conditions(
-            self._pose(pixels), self.pose_id, self.x_id, points[None], self.l_id, self.z_id
+            self._pose(pixels),
+            self.pose_id,
+            self.x_id,
+            points[None],
+            self.l_id,
+            self.z_id,
+            stills=self.stills,
         )
         z0 = self.diffusion.sample(
             lambda zt, t: model.predict(zt, t, conditions),
