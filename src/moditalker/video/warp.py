@@ -164,7 +164,9 @@ class WarpHead(nn.Module):
         x = self.norm(x).flatten(0, 1)  # BS H' W' D
         fine = self._pixels(self.fine, x, self.patch).float()  # BS 10 H W; mixed precision ends here
         coarse = self._pixels(self.coarse, x, self.patch // 2).float()  # BS 3 H/2 W/2
+        coarse = coarse.flatten(0, 1)[:, None]  # torch is slow where there are three channels
         coarse = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+        coarse = coarse.view(b * s, 3, height, width)
         start = identity_landmarks[:, None].expand_as(landmarks).flatten(0, 1)
         flow = coarse_flow(landmarks.flatten(0, 1), start, height, width)
         flow = flow + self.FLOW_LIMIT * coarse[:, :2].tanh()
