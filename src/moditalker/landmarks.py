@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -298,13 +299,27 @@ def _warp_one(
     x = (np.arange(width)[:, None] + offsets).ravel()  # (width taps,)
     y = (np.arange(height)[:, None] + offsets).ravel()
     rows, columns = image.shape[-2:]
-    grid_x = (back[0, 0] * x + back[0, 1] * y[:, None] + back[0, 2] + 0.5) * (2 / columns) - 1
-    grid_y = (back[1, 0] * x + back[1, 1] * y[:, None] + back[1, 2] + 0.5) * (2 / rows) - 1
-    grid = torch.from_numpy(np.stack([grid_x, grid_y], axis=-1)[None].astype(np.float32))
+    grid = sampling_grid(back, x, y, (rows, columns))
     values = F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-    if taps > 1:
-        values = F.avg_pool2d(values, taps)
+    if taps > 1:  # their mean; `avg_pool2d` takes some times as long
+        values = reduce(torch.add, (values[:, :, i::taps] for i in range(taps)))
+        values = reduce(torch.add, (values[..., i::taps] for i in range(taps))) / taps**2
     return values[0].permute(1, 2, 0)
+
+
+def sampling_grid(
+    matrix: NDArray[np.float64], x: NDArray[np.floating], y: NDArray[np.floating], size: tuple[int, int]
+) -> torch.Tensor:
+    """Where the points (x, y) of a grid land through a matrix (2, 3), as `grid_sample` wants it.
+
+    x: (width,), y: (height,); size: rows and columns of the picture that they land in. -> (1, height, width,
+    2) float32.
+    """
+    grid = np.empty((2, len(y), len(x)), np.float32)  # plane by plane, which `grid_sample` reads fastest
+    for plane, (across, down, shift), length in zip(grid, matrix, reversed(size), strict=True):
+        columns, rows = across * x * (2 / length), (down * y + shift + 0.5) * (2 / length) - 1
+        np.add(columns.astype(np.float32), rows.astype(np.float32)[:, None], out=plane)
+    return torch.from_numpy(grid).permute(1, 2, 0)[None]
 
 
 def _planes(pixels: NDArray[np.generic]) -> torch.Tensor:

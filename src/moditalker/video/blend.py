@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moditalker.config import CropConfig
-from moditalker.landmarks import EYE_LEFT, EYE_RIGHT, JAW, MOUTH, inverse, warp
+from moditalker.landmarks import EYE_LEFT, EYE_RIGHT, JAW, MOUTH, inverse, sampling_grid, warp
 
 EYE_SHARE = 42 / 128  # eye distance over crop width, where the configuration leaves it open
 FEATHER = 2.0  # standard deviation of the Gaussian that softens the mask [paper: Gaussian blur]
@@ -35,6 +36,8 @@ COLOUR_STEP = 0.15  # a change of brightness beyond this within one frame is a c
 GRAIN_ODD = 0.06  # the same for giving detail back, which must not show where the mouths differ
 DARK = 0.06  # of white: darker than this, the match adds rather than multiplies
 
+_JAW_EDGE = torch.tensor(list(EDGE))
+_MOUTH = torch.from_numpy(MOUTH)
 _ANGLES = torch.arange(32) * (2 * math.pi / 64)
 _DIRECTIONS = torch.stack([_ANGLES.cos(), _ANGLES.sin()], dim=1)  # (32, 2), and their opposites
 
@@ -64,15 +67,18 @@ class Blender:
         self.keep = math.exp(-1 / (COLOUR_SECONDS * fps))
         rows = torch.arange(self.height, dtype=torch.float32)
         columns = torch.arange(self.width, dtype=torch.float32)
-        y, x = torch.meshgrid(rows + crop.region_top, columns, indexing="ij")
-        self.grid = torch.stack([x, y], dim=-1)  # h w 2, crop pixels
+        self.x, self.y = columns, rows + crop.region_top  # crop pixels
+        y, x = torch.meshgrid(self.y, self.x, indexing="ij")
+        grid = torch.stack([x, y], dim=-1)  # h w 2
         side = _ramp(torch.minimum(columns, columns.flip(0)) / (BORDER_RAMP * self.unit))
         ends = _ramp(rows / (TOP_RAMP * self.unit)) * _ramp(rows.flip(0) / (BORDER_RAMP * self.unit))
-        self.extent = torch.einsum("kc,hwc->khw", _DIRECTIONS, self.grid)  # of each pixel, in each direction
+        self.extent = torch.einsum("kc,hwc->khw", _DIRECTIONS, grid)  # of each pixel, in each direction
         self.scratch = torch.empty_like(
             self.extent
         )  # new memory would cost as much time as what is done with it
         self.window = ends[:, None] * side  # h w: zero at the region's borders
+        margins = torch.tensor([*EDGE.values(), *[CHIN] * len(MOUTH)]) * self.unit
+        self.margins = margins.repeat(2)  # of the mask around jaw and mouth of two faces
         self.gain: Tensor | None = None
 
     def reset(self) -> None:
@@ -85,14 +91,12 @@ class Blender:
         Wherever the source's chin shows, the generated picture covers it, so no chin doubles.
         landmarks: (68, 2), crop pixels.
         """
-        jaw = torch.tensor(list(EDGE))
-        margins = torch.tensor(list(EDGE.values())) * self.unit
-        mouth = torch.from_numpy(MOUTH)
         both = (source_landmarks, generated_landmarks)
-        points = torch.cat([part for face in both for part in (face[jaw], face[mouth])])  # profile: lips lead
-        edges = torch.cat([margins, torch.full((len(mouth),), CHIN * self.unit)]).repeat(2)
-        above = torch.stack([self._above_nose(face) for face in both]).amin(dim=0)
-        hard = (0.5 - torch.maximum(self._outside(points, edges), above)).clamp(0, 1)
+        points = torch.cat(
+            [face[part] for face in both for part in (_JAW_EDGE, _MOUTH)]
+        )  # profile: lips lead
+        above = torch.minimum(*(self._above_nose(face) for face in both))
+        hard = (0.5 - torch.maximum(self._outside(points, self.margins), above)).clamp(0, 1)
         return _blur(hard[None], FEATHER * self.unit)[0] * self.window
 
     def native_mask(
@@ -108,9 +112,7 @@ class Blender:
         placed = self._place(soft, matrix, size)
         if placed is not None:
             rows, columns, to_region = placed
-            grid = _grid(
-                to_region, (rows.stop - rows.start, columns.stop - columns.start), (self.height, self.width)
-            )
+            grid = self._grid(to_region, rows.stop - rows.start, columns.stop - columns.start)
             result[rows, columns] = _sample(soft[None], grid, "bilinear")[0].numpy()
         return result
 
@@ -157,26 +159,32 @@ class Blender:
         if placed is None:
             return Pasted(frame.copy(), mask)
         rows, columns, to_region = placed
-        region_size = (self.height, self.width)
-        source = torch.from_numpy(frame[rows, columns].astype(np.float32)).permute(2, 0, 1) / 255  # 3 H' W'
-        aligned = warp(source.permute(1, 2, 0).numpy()[None], to_region[None], region_size)[0]
-        aligned = torch.from_numpy(aligned).permute(2, 0, 1)  # 3 h w
-        region = torch.from_numpy(np.ascontiguousarray(generated, dtype=np.float32)).permute(2, 0, 1)
-        region = ((region + 1) / 2).clamp(0, 1)
+        part = frame[rows, columns].astype(np.float32) / 255
+        source = _planes(part)  # 3 H' W'
+        aligned = _planes(warp(part[None], to_region[None], (self.height, self.width))[0])  # 3 h w
+        region = ((_planes(generated) + 1) / 2).clamp(0, 1)
         skin = self._skin(source_points, generated_points)
         if self.colours:
             region = self._match(region, aligned, skin)
-        grid = _grid(to_region, source.shape[1:], region_size)
-        alpha = _sample(soft[None], grid, "bilinear")
-        native = _sample(region, grid, "bicubic")
+        grid = self._grid(to_region, *source.shape[1:])
         if self.grain:
-            native = native + self._grain(source, aligned, region, skin, grid)
+            same = self._same(region, aligned, skin)
+            alpha, same = _sample(torch.stack([soft, same]), grid, "bilinear").split(1)
+            native, coarse = _sample(torch.cat([region, aligned]), grid, "bicubic").split(3)
+            native = native + same * (source - coarse)
+        else:
+            alpha, native = _sample(soft[None], grid, "bilinear"), _sample(region, grid, "bicubic")
         mixed = (source + alpha * (native - source)).clamp(0, 1)
         mask[rows, columns] = alpha[0].numpy()
         result = frame.copy()
-        pasted = (mixed * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        result[rows, columns] = np.where(mask[rows, columns, None] > 0, pasted, frame[rows, columns])
+        result[rows, columns] = (mixed * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         return Pasted(result, mask)
+
+    def _grid(self, to_region: NDArray[np.float64], height: int, width: int) -> Tensor:
+        """Where each pixel of the box lies in the region, (1, height, width, 2) as `grid_sample` wants it."""
+        return sampling_grid(
+            to_region, np.arange(0.0, width), np.arange(0.0, height), (self.height, self.width)
+        )
 
     def _outside(self, points: Tensor, margins: Tensor | float) -> Tensor:
         """Signed distance (h, w) to the convex hull of discs around points (N, 2), negative inside.
@@ -192,8 +200,9 @@ class Blender:
     def _above_nose(self, points: Tensor) -> Tensor:
         """(h, w) how far above the nose base; "up" is square to the eyes, which are steadier than the jaw."""
         across = points[EYE_LEFT].mean(0) - points[EYE_RIGHT].mean(0)
-        up = torch.stack([across[1], -across[0]]) / across.norm().clamp_min(1e-6)
-        return (self.grid - points[33]) @ up
+        x, y = (across / across.norm().clamp_min(1e-6)).tolist()
+        nose_x, nose_y = points[33].tolist()
+        return (self.x - nose_x) * y - ((self.y - nose_y) * x)[:, None]
 
     def _skin(self, source_points: Tensor, generated_points: Tensor) -> Tensor:
         """(h, w) in [0, 1]: inside both jaws and away from both mouths, where both show the same skin."""
@@ -201,8 +210,8 @@ class Blender:
         for points in (source_points, generated_points):
             jaw = self._outside(points[JAW], -2 * self.unit)
             lips = self._outside(points[MOUTH], LIPS * self.unit)
-            weight = weight * (0.5 - jaw / (2 * self.unit)).clamp(0, 1)
-            weight = weight * (0.5 + lips / (4 * self.unit)).clamp(0, 1)
+            weight *= (0.5 - jaw / (2 * self.unit)).clamp(0, 1)
+            weight *= (0.5 + lips / (4 * self.unit)).clamp(0, 1)
         return weight
 
     def _match(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
@@ -224,18 +233,21 @@ class Blender:
         trust = 0.05  # weight of the overall match against the local one
         local = (small[:-1].unflatten(0, (2, 3)) + trust * mean) / (small[-1] + trust)
         gain = (local[0] / local[1]).clamp(0.5, 2.0)
-        gain = F.interpolate(gain[None], size=region.shape[1:], mode="bilinear", align_corners=False)[0]
+        gain = F.interpolate(gain[:, None], size=region.shape[1:], mode="bilinear", align_corners=False)[:, 0]
         if self.gain is not None and float((gain - self.gain).mean().abs()) < COLOUR_STEP:
             gain = self.keep * self.gain + (1 - self.keep) * gain
         self.gain = gain
         return ((region + DARK) * gain - DARK).clamp(0, 1)
 
-    def _grain(self, source: Tensor, aligned: Tensor, region: Tensor, skin: Tensor, grid: Tensor) -> Tensor:
-        """What the crop is too coarse for, (3, H', W'), where generated and source show the same skin."""
+    def _same(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
+        """(h, w) in [0, 1]: where generated and source show the same skin, which may have its detail back."""
         odd = (aligned - region).square().sum(0)
-        same = _blur((skin * torch.exp(-odd / (2 * GRAIN_ODD**2)))[None], self.unit)
-        detail = source - _sample(aligned, grid, "bicubic")
-        return _sample(same, grid, "bilinear") * detail
+        return _blur((skin * torch.exp(-odd / (2 * GRAIN_ODD**2)))[None], self.unit)[0]
+
+
+def _planes(image: NDArray[np.floating]) -> Tensor:
+    """(H, W, 3) -> (3, H, W) float32, plane by plane in memory: three times as fast to calculate with."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))
 
 
 def _points(landmarks: NDArray[np.floating]) -> Tensor:
@@ -251,12 +263,17 @@ def _ramp(x: Tensor) -> Tensor:
 
 def _blur(image: Tensor, sigma: float, zeros: bool = False) -> Tensor:
     """Gaussian blur of (C, h, w); beyond the border its pixels are repeated, or are zeros."""
+    down, across = (_blur_matrix(length, sigma, zeros) for length in image.shape[1:])
+    return down @ image @ across.T
+
+
+@lru_cache(maxsize=16)
+def _blur_matrix(length: int, sigma: float, zeros: bool) -> Tensor:
+    """(length, length): what each pixel of a line takes from the others; much faster than a convolution."""
     radius = math.ceil(3 * sigma)
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    taps = taps / taps.sum()
-    mode = "constant" if zeros else "replicate"
-    image = F.pad(image[:, None], (radius, radius, radius, radius), mode=mode)
-    return F.conv2d(F.conv2d(image, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))[:, 0]
+    ones = F.pad(torch.eye(length)[:, None], (radius, radius), mode="constant" if zeros else "replicate")
+    return F.conv1d(ones, (taps / taps.sum()).view(1, 1, -1))[:, 0].T.contiguous()
 
 
 def _box(
@@ -276,14 +293,6 @@ def _box(
     if (high - low < 2).any():
         return None
     return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
-
-
-def _grid(to_region: NDArray[np.float64], size: tuple[int, ...], region_size: tuple[int, int]) -> Tensor:
-    """Where each pixel of the box (H', W') lies in the region, (1, H', W', 2) as `grid_sample` wants it."""
-    y, x = np.mgrid[: size[0], : size[1]]
-    at = np.stack([x, y, np.ones_like(x)], axis=-1) @ to_region.T
-    at = (at + 0.5) * (2 / np.array([region_size[1], region_size[0]])) - 1
-    return torch.from_numpy(at.astype(np.float32))[None]
 
 
 def _sample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
