@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, repeat
 
 import numpy as np
@@ -62,7 +63,7 @@ class Face:
     def landmarks(self) -> Array:
         return self.points[MESH_TO_68]
 
-    @property
+    @cached_property
     def box(self) -> tuple[float, float, float, float]:
         (x0, y0), (x1, y1) = self.points[:, :2].min(0).tolist(), self.points[:, :2].max(0).tolist()
         return x0, y0, x1, y1
