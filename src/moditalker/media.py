@@ -70,6 +70,7 @@ _EXACT = int(
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 )  # without: half a grey level darker on average
 _EXACT |= int(Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP)
+_SCALER_REACH = 16  # pixels beyond a change that its conversion to YUV may reach, and more
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,24 @@ def _to_yuv(image: Pixels, color: Color) -> av.VideoFrame:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
     tags: dict[str, Any] = {"dst_colorspace": color.matrix, "dst_color_range": color.range}
     return frame.reformat(format="yuv420p", interpolation=_EXACT, threads=1, **tags)
+
+
+def _paint(planes: list[Pixels], own: list[Pixels], before: Pixels, after: Pixels, color: Color) -> None:
+    """Fill the planes of a frame with its own samples (before), changed by what makes it look like after."""
+    for plane, samples in zip(planes, own, strict=True):
+        plane[:] = samples
+    changed = before != after  # H W 3
+    rows = np.flatnonzero(changed.reshape(len(changed), -1).any(1))
+    columns = np.flatnonzero(changed.any(0).any(1))
+    if not len(rows):
+        return
+    top, left = (max(0, line[0] - _SCALER_REACH) // 2 * 2 for line in (rows, columns))
+    bottom, right = ((line[-1] + 2 + _SCALER_REACH) // 2 * 2 for line in (rows, columns))
+    # Both conversions round alike: their difference is the change alone, and 0 where nothing changed.
+    new, old = (_planes(_to_yuv(image[top:bottom, left:right], color)) for image in (after, before))
+    for plane, painted, source, step in zip(planes, new, old, (1, 2, 2), strict=True):
+        part = plane[top // step :, left // step :][: len(painted), : painted.shape[1]]
+        part[:] = (part.astype(np.int16) + painted - source).clip(0, 255)
 
 
 def _light(transfer: int) -> Samples:
@@ -873,12 +892,11 @@ class VideoWriter:
         if self._rgb:
             return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         color = self.info.color
-        native = _to_yuv(image, color)
-        if frame.yuv is not None and frame.yuv[0].shape == image.shape[:2]:
-            # Both conversions round alike: their difference is the change alone, and 0 where nothing changed.
-            before = _planes(_to_yuv(frame.image, color))
-            for new, old, own in zip(_planes(native), before, frame.yuv, strict=True):
-                new[:] = (own.astype(np.int16) + new - old).clip(0, 255)
+        if frame.yuv is None or frame.yuv[0].shape != image.shape[:2]:
+            native = _to_yuv(image, color)
+        else:
+            native = av.VideoFrame(image.shape[1], image.shape[0], "yuv420p")
+            _paint(_planes(native), frame.yuv, frame.image, image, color)
         native.colorspace, native.color_range = color.matrix, color.range
         return native
 
