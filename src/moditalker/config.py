@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from reprlib import repr as short
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -416,14 +417,14 @@ def _merge(node: Any, tree: Any, path: str = "") -> Any:
     """The dataclass `node` with the values of the nested mapping `tree`, each checked against its type."""
     if not isinstance(tree, Mapping):
         raise UserError(
-            f"configuration: {path} = {tree!r}: keys are expected, such as {_known(node, path)[0]}"
+            f"configuration: {path} = {short(tree)}: keys are expected, such as {_known(node, path)[0]}"
         )
     hints = typing.get_type_hints(type(node), include_extras=True)
     changes = {}
     for name, value in tree.items():
         key = f"{path}.{name}".lstrip(".")
         if name not in hints:
-            raise UserError(f"configuration: {key} = {value!r}: unknown key{_nearest(key)}")
+            raise UserError(f"configuration: {key} = {short(value)}: unknown key{_nearest(key)}")
         current = getattr(node, name)
         if dataclasses.is_dataclass(current):
             changes[name] = _merge(current, value, key)
@@ -444,18 +445,20 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     if origin is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            raise UserError(f"configuration: {key} = {value!r}: must be {' or '.join(map(repr, choices))}")
+            raise UserError(
+                f"configuration: {key} = {short(value)}: must be {' or '.join(map(repr, choices))}"
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise UserError(f"configuration: {key} = {value!r}: a list is expected, as in [1, 2]")
+            raise UserError(f"configuration: {key} = {short(value)}: a list is expected, as in [1, 2]")
         return tuple(_value(typing.get_args(hint)[0], item, key) for item in value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
             value = float(value)  # YAML 1.1 reads 1e-4 as text
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise UserError(f"configuration: {key} = {value!r}: {names[hint]} is expected")
+        raise UserError(f"configuration: {key} = {short(value)}: {names[hint]} is expected")
     return value
 
 
