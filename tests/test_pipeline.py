@@ -16,7 +16,7 @@ from moditalker import config as configuration
 from moditalker.checkpoint import save_weights
 from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
-from moditalker.landmarks import affine_to_pose, transform
+from moditalker.landmarks import affine_to_pose, shut_mouth, transform
 from moditalker.media import AudioReader, VideoReader
 from moditalker.motion.sample import sample_motion
 from moditalker.pipeline import MoDiTalker
@@ -142,6 +142,20 @@ def test_what_atom_makes_of_silence_is_its_error_and_is_taken_away(made, face_vi
         patch.setattr("moditalker.pipeline.sample_motion", other_face)
         wrong = model.motion(speech, face, seed=1).array()
     assert wrong == pytest.approx(right, abs=1e-5)
+
+
+def test_half_the_gain_is_half_the_way_from_rest(made, face_video, speech_wav, monkeypatch):
+    model, _, _ = made
+    speech = model.speech(speech_wav)
+    face = model.face(face_video, speech.seconds)
+    rest = shut_mouth(face.anchor.frontal)
+
+    def said(gain: float) -> np.ndarray:
+        atom = replace(model.config.atom, gain=gain, sharpen=0.0)
+        monkeypatch.setattr(model, "config", replace(model.config, atom=atom))
+        return model.motion(speech, face).array() - rest
+
+    assert said(0.5) == pytest.approx(0.5 * said(1.0), abs=1e-5)
 
 
 def test_the_landmark_track_can_be_edited(made, face_video, speech_wav):

@@ -124,7 +124,10 @@ def test_mouth_interior_is_what_lies_between_the_inner_lips() -> None:
     assert gap[0, 0, 40, 50] < 0.02
     assert gap[0, 0, 30, 30] == 0
     assert gap[0].sum() == pytest.approx(0.5 * 20 * 9 + 40, rel=0.35)
+    assert gap[0, 0, :, 50].sum() == pytest.approx(12, abs=0.05)
     assert gap[1].max() == 0
+    face[1, [61, 62, 63], 1] = 29.5  # parted by half a pixel, which shows as half of one
+    assert mouth_interior(face[1:], 72, 128)[0, 0, :, 50].sum() == pytest.approx(0.5, abs=0.01)
 
 
 def test_teeth_that_the_identity_shows_are_not_painted_over() -> None:

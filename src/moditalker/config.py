@@ -100,7 +100,8 @@ class AtomConfig:
     audio_window: CountOrZero = 0  # frames to each side whose audio the lips see [ours]; 0: all [paper]
     merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
     first_estimate: CountOrZero = 0  # components of speech in a linear first estimate [ours]; 0: none
-    sharpen: NotNegative = 0.0  # share by which fast motion is made larger afterwards [ours]
+    gain: Positive = 1.0  # of all motion about the resting face, afterwards [ours]
+    sharpen: NotNegative = 0.0  # share by which fast motion is made larger then [ours]
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
 
 
@@ -265,9 +266,9 @@ class Config:
     pixel_loss: PixelLossConfig = field(default_factory=PixelLossConfig)
     mtov_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    # One person's own clips: their colours and their left and right are what is to be learnt.
+    # One person's own clips: their colours, their left and right and their very pixels are to be learnt.
     adaptation_augmentation: AugmentationConfig = field(
-        default_factory=lambda: AugmentationConfig(flip=0.0, colour=0.0, geometry=0.5, other_clip=0.5)
+        default_factory=lambda: AugmentationConfig(flip=0.0, colour=0.0, geometry=0.0)
     )
     adaptation_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)

@@ -182,7 +182,7 @@ def augment_clip(
     linear = turn @ np.array([[1, shear], [0, 1]]) @ np.diag(scale)  # output -> input, about the centre
     theta = torch.tensor(np.concatenate([linear, shift[:, None] * 2 / size], axis=1), dtype=torch.float32)
     grid = F.affine_grid(theta.expand(len(crops), -1, -1), list(crops.shape), align_corners=False)
-    crops = F.grid_sample(crops, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    crops = F.grid_sample(crops, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
     centre = (size - 1) / 2
     inverse = torch.tensor(np.linalg.inv(linear), dtype=torch.float32)
     points = (points - centre - torch.tensor(shift, dtype=torch.float32)) @ inverse.T + centre

@@ -295,10 +295,10 @@ class MoDiTalker:
             return sample_motion(self.atom, diffusion, features, identity, seed, steps)
 
         def blocks() -> Iterator[Array]:
-            bias = self._silent(say) - shut_mouth(identity)
-            said: Iterator[Array] = (block - bias for block in say(speech))
-            if self.config.atom.sharpen:
-                said = sharpen(said, self.config.atom.sharpen)
+            rest, silent, atom = shut_mouth(identity), self._silent(say), self.config.atom
+            said: Iterator[Array] = (rest + atom.gain * (block - silent) for block in say(speech))
+            if atom.sharpen:
+                said = sharpen(said, atom.sharpen)
             return hush(said, speech.sound, identity) if isinstance(speech, Speech) else said
 
         return Motion(identity, blocks)

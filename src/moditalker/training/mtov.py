@@ -89,11 +89,12 @@ class MToVTask:
         return replace(batch, landmarks=batch.landmarks + torch.from_numpy(noise).float())
 
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        with torch.no_grad():
-            z = self.model.autoencoder.encode(batch.video, batch.identity)
-        conditions = self.conditions(batch)
+        weights, conditions = self.config.mtov_loss, self.conditions(batch)
+        z = torch.zeros_like(conditions.identity)
+        if weights.planes or weights.last_step < 1:  # else all is noise, as where sampling starts
+            with torch.no_grad():
+                z = self.model.autoencoder.encode(batch.video, batch.identity)
         z0 = self.model.normalise(z)
-        weights = self.config.mtov_loss
         t = self.diffusion.draw_timesteps(len(z), generator, weights.last_step)
         noise = torch.randn(z.shape, generator=generator).to(z)
         zt = self.diffusion.add_noise(z0, noise, t)

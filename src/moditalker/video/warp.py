@@ -103,9 +103,9 @@ def mouth_interior(landmarks: Tensor, height: int, width: int, softness: float =
 
     left, right = landmarks[:, None, 60:61, 0], landmarks[:, None, 64:65, 0]  # N 1 1
     upper, lower = edge(landmarks[:, [60, 61, 62, 63, 64]]), edge(landmarks[:, [60, 67, 66, 65, 64]])
-    between = ((y - upper) / softness).sigmoid() * ((lower - y) / softness).sigmoid()
-    open_ = ((lower - upper) / softness - 1).clamp(0, 1)  # touching lips have nothing between them
-    return (between * open_ * ((x > left) & (x < right)))[:, None]
+    # Over a column it adds up to the gap, however narrow; touching lips have nothing between them.
+    between = ((y - upper) / softness).sigmoid() - ((y - lower) / softness).sigmoid()
+    return (between.clamp_min(0) * ((x > left) & (x < right)))[:, None]
 
 
 class LandmarkTokens(nn.Module):
