@@ -210,6 +210,26 @@ def test_conditions_that_are_not_named_are_not_seen() -> None:
     assert not torch.equal(one, task.made(replace(batch, identity=-batch.identity)))
 
 
+def test_planes_of_the_true_clip_are_made_only_for_who_looks_at_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small()
+    config = replace(config, mtov_loss=replace(config.mtov_loss, planes=0.0, last_step=1.0))
+    data = clips(config)
+    task = MToVTask(config, data, data)
+    batch, chance = task.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0)
+
+    def refuse(*_: Tensor) -> Tensor:
+        raise LookupError
+
+    monkeypatch.setattr(task.model.autoencoder, "encode", refuse)
+    loss, terms = task.loss(batch, chance)
+    assert loss.isfinite()
+    assert list(terms) == ["pixels"]
+    for looking in ({"planes": 0.1}, {"last_step": 0.5}):
+        task.config = replace(config, mtov_loss=replace(config.mtov_loss, **looking))
+        with pytest.raises(LookupError):
+            task.loss(batch, chance)
+
+
 def test_a_person_is_learnt_and_judged_on_held_out_frames(tmp_path: Path) -> None:
     config = small()
     config = replace(

@@ -101,7 +101,7 @@ class MToVTask:
         predicted = self.model.predict(zt, t, conditions)
         target = z0 if self.diffusion.config.predict == "x0" else noise
         planes = (predicted - target).square().mean()  # Eq. 6
-        loss, terms = weights.planes * planes, {"planes": planes.item()}
+        loss, terms = weights.planes * planes, {"planes": planes.item()} if weights.planes else {}
         if weights.pixels:
             clean = self.model.restore(self.diffusion.predicted_x0(predicted, zt, t))
             output = self.model.decode(clean, conditions)
