@@ -15,7 +15,16 @@ from moditalker.video.mtov import MToV
 from moditalker.video.texture import SHAPE
 from moditalker.video.warp import landmark_frames
 
-Stills = tuple[Tensor | None, Tensor | None]  # see `VideoModel.stills`
+
+@dataclass(frozen=True)
+class Stills:
+    """What the encoders make of the identity: planes Z_I (B, C, L), and those that ``residual`` takes the
+    landmark and pose planes against, as the autoencoder does.
+    """
+
+    identity: Tensor
+    landmark: Tensor | None = None
+    pose: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,6 @@ class VideoModel(nn.Module):
         identity: Tensor,
         landmarks: Tensor,
         identity_landmarks: Tensor,
-        z_identity: Tensor | None = None,
         speech: Tensor | None = None,
         stills: Stills | None = None,
     ) -> Conditions:
@@ -78,38 +86,35 @@ class VideoModel(nn.Module):
             identity: (B, 3, H, W) x_id.
             landmarks: (B, S, 68, 2) in pixels of the region.
             identity_landmarks: (B, 68, 2).
-            z_identity: (B, C, L) the identity's planes, where they are known already.
             speech: (B, 2S, D) features, which only ``mtov.conditions`` with audio looks at.
             stills: `stills` of the identity, where they are known already.
 
         What ``mtov.conditions`` does not name becomes planes of zeros.
         """
-        if z_identity is None:
-            with torch.no_grad():
-                z_identity = self.autoencoder.encode_still(identity)
         if stills is None:
-            stills = self.stills(identity_pose, identity_landmarks)
+            stills = self.stills(identity, identity_pose, identity_landmarks)
         drawn = self._drawn(landmarks)
         warp = self.config.autoencoder.decoder == "warp"
         known = self.config.mtov.conditions
-        nothing = torch.zeros_like(z_identity)
+        nothing = torch.zeros_like(stills.identity)
         return Conditions(
-            landmark=self.landmark_encoder(drawn, stills[0]) if "landmarks" in known else nothing,
-            pose=self.pose_encoder(pose, stills[1]) if "pose" in known else nothing,
-            identity=z_identity if "identity" in known else nothing,
+            landmark=self.landmark_encoder(drawn, stills.landmark) if "landmarks" in known else nothing,
+            pose=self.pose_encoder(pose, stills.pose) if "pose" in known else nothing,
+            identity=stills.identity if "identity" in known else nothing,
             decoder=(identity, landmarks, identity_landmarks) if warp else (),
             speech=speech if "audio" in known else None,
         )
 
-    def stills(self, identity_pose: Tensor, identity_landmarks: Tensor) -> Stills:
-        """What the landmark and pose encoders make of the identity, (B, C, L): ``residual`` takes conditions
-        against it, as the autoencoder does.
-        """
+    def stills(self, identity: Tensor, identity_pose: Tensor, identity_landmarks: Tensor) -> Stills:
+        """Encode the identity alone; arguments as of :meth:`conditions`."""
+        with torch.no_grad():
+            planes = self.autoencoder.encode_still(identity)
         if not self.config.autoencoder.residual:
-            return None, None
+            return Stills(planes)
         known, frames = self.config.mtov.conditions, self.config.autoencoder.frames
         drawn = self._drawn(identity_landmarks[:, None])
-        return (
+        return Stills(
+            planes,
             self.landmark_encoder.raw_still(drawn[:, :, 0], frames) if "landmarks" in known else None,
             self.pose_encoder.raw_still(identity_pose[:, :, 0], frames) if "pose" in known else None,
         )

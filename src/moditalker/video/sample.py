@@ -92,7 +92,7 @@ class Shot:
             crops, points = zip(*mouths, strict=True)
             self.mouths = self._region(self._pixels(crops)), self._points(points)
         self.chance = generators(seed)
-        self.noise = draw_noise(self.z_id.shape, self.chance, self.device)
+        self.noise = draw_noise(self.stills.identity.shape, self.chance, self.device)
         known = (model.texture_slopes, model.texture_landmarks) if self.config.mtov.known_texture else None
         self.texture = Texture(self.l_id, known) if self.config.mtov.texture else None
         self.seen = list(seen)  # whose texture is not known yet
@@ -119,27 +119,20 @@ class Shot:
     def _from(self, x_id: Tensor, l_id: Tensor, pixels: Tensor) -> None:
         """What follows is made from a region (1, 3, H, W), its landmarks and the crop that it is of."""
         self.x_id, self.l_id, self.pose_id = x_id, l_id, self._pose(pixels)
-        self.z_id = self.model.autoencoder.encode_still(x_id)
-        self.stills = self.model.stills(self.pose_id, l_id)
+        self.stills = self.model.stills(x_id, self.pose_id, l_id)
 
     def _made(self, pixels: Tensor, points: Tensor) -> Tensor:
         """Crops (S, 3, size, size) and landmarks (S, 68, 2) of the region -> (S, 3, H, W)."""
         model, start = self.model, self.config.mtov_diffusion.start
         conditions = model.conditions(
-            self._pose(pixels),
-            self.pose_id,
-            self.x_id,
-            points[None],
-            self.l_id,
-            self.z_id,
-            stills=self.stills,
+            self._pose(pixels), self.pose_id, self.x_id, points[None], self.l_id, stills=self.stills
         )
         z0 = self.diffusion.sample(
             lambda zt, t: model.predict(zt, t, conditions),
             self.noise,
             self.steps,
             generator=self.chance,
-            start_from=model.normalise(self.z_id) if start else None,
+            start_from=model.normalise(self.stills.identity) if start else None,
         )
         return model.decode(model.restore(z0), conditions)[0].transpose(0, 1).clamp(-1, 1)
 
