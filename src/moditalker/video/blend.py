@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moditalker.config import CropConfig
-from moditalker.landmarks import EYE_LEFT, EYE_RIGHT, JAW, MOUTH, inverse, sampling_grid, warp
+from moditalker.landmarks import EYE_LEFT, EYE_RIGHT, JAW, MOUTH, inverse, planes, sampling_grid, warp
 
 EYE_SHARE = 42 / 128  # eye distance over crop width, where the configuration leaves it open
 FEATHER = 2.0  # standard deviation of the Gaussian that softens the mask [paper: Gaussian blur]
@@ -160,9 +160,9 @@ class Blender:
             return Pasted(frame.copy(), mask)
         rows, columns, to_region = placed
         part = frame[rows, columns].astype(np.float32) / 255
-        source = _planes(part)  # 3 H' W'
-        aligned = _planes(warp(part[None], to_region[None], (self.height, self.width))[0])  # 3 h w
-        region = ((_planes(generated) + 1) / 2).clamp(0, 1)
+        source = planes(part)  # 3 H' W'
+        aligned = planes(warp(part[None], to_region[None], (self.height, self.width))[0])  # 3 h w
+        region = ((planes(generated) + 1) / 2).clamp(0, 1)
         skin = self._skin(source_points, generated_points)
         if self.colours:
             region = self._match(region, aligned, skin)
@@ -243,11 +243,6 @@ class Blender:
         """(h, w) in [0, 1]: where generated and source show the same skin, which may have its detail back."""
         odd = (aligned - region).square().sum(0)
         return _blur((skin * torch.exp(-odd / (2 * GRAIN_ODD**2)))[None], self.unit)[0]
-
-
-def _planes(image: NDArray[np.floating]) -> Tensor:
-    """(H, W, 3) -> (3, H, W) float32, plane by plane in memory: three times as fast to calculate with."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))
 
 
 def _points(landmarks: NDArray[np.floating]) -> Tensor:
