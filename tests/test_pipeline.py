@@ -249,6 +249,15 @@ def test_atom_and_settings_of_their_own(shipped, tmp_path):
         MoDiTalker.from_pretrained(shipped, weights=tmp_path / "mtov.safetensors")
 
 
+def test_each_stage_is_set_up_as_its_own_weights_say(shipped, tmp_path):
+    config = small_config()
+    video, path = replace(config, mtov=replace(config.mtov, overlap=1)), tmp_path / "mtov.safetensors"
+    save_weights(path, VideoModel(video).state_dict(), configuration.to_dict(video))
+    model = MoDiTalker.from_pretrained(shipped, weights=path)
+    assert model.config.mtov.overlap == 1 != config.mtov.overlap
+    assert model.config.atom == config.atom
+
+
 def test_a_failure_leaves_no_file_behind(made, tmp_path):
     _, video, _ = made
 

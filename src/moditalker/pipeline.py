@@ -69,7 +69,7 @@ class MoDiTalker:
     """Both stages with their weights.
 
     Args:
-        config: that the weights were trained with.
+        config: that the weights were trained with, each stage's sections from its own.
         speech_encoder, tracker, atom, sampler: the parts.
         name: of the preset, and digests: file name -> SHA-256 of the weights, both for reports.
     """
@@ -127,10 +127,14 @@ class MoDiTalker:
         fill(network, state, motion)
         there = weights or video.exists()
         sampler = load_sampler(video, device, settings) if there else MissingSampler(video)
-        if isinstance(sampler, VideoSampler) and sampler.config.crop != config.crop:
-            raise UserError(
-                f"{video}: made for {sampler.config.crop}, {folder} for {config.crop}; give weights of one "
-                "crop"
+        if isinstance(sampler, VideoSampler):
+            if sampler.config.crop != config.crop:
+                raise UserError(
+                    f"{video}: made for {sampler.config.crop}, {folder} for {config.crop}; give weights of "
+                    "one crop"
+                )
+            config = replace(
+                sampler.config, speech=config.speech, atom=config.atom, atom_diffusion=config.atom_diffusion
             )
         talker = cls(
             config,
