@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,10 +10,19 @@ import numpy as np
 import pytest
 from standins import ASTRONAUT, talker
 
+from moditalker.features import identity
 from moditalker.features.face_model import default_model
-from moditalker.features.identity import MAX_YAW, MOUTHS, FaceFrame, Follower, _seen, choose_anchor
+from moditalker.features.identity import (
+    MAX_YAW,
+    MOUTHS,
+    FaceFrame,
+    Follower,
+    _remembered,
+    _seen,
+    choose_anchor,
+)
 from moditalker.landmarks import Pose, apply_pose, lip_opening
-from moditalker.media import Frame, open_source
+from moditalker.media import Frame, open_source, plan_frames
 
 
 def turned(yaw: float) -> np.ndarray:
@@ -70,3 +80,65 @@ def test_a_picture_gives_its_anchor_and_one_frame():
     assert anchor is not None
     assert np.array_equal(anchor.crop, face.crop(model.config.crop.size))
     assert replace(face, landmarks=None).lacks == "no face"
+
+
+def shown(indices) -> list[Frame]:
+    image = np.zeros((2, 2, 3), np.uint8)
+    return [Frame(i, Fraction(turn), Fraction(1), image) for turn, i in enumerate(indices)]
+
+
+def test_a_source_that_is_shown_again_is_looked_at_once():
+    """Two shots, no face at the beginning of the second one; then back, and from the start."""
+    looked = []
+
+    def find(frames: Iterator[Frame]) -> Iterator[FaceFrame]:
+        waiting = []  # answers come late
+        for frame in frames:
+            looked.append(frame.index)
+            points = None if frame.index == 3 else np.full((68, 3), float(frame.index), np.float32)
+            waiting.append(FaceFrame(frame, points, np.eye(2, 3), frame.index, cut=frame.index == 4))
+            if len(waiting) == 3:
+                yield waiting.pop(0)
+        yield from waiting
+
+    order = [0, 1, 2, 3, 4, 5, 5, 4, 3, 2, 1, 0, 1, 2, 0, 5]
+    frames = shown(order)
+    found = list(_remembered(frames, find))
+    assert looked == [0, 1, 2, 3, 4, 5]
+    assert [id(item.frame) for item in found] == [id(frame) for frame in frames]
+    assert [item.yaw for item in found] == order
+    assert [item.landmarks is None for item in found] == [i == 3 for i in order]
+    assert [place for place, item in enumerate(found) if item.cut] == [4, 9, 15]  # where the shot changes
+
+
+def test_what_is_too_long_to_be_remembered_is_looked_at_again(monkeypatch):
+    monkeypatch.setattr(identity, "REMEMBERED", 3)
+    looked = []
+
+    def find(frames: Iterator[Frame]) -> Iterator[FaceFrame]:
+        for frame in frames:
+            looked.append(frame.index)
+            yield FaceFrame(frame, None, np.eye(2, 3))
+
+    assert len(list(_remembered(shown([0, 1, 2, 3, 2, 1]), find))) == 6
+    assert looked == [0, 1, 2, 3, 2, 1]
+    looked.clear()
+    assert len(list(_remembered(shown([0, 1, 2, 1, 0]), find))) == 5
+    assert looked == [0, 1, 2]
+
+
+def test_faces_of_a_video_that_is_shown_again(face_video):
+    """Back and forth, faces are where they were, as a tracker that goes on finds them."""
+    model, source = talker(), open_source(face_video)
+    follower = Follower(model.tracker, model.config.crop, source)
+    again = list(follower.follow_again(plan_frames(source, Fraction(5, 2))))
+    anew = list(follower.follow(plan_frames(source, Fraction(5, 2))))
+    assert [item.frame.time for item in again] == [item.frame.time for item in anew]
+    first = {item.frame.index: item for item in reversed(again)}
+    for item, other in zip(again, anew, strict=True):
+        assert (item.usable, item.strength) == (other.usable, other.strength)
+        if not item.usable:
+            continue
+        assert np.array_equal(item.landmarks, first[item.frame.index].landmarks)
+        difference = np.abs(item.landmarks - other.landmarks)[:, :2]
+        assert difference.mean() < 0.5  # pixels: the tracker comes from the other side

@@ -274,7 +274,7 @@ class MoDiTalker:
         known = None if callable(length) else length
         if not still:
             return FaceTrack(
-                source, anchor, known, lambda: follower.follow(plan_frames(source, length, extend))
+                source, anchor, known, lambda: follower.follow_again(plan_frames(source, length, extend))
             )
         with half_the_threads():
             picture = Still.found(self.tracker, source, "largest" if choose == "speaker" else choose)

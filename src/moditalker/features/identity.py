@@ -5,9 +5,9 @@ Everything streams with a fixed look-ahead; a frame waits only until its own ans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice, tee
+from itertools import chain, islice, tee
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ LOOK_SECONDS = 0.12  # between them, so that the mouth has time to shut
 MAX_YAW = 50.0  # degrees, beyond which half of the mouth is out of sight
 OPEN = 0.02  # eye distances between the lips from which on a mouth shows what is in it
 MOUTHS = 8  # open mouths of different shapes that are kept
+REMEMBERED = 7500  # frames, 5 minutes: some 10 MB
 FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
 
 
@@ -103,8 +104,21 @@ class Follower:
 
     def follow(self, frames: Iterable[Frame], rate: float | None = None) -> Iterator[FaceFrame]:
         """Frames with the tracked, aligned face; `rate`: frames a second, where they are not the source's."""
-        info = self.source.info
-        fps, size = rate or float(info.fps), (info.height, info.width)
+        fps = rate or float(self.source.info.fps)
+        return _faded(self._found(frames, fps), fps)
+
+    def follow_again(self, frames: Iterable[Frame]) -> Iterator[FaceFrame]:
+        """`follow` for a source that may be shown again and again: what is known is not looked for again.
+
+        frames: all of the source's first, then any of them in any order. One longer than REMEMBERED frames
+        is looked at each time.
+        """
+        fps = float(self.source.info.fps)
+        return _faded(_remembered(frames, lambda fresh: self._found(fresh, fps)), fps)
+
+    def _found(self, frames: Iterable[Frame], fps: float) -> Iterator[FaceFrame]:
+        """Frames with the tracked, aligned face, at full strength."""
+        size = self.source.info.height, self.source.info.width
         tracked = beside(frames, lambda items: self._track(items, fps))
         aligned = beside(
             tracked,
@@ -112,9 +126,7 @@ class Follower:
                 (None if face is None else face.landmarks for _, face in items), self.crop, fps, size
             ),
         )
-        found = (FaceFrame(frame, *_seen(face, matrix)) for (frame, face), matrix in aligned)
-        faded = beside(found, lambda items: fade((item.usable for item in items), round(FADE_SECONDS * fps)))
-        return (replace(item, strength=strength) for item, strength in faded)
+        return (FaceFrame(frame, *_seen(face, matrix)) for (frame, face), matrix in aligned)
 
     def _track(self, frames: Iterator[Frame], fps: float) -> Iterator[Face | None]:
         speakers = self.speakers
@@ -142,6 +154,39 @@ class Follower:
             if len(seen) == LOOK:
                 break
         return seen
+
+
+def _faded(found: Iterable[FaceFrame], fps: float) -> Iterator[FaceFrame]:
+    """With the strength that each frame's generated mouth shall have."""
+    faded = beside(found, lambda items: fade((item.usable for item in items), round(FADE_SECONDS * fps)))
+    return (replace(item, strength=strength) for item, strength in faded)
+
+
+def _remembered(
+    frames: Iterable[Frame], find: Callable[[Iterator[Frame]], Iterator[FaceFrame]]
+) -> Iterator[FaceFrame]:
+    """What `find` says of frames, and from the first one on that was there before, what it said then."""
+    source, again = iter(frames), list[Frame]()
+    known: dict[int, tuple[int, Array | None, Matrix, float]] = {}  # by index: shot, landmarks, matrix, yaw
+    shot = 0
+
+    def fresh() -> Iterator[Frame]:
+        for count, frame in enumerate(source):
+            if frame.index < count <= REMEMBERED:  # indices count from 0, so it was there before
+                again.append(frame)
+                return
+            yield frame
+
+    for item in find(fresh()):
+        shot += item.cut
+        if len(known) < REMEMBERED:
+            known[item.frame.index] = shot, item.landmarks, item.matrix, item.yaw
+        yield item
+    for frame in chain(again, source):
+        now, landmarks, matrix, yaw = known[frame.index]
+        cut = landmarks is not None and now != shot
+        shot = now if cut else shot
+        yield FaceFrame(frame, landmarks, matrix, yaw, cut)
 
 
 def _seen(face: Face | None, matrix: Matrix) -> tuple[Array | None, Matrix, float, bool]:
