@@ -34,6 +34,7 @@ COLOUR_ODD = 0.15  # of white: pixels that differ by more than others do hardly 
 COLOUR_SECONDS = 0.15  # memory of the colour match
 COLOUR_STEP = 0.15  # a change of brightness beyond this within one frame is a cut: the match starts anew
 GRAIN_ODD = 0.06  # the same for giving detail back, which must not show where the mouths differ
+CELL = 2  # pixels, on which distances to the skin's borders are taken
 DARK = 0.06  # of white: darker than this, the match adds rather than multiplies
 
 _JAW_EDGE = torch.tensor(list(EDGE))
@@ -68,14 +69,12 @@ class Blender:
         rows = torch.arange(self.height, dtype=torch.float32)
         columns = torch.arange(self.width, dtype=torch.float32)
         self.x, self.y = columns, rows + crop.region_top  # crop pixels
-        y, x = torch.meshgrid(self.y, self.x, indexing="ij")
-        grid = torch.stack([x, y], dim=-1)  # h w 2
         side = _ramp(torch.minimum(columns, columns.flip(0)) / (BORDER_RAMP * self.unit))
         ends = _ramp(rows / (TOP_RAMP * self.unit)) * _ramp(rows.flip(0) / (BORDER_RAMP * self.unit))
-        self.extent = torch.einsum("kc,hwc->khw", _DIRECTIONS, grid)  # of each pixel, in each direction
-        self.scratch = torch.empty_like(
-            self.extent
-        )  # new memory would cost as much time as what is done with it
+        self.hull = Hull(self.x, self.y)
+        self.coarse = Hull(
+            *(F.avg_pool1d(place[None], CELL, ceil_mode=True)[0] for place in (self.x, self.y))
+        )
         self.window = ends[:, None] * side  # h w: zero at the region's borders
         margins = torch.tensor([*EDGE.values(), *[CHIN] * len(MOUTH)]) * self.unit
         self.margins = margins.repeat(2)  # of the mask around jaw and mouth of two faces
@@ -96,7 +95,7 @@ class Blender:
             [face[part] for face in both for part in (_JAW_EDGE, _MOUTH)]
         )  # profile: lips lead
         above = torch.minimum(*(self._above_nose(face) for face in both))
-        hard = (0.5 - torch.maximum(self._outside(points, self.margins), above)).clamp(0, 1)
+        hard = (0.5 - torch.maximum(self.hull(points, self.margins), above)).clamp(0, 1)
         return _blur(hard[None], FEATHER * self.unit)[0] * self.window
 
     def native_mask(
@@ -186,17 +185,6 @@ class Blender:
             to_region, np.arange(0.0, width), np.arange(0.0, height), (self.height, self.width)
         )
 
-    def _outside(self, points: Tensor, margins: Tensor | float) -> Tensor:
-        """Signed distance (h, w) to the convex hull of discs around points (N, 2), negative inside.
-
-        The hull is described by its support in 64 directions, so that it moves as smoothly as the points do.
-        """
-        reach = _DIRECTIONS @ points.T
-        ahead, behind = (reach + margins).amax(dim=1), (margins - reach).amax(dim=1)  # 32 each
-        middle, half = (ahead - behind) / 2, (ahead + behind) / 2
-        torch.sub(self.extent, middle[:, None, None], out=self.scratch)
-        return self.scratch.abs_().sub_(half[:, None, None]).amax(dim=0)
-
     def _above_nose(self, points: Tensor) -> Tensor:
         """(h, w) how far above the nose base; "up" is square to the eyes, which are steadier than the jaw."""
         across = points[EYE_LEFT].mean(0) - points[EYE_RIGHT].mean(0)
@@ -206,13 +194,14 @@ class Blender:
 
     def _skin(self, source_points: Tensor, generated_points: Tensor) -> Tensor:
         """(h, w) in [0, 1]: inside both jaws and away from both mouths, where both show the same skin."""
-        weight = torch.ones_like(self.window)
-        for points in (source_points, generated_points):
-            jaw = self._outside(points[JAW], -2 * self.unit)
-            lips = self._outside(points[MOUTH], LIPS * self.unit)
-            weight *= (0.5 - jaw / (2 * self.unit)).clamp(0, 1)
-            weight *= (0.5 + lips / (4 * self.unit)).clamp(0, 1)
-        return weight
+        both = (source_points, generated_points)
+        jaw = torch.maximum(*(self.coarse(points[JAW], -2 * self.unit) for points in both))
+        lips = torch.minimum(*(self.coarse(points[MOUTH], LIPS * self.unit) for points in both))
+        # Distances are smooth enough to be taken on every second pixel; what is made of them is not.
+        jaw, lips = F.interpolate(
+            torch.stack([jaw, lips])[None], scale_factor=CELL, mode="bilinear", align_corners=False
+        )[0, :, : self.height, : self.width]
+        return (0.5 - jaw / (2 * self.unit)).clamp(0, 1) * (0.5 + lips / (4 * self.unit)).clamp(0, 1)
 
     def _match(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
         """The region (3, h, w) in [0, 1], its colours at low frequencies as the aligned source's."""
@@ -243,6 +232,28 @@ class Blender:
         """(h, w) in [0, 1]: where generated and source show the same skin, which may have its detail back."""
         odd = (aligned - region).square().sum(0)
         return _blur((skin * torch.exp(-odd / (2 * GRAIN_ODD**2)))[None], self.unit)[0]
+
+
+class Hull:
+    """Signed distances of pixels to the convex hull of discs around points, negative inside.
+
+    The hull is described by its support in 64 directions, so that it moves as smoothly as the points do.
+    x, y: of the pixels' columns and rows.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        along = _DIRECTIONS[:, :1] * x, _DIRECTIONS[:, 1:] * y
+        self.extent = along[0][:, None] + along[1][:, :, None]  # of each pixel in each direction, (32, h, w)
+        # New memory would cost as much time as what is done with it.
+        self.scratch = torch.empty_like(self.extent)
+
+    def __call__(self, points: Tensor, margins: Tensor | float) -> Tensor:
+        """Points (N, 2) and the discs' radii -> (h, w)."""
+        reach = _DIRECTIONS @ points.T
+        ahead, behind = (reach + margins).amax(dim=1), (margins - reach).amax(dim=1)  # 32 each
+        middle, half = (ahead - behind) / 2, (ahead + behind) / 2
+        torch.sub(self.extent, middle[:, None, None], out=self.scratch)
+        return self.scratch.abs_().sub_(half[:, None, None]).amax(dim=0)
 
 
 def _points(landmarks: NDArray[np.floating]) -> Tensor:
