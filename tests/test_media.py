@@ -18,7 +18,6 @@ import psutil
 import pytest
 from PIL import Image
 
-from moditalker import media
 from moditalker.errors import UserError
 from moditalker.media import (
     AudioReader,
@@ -32,7 +31,11 @@ from moditalker.media import (
     probe,
     read_clip,
     read_picture,
+    sources,
 )
+from moditalker.media.pictures import LEVEL_PIXELS
+from moditalker.media.pixels import planes_of
+from moditalker.media.sound import _mix
 
 BASE = Fraction(1, 90_000)
 
@@ -199,7 +202,7 @@ def test_hdr_is_tone_mapped(tmp_path: Path, transfer: int) -> None:
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "mpg", "open"])
 def test_backwards_is_forwards_reversed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(media, "CHUNK_BYTES", 0)  # chunks of 8 frames
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 0)  # chunks of 8 frames
     options = {"g": "12", "bf": "2"}
     if kind == "mpg":
         path = make(tmp_path / "a.mpg", list(pattern(60)), codec="mpeg1video", options=options)
@@ -219,7 +222,7 @@ def test_backwards_is_forwards_reversed(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_memory_does_not_grow_with_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "CHUNK_BYTES", 4 << 20)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 4 << 20)
     images = list(pattern(125, 320, 240))
     path = make(tmp_path / "a.mp4", images, options={"g": "50", "preset": "ultrafast"})
     del images
@@ -344,7 +347,7 @@ def test_huge_picture_is_reduced(tmp_path: Path) -> None:
     Image.new("L", (12_000, 9000), 120).save(tmp_path / "a.jpg")
     picture = Picture(tmp_path / "a.jpg")
     assert picture.info.width / picture.info.height == pytest.approx(4 / 3, abs=2e-3)
-    assert picture.info.width * picture.info.height <= media.LEVEL_PIXELS
+    assert picture.info.width * picture.info.height <= LEVEL_PIXELS
     assert picture.info.width % 2 == picture.info.height % 2 == 0
     assert "12000x9000" in picture.notes[0]
 
@@ -415,10 +418,10 @@ def test_mix_of_channels() -> None:
     surround = ["FL", "FR", "FC", "LFE", "BL", "BR"]
     for outputs in (1, 2):
         for names in (["FC"], ["FL", "FR"], ["NONE"] * 5, surround, ["LFE"]):
-            mix = media._mix(names, outputs)
+            mix = _mix(names, outputs)
             assert mix.shape == (outputs, len(names))
             assert np.allclose(mix.sum(1), 1)
-    left, right = media._mix(surround, 2)
+    left, right = _mix(surround, 2)
     assert left[1] == left[5] == left[3] == right[0] == right[4] == 0
     assert left[2] == right[2] > left[0] == right[1] > left[4] == right[5] > 0
 
@@ -538,8 +541,8 @@ def test_colours_do_not_shift(tmp_path: Path, matrix: int, span: int) -> None:
             writer.write(frame, painted)
     with av.open(str(path)) as a, av.open(str(tmp_path / "b.mp4")) as b:
         for source, result in zip(a.decode(video=0), b.decode(video=0), strict=True):
-            own = [plane.astype(int) for plane in media._planes(source)]
-            got = [plane.astype(int) for plane in media._planes(result)]
+            own = [plane.astype(int) for plane in planes_of(source)]
+            got = [plane.astype(int) for plane in planes_of(result)]
             change = got[0] - own[0]
             assert not change[:16].any()
             assert not change[32:].any()

@@ -1,0 +1,209 @@
+"""Opening local files safely, and what they hold."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import av
+import av.error
+import numpy as np
+from av.sidedata.sidedata import Type as SideData
+from numpy.typing import NDArray
+from PIL import Image
+
+from moditalker.errors import UserError
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Samples: TypeAlias = NDArray[np.float32]
+PathLike: TypeAlias = str | os.PathLike[str]
+Orientation: TypeAlias = tuple[bool, bool, bool]  # transpose, then flip horizontally, flip vertically
+
+PICTURE_FPS = Fraction(25)  # of a video made from a picture
+MIN_SIDE, MAX_SIDE = 16, 8192  # pixels, of a video frame
+MAX_PICTURE = 170_000_000  # pixels, of a picture before it is reduced
+
+_PICTURES = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF")
+_MATRICES = (1, 2, 4, 5, 6, 7, 9)  # that the scaler knows; 2, "not said", it reads as BT.601
+
+
+@dataclass(frozen=True)
+class Color:
+    """Colour tags, as numbers of ITU-T H.273 (2: not said). ``range``: 1 limited, 2 full."""
+
+    matrix: int = 1
+    range: int = 1
+    primaries: int = 1
+    transfer: int = 1
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds. Sizes in pixels after rotation, times in seconds; what is unknown is None."""
+
+    path: Path
+    kind: str  # "picture", "video" or "audio"
+    width: int = 0
+    height: int = 0
+    fps: Fraction = PICTURE_FPS  # nominal; the time stamps decide
+    frames: int | None = None  # as the container declares, so possibly wrong; also seconds
+    seconds: Fraction | None = None
+    time_base: Fraction = 1 / PICTURE_FPS
+    pixel_format: str = "rgb24"
+    color: Color = Color()
+    pixel_aspect: Fraction = Fraction(1)
+    orientation: Orientation = (False, False, False)  # what makes the stored frames upright
+    has_audio: bool = False
+    audio_codec: str | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+
+
+def local(path: PathLike) -> Path:
+    """The path of a file that is there and not empty. Raises UserError."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file; check the name and the folder.")
+    if not path.is_file():
+        raise UserError(f"{path}: this is not a file; give one picture, video or sound file.")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes); a picture, video or sound is needed.")
+    return path
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a local file for reading; what goes wrong in the block, too, becomes a UserError."""
+    try:
+        # Prefix and whitelist: no playlist, and no name that looks like an address, may reach the network.
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+            yield container
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read as picture, video or sound ({reason(error)}); it is something else, "
+            "damaged or cut off: export it again, for example as .mp4, .png or .wav."
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def streams(container: av.container.InputContainer) -> tuple[Any, Any]:
+    """The video stream (not a cover picture) and the audio stream, or None; typed Any to spare casts."""
+    cover = av.stream.Disposition.attached_pic
+    video = next((s for s in container.streams.video if s.codec_context and not s.disposition & cover), None)
+    if video is not None:
+        video.codec_context.thread_type = "AUTO"
+        video.codec_context.thread_count = min(4, os.cpu_count() or 1)
+    return video, next((s for s in container.streams.audio if s.codec_context), None)
+
+
+def decoded(container: av.container.InputContainer, stream: Any, damage: list[str]) -> Iterator[Any]:
+    """A stream's frames; pieces that cannot be decoded are skipped and noted in ``damage``."""
+    packets = container.demux(stream)
+    while len(damage) < 10_000:
+        try:
+            if (packet := next(packets, None)) is None:
+                return
+            frames = packet.decode()
+        except av.error.EOFError:
+            continue
+        except (av.error.FFmpegError, ValueError) as error:
+            damage.append(reason(error))
+            continue
+        yield from frames
+
+
+def still(path: Path) -> Image.Image | None:
+    """Open a still picture without decoding it; None if the file is something else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's warning about size: there is a limit of our own
+            picture = Image.open(path, formats=_PICTURES)
+        return None if picture.format == "GIF" and getattr(picture, "is_animated", False) else picture
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"{path}: the picture has more than {MAX_PICTURE // 10**6} megapixels; reduce it to fewer."
+        ) from error
+    except Exception:  # its plugins raise many kinds on what they don't know
+        return None
+
+
+def probe(path: PathLike) -> MediaInfo:
+    """Find out what a file holds; of a video, one frame is decoded. Raises UserError if it cannot be read."""
+    path = local(path)
+    if (picture := still(path)) is not None:
+        with picture:
+            width, height = picture.size
+            with suppress(
+                Exception
+            ):  # of damaged tags; asked of other formats, Pillow would decode the picture
+                if ("exif" in picture.info or picture.format == "TIFF") and picture.getexif().get(
+                    0x0112, 1
+                ) >= 5:
+                    width, height = height, width
+            return MediaInfo(path, "picture", width, height, pixel_format=picture.mode)
+    with opened(path) as container:
+        video, audio = streams(container)
+        if video is None and audio is None:
+            raise UserError(
+                f"{path}: it holds neither picture nor sound; give a picture, video or sound file."
+            )
+        seconds = None if container.duration is None else Fraction(container.duration, av.time_base)
+        info = MediaInfo(path, "audio", seconds=seconds, has_audio=audio is not None)
+        if audio is not None:
+            codec = audio.codec_context
+            info = replace(info, audio_codec=codec.codec.canonical_name)
+            info = replace(info, sample_rate=codec.sample_rate, channels=codec.channels)
+        return info if video is None else _probe_video(info, container, video)
+
+
+def _probe_video(info: MediaInfo, container: av.container.InputContainer, video: Any) -> MediaInfo:
+    width, height = video.codec_context.width, video.codec_context.height
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
+        raise UserError(
+            f"{info.path}: a video of {width}x{height} pixels; each side must have {MIN_SIDE} to {MAX_SIDE}: "
+            "scale it."
+        )
+    first = next(decoded(container, video, []), None)
+    if first is None:
+        raise UserError(f"{info.path}: no frame of the video can be decoded; it is damaged: export it again.")
+    orientation, aspect = orientation_of(first), Fraction(video.sample_aspect_ratio or 1)
+    if orientation[0]:
+        width, height, aspect = height, width, 1 / aspect
+    rates = (video.average_rate, video.guessed_rate, PICTURE_FPS)
+    span = 2 if first.color_range == 2 or first.format.name.startswith("yuvj") else 1
+    return replace(
+        info,
+        kind="video",
+        width=width,
+        height=height,
+        fps=next(rate for rate in rates if rate and 1 <= rate <= 480),
+        frames=video.frames or None,
+        seconds=video.duration * video.time_base if video.duration else info.seconds,
+        time_base=video.time_base,
+        pixel_format=first.format.name,
+        color=Color(matrix_of(first.colorspace), span, first.color_primaries, first.color_trc),
+        pixel_aspect=aspect,
+        orientation=orientation,
+    )
+
+
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """What the frame's display matrix asks for. (Ask once a file: the side data outlive their frame.)"""
+    for data in cast(Any, frame.side_data):
+        if data.type == SideData.DISPLAYMATRIX:
+            a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+            return (False, a < 0, d < 0) if abs(a) + abs(d) >= abs(b) + abs(c) else (True, c < 0, b < 0)
+    return False, False, False
+
+
+def matrix_of(colorspace: int) -> int:
+    return colorspace if colorspace in _MATRICES else 1

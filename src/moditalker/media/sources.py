@@ -1,0 +1,267 @@
+"""A face's frames: pictures and videos, forwards and backwards, for as long as the speech lasts."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from moditalker.errors import UserError
+from moditalker.media.files import (
+    Color,
+    MediaInfo,
+    PathLike,
+    Pixels,
+    Samples,
+    decoded,
+    matrix_of,
+    opened,
+    probe,
+    streams,
+)
+from moditalker.media.pictures import read_picture
+from moditalker.media.pixels import EXACT, HLG, PQ, light_of, planes_of, tone_mapped, upright
+
+SLACK = Fraction(1, 10)  # s: sound and video whose ends are this close end together
+MIN_STEP = Fraction(1, 1000)  # s from frame to frame, on average
+CHUNK_BYTES = 32 << 20  # decoded frames that backward playing may hold
+EXTEND = ("pingpong", "loop", "hold", "none")  # what the source does when the speech is longer
+
+
+@dataclass(frozen=True)
+class Frame:
+    """``image`` (H, W, 3) uint8 RGB, shown from ``time`` for ``duration`` seconds, both exact.
+
+    ``index`` counts the source's frames; it returns when the source is played back and forth. ``yuv``: the
+    same content as 8-bit 4:2:0 planes, as the file holds it.
+    """
+
+    index: int
+    time: Fraction
+    duration: Fraction
+    image: Pixels
+    yuv: list[Pixels] | None = field(default=None, repr=False)
+
+
+class Picture:
+    """A still picture as a source of one frame, forwards and backwards."""
+
+    def __init__(self, path: PathLike) -> None:
+        image, self.notes = read_picture(path)
+        self.info = MediaInfo(Path(path), "picture", image.shape[1], image.shape[0], frames=1)
+        self._frame = Frame(0, Fraction(0), 1 / self.info.fps, image)
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield self._frame
+
+    __reversed__ = __iter__
+
+
+class VideoReader:
+    """Frames of a video with exact times (the first is 0), as often as wanted, forwards and ``reversed``.
+
+    Backwards decodes from key frames in chunks of CHUNK_BYTES, so that memory does not grow with length; it
+    is slow only where key frames are rare. ``planes``: give each frame's own YUV samples too, which
+    VideoWriter keeps where nothing was painted. Raises UserError if there is no video; damage within one
+    becomes a note.
+    """
+
+    def __init__(self, path: PathLike, planes: bool = True) -> None:
+        self.info = probe(path)
+        self.notes: list[str] = []
+        if self.info.kind != "video":
+            raise UserError(f"{path}: there is no video in it; give a video, or a picture, of a face.")
+        self._light: Samples | None = None
+        if self.info.color.transfer in (PQ, HLG):
+            self._light = light_of(self.info.color.transfer)
+            self.info = replace(self.info, color=Color())
+            self.notes.append(f"{self.info.path.name}: HDR is tone-mapped to 8 bits of BT.709.")
+        even = self.info.width % 2 == self.info.height % 2 == 0
+        self._planes = planes and even and self._light is None
+        self._ticks = array("q")  # after a forward pass: each frame's time in units of the time base,
+        self._stamps = array("q")  # the file's own stamp of it,
+        self._keys: list[int] = []  # and the indices of key frames
+        self._last = 1  # duration of the last frame, in units of the time base
+
+    def __iter__(self) -> Iterator[Frame]:
+        base = self.info.time_base
+        step = max(1, round(1 / self.info.fps / base))
+        ticks, stamps, keys = array("q"), array("q"), []
+        shift: int | None = None
+        damage: list[str] = []
+        held: Any = None  # a frame's duration is known when the next one comes
+        with opened(self.info.path) as container:
+            for native in decoded(container, streams(container)[0], damage):
+                last = ticks[-1] if ticks else -step
+                stamp = last + step - (shift or 0) if native.pts is None else native.pts
+                shift = -stamp if shift is None else shift
+                tick = stamp + shift
+                if last - 1 / base < tick <= last:  # two frames with one stamp
+                    tick = last + 1
+                elif not last < tick < last + 600 / base:  # the clock was set anew
+                    shift, tick = shift + last + step - tick, last + step
+                if native.key_frame:
+                    keys.append(len(ticks))
+                ticks.append(tick)
+                stamps.append(stamp)
+                if held is not None:
+                    yield self._frame(held, len(ticks) - 2, last, tick - last)
+                held = native
+            if held is None:
+                raise UserError(f"{self.info.path}: no frame of the video can be decoded; export it again.")
+            final = held.duration if held.duration and held.duration * base >= MIN_STEP else step
+            yield self._frame(held, len(ticks) - 1, ticks[-1], final)
+        if not self._ticks:
+            self._ticks, self._stamps, self._keys, self._last = ticks, stamps, keys, final
+            self._report(damage)
+
+    def _report(self, damage: list[str]) -> None:
+        name, found, declared = self.info.path.name, len(self._ticks), self.info.frames
+        end, seconds = (self._ticks[-1] + self._last) * self.info.time_base, self.info.seconds
+        if damage:
+            self.notes.append(
+                f"{name}: {len(damage)} damaged pieces of the video were skipped ({damage[0]})."
+            )
+        if declared and declared > found:
+            self.notes.append(f"{name}: {found} of the {declared} frames it declares could be decoded.")
+        elif declared is None and seconds and seconds > end + 1:
+            self.notes.append(
+                f"{name}: ends after {float(end):.2f} s of the {float(seconds):.2f} s it declares."
+            )
+
+    def _frame(self, native: Any, index: int, tick: int, duration: int) -> Frame:
+        """Convert a decoded frame. SDR takes the scaler's default path, as in most software, so that frames
+        can be compared with what other software decodes."""
+        info, span = self.info, self.info.color.range
+        width, height = (info.height, info.width) if info.orientation[0] else (info.width, info.height)
+        fits = (native.width, native.height) == (width, height)
+        note = f"{info.path.name}: the frame size changes inside the video; all frames get the first one's."
+        if not fits and note not in self.notes:
+            self.notes.append(note)
+        matrix = matrix_of(native.colorspace)
+        if self._light is None:
+            rgb = native.reformat(width, height, "rgb24", src_colorspace=matrix, threads=1)
+            image = rgb.to_ndarray()
+        else:
+            rgb = native.reformat(
+                width, height, "rgb48le", src_colorspace=matrix, interpolation=EXACT, threads=1
+            )
+            image = tone_mapped(self._light[rgb.to_ndarray()])
+        yuv = None
+        if self._planes and fits and native.format.name.startswith(("yuv", "nv")):
+            tags = {"src_color_range": span, "dst_color_range": span}
+            eight = native.reformat(format="yuv420p", interpolation=EXACT, threads=1, **tags)
+            yuv = [upright(plane, info.orientation) for plane in planes_of(eight)]
+        base = info.time_base
+        return Frame(index, tick * base, duration * base, upright(image, info.orientation), yuv)
+
+    def __reversed__(self) -> Iterator[Frame]:
+        if not self._ticks:
+            deque(self, maxlen=0)
+        chunk = max(8, min(128, CHUNK_BYTES // (self.info.width * self.info.height * 3 // 2)))
+        follower = self._ticks[-1] + self._last
+        for stop in range(len(self._ticks), 0, -chunk):
+            natives = self._between(max(0, stop - chunk), stop)
+            for index in range(stop - 1, stop - 1 - len(natives), -1):
+                tick = self._ticks[index]
+                yield self._frame(natives.pop(), index, tick, follower - tick)
+                follower = tick
+
+    def _between(self, start: int, stop: int) -> list[Any]:
+        """Decoded frames start..stop-1: from the nearest key frame if seeking works, else from the first."""
+        wanted, base = self._stamps[start:stop], self.info.time_base
+        key = self._stamps[max((key for key in self._keys if key <= start), default=0)]
+        seeks = [key, key - int(2 / base)]  # some containers land behind the key frame that was asked for
+        if (
+            start == 0 or self._stamps[-1] - self._stamps[0] != self._ticks[-1]
+        ):  # stamps were missing or mended
+            seeks = []
+        for seek in seeks:
+            with opened(self.info.path) as container:
+                stream = streams(container)[0]
+                container.seek(seek, stream=stream)
+                found: list[Any] = []
+                clean = False  # from a key frame on, all is decoded as in the forward pass
+                for native in decoded(container, stream, []):
+                    stamp = wanted[0] - 1 if native.pts is None else native.pts
+                    clean = clean or (native.key_frame and stamp <= wanted[0])
+                    if clean and stamp >= wanted[0]:
+                        found.append(native)
+                    if stamp >= wanted[-1]:
+                        break
+                if array("q", [native.pts for native in found]) == wanted:
+                    return found
+        with opened(self.info.path) as container:
+            return list(islice(decoded(container, streams(container)[0], []), start, stop))
+
+
+Source: TypeAlias = Picture | VideoReader
+Length: TypeAlias = Fraction | float | Callable[[Fraction], Fraction]  # seconds; see `plan_frames`
+
+
+def open_source(path: PathLike) -> Source:
+    """Open a face: a picture or a video. Raises UserError, also for a file with sound only."""
+    return Picture(path) if probe(path).kind == "picture" else VideoReader(path)
+
+
+def plan_frames(source: Source, seconds: Length, extend: str = "pingpong") -> Iterator[Frame]:
+    """The output's frames, with the output's times, for so many seconds of speech.
+
+    Where these are not known yet, ``seconds`` is a function that says, for any time, how long the speech is,
+    or any number beyond that time if it is longer. It is asked at most SLACK ahead of the next frame.
+
+    A picture gives ceil(seconds x fps) frames. A video that is longer than the speech ends with it; a shorter
+    one goes on by ``extend``: "pingpong" (back and forth), "loop", "hold" (its last frame), or "none" (ends
+    before the speech). If the two ends are within SLACK, which is the usual padding of audio codecs, the
+    frames are exactly the video's. Each frame keeps its own duration, also backwards. Raises UserError for
+    another ``extend``.
+    """
+    if extend not in EXTEND:
+        raise UserError(f"extend is {extend!r}; it must be one of {', '.join(EXTEND)}.")
+    still = source.info.kind == "picture"
+    slack = Fraction(0) if still else SLACK
+    length = seconds if callable(seconds) else lambda _: seconds
+    end, tail = Fraction(0), list[Frame]()  # frames behind the speech count if the video ends there too
+    for frame in source:
+        if frame.time >= length(frame.time - slack) + slack:
+            return
+        if frame.time >= length(frame.time):
+            tail.append(frame)
+        else:
+            yield frame
+        end = frame.time + frame.duration
+    if end <= length(end - slack) + slack:
+        yield from tail
+    if length(end + slack) - end <= slack:
+        return
+    if frame.time < frame.index * MIN_STEP:
+        raise UserError(
+            f"{source.info.path}: {frame.index + 1} frames in {float(end):.4f} s, more than {1 / MIN_STEP} "
+            "a second; its time stamps are damaged: export it again."
+        )
+    for frame in _continued(source, "hold" if still else extend, end):
+        if frame.time >= length(frame.time):
+            return
+        yield frame
+
+
+def _continued(source: Source, extend: str, time: Fraction) -> Iterator[Frame]:
+    """What follows the last frame: for ever, except for "none"."""
+    if extend == "none":
+        return
+    if extend == "hold" or next(islice(source, 1, None), None) is None:
+        last = next(iter(reversed(source)))
+        yield from (replace(last, time=time + turn * last.duration) for turn in count())
+    for turn in count():
+        back = extend == "pingpong" and turn % 2 == 0
+        shown = (
+            1 if extend == "pingpong" else 0
+        )  # the frame at which the direction turns is on screen already
+        for frame in islice(reversed(source) if back else source, shown, None):
+            yield replace(frame, time=time)
+            time += frame.duration

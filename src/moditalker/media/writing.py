@@ -1,0 +1,301 @@
+"""Videos written: frames, and the sound of a file, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from moditalker.errors import UserError
+from moditalker.media.files import PICTURE_FPS, MediaInfo, PathLike, Pixels, opened, reason, streams
+from moditalker.media.pixels import paint, planes_of, to_yuv
+from moditalker.media.sound import AudioReader
+from moditalker.media.sources import SLACK, Frame
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # written, by file ending
+# x264's macroblock tree gives other bits from run to run on processors with AVX-512.
+REPEATABLE = {"mbtree": "0"}
+H264, H264_RGB, VP9 = ENCODERS = ("libx264", "libx264rgb", "libvpx-vp9")  # what a written video may need
+
+
+class VideoWriter:
+    """Writes frames and a file's sound. A context manager: the file appears only if the block succeeds.
+
+    ``info`` gives size, time base, colour tags and pixel aspect: the source's, or ``plain_info``. ``audio``:
+    a file whose sound packets are copied untouched if the container takes them, else encoded as AAC, which
+    ``notes`` says; uncompressed sound in .mp4 always is, since no browser or phone plays it there.
+    ``recode_audio`` asks for AAC. Sound that goes on for more than SLACK behind the video is cut. .mkv rounds
+    all times to milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
+    Raises UserError for an ending, folder, size or disk that cannot take the file.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        info: MediaInfo,
+        audio: PathLike | None = None,
+        *,
+        lossless: bool = False,
+        recode_audio: bool = False,
+        metadata: dict[str, str] | None = None,
+        seal: Callable[[Path, Path], None] | None = None,
+    ) -> None:
+        self.path, self.info, self.notes = Path(path), info, list[str]()
+        self._seal = seal
+        self._format = FORMATS.get(self.path.suffix.lower(), "")
+        if not self._format:
+            raise UserError(
+                f"{path}: a video is written as {', '.join(FORMATS)}; choose one of these endings."
+            )
+        if not self.path.absolute().parent.is_dir():
+            raise UserError(f"{path}: the folder does not exist; create it or choose another.")
+        self._rgb, self._end, self._last_pts = lossless, Fraction(0), -1
+        self._sound: Generator[Any, None, None] = (None for _ in ())
+        self._waiting: Any = None  # a sound packet whose time has not come
+        self._part, self._sealed = (
+            self.path.with_name(f".{self.path.stem}.{os.getpid()}.{name}{self.path.suffix}")
+            for name in ("part", "sealed")
+        )
+        reader = None if audio is None else AudioReader(audio)
+        # Matroska holds the negative stamps of codecs that start before 0; its muxer would rather shift all.
+        options = (
+            {"avoid_negative_ts": "disabled"} if self._format == "matroska" else {"movflags": "+faststart"}
+        )
+        with self._guarded():
+            self._container = av.open(
+                f"file:{self._part}", "w", format=self._format, container_options=options
+            )
+            self._container.metadata.update(metadata or {})
+            self._video = self._add_video()
+            if reader is not None:
+                self._add_sound(reader, recode_audio)
+
+    def _add_video(self) -> Any:
+        info = self.info
+        # As near to our frames as preset "fast" at 16, in half the time, for files a tenth larger.
+        codec, options = H264, {"crf": "15", "preset": "veryfast"} | REPEATABLE
+        if self._rgb:
+            codec, options = H264_RGB, {"qp": "0", "preset": "ultrafast"}
+        elif info.width % 2 or info.height % 2:
+            if self._format == "mov":
+                raise UserError(
+                    f"{self.path}: .mov cannot hold {info.width}x{info.height}, an odd size; write .mp4."
+                )
+            codec, options = VP9, {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6"}
+            self.notes.append(
+                f"{info.width}x{info.height} has an odd side, which H.264 cannot: encoded as VP9."
+            )
+        stream: Any = self._container.add_stream(codec, rate=info.fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = (
+            info.width,
+            info.height,
+            "rgb24" if self._rgb else "yuv420p",
+        )
+        stream.time_base = stream.codec_context.time_base = info.time_base
+        stream.codec_context.sample_aspect_ratio = info.pixel_aspect
+        stream.codec_context.color_primaries = info.color.primaries
+        stream.codec_context.color_trc = info.color.transfer
+        if not self._rgb:
+            stream.codec_context.colorspace, stream.codec_context.color_range = (
+                info.color.matrix,
+                info.color.range,
+            )
+        return stream
+
+    def _add_sound(self, reader: AudioReader, recode: bool) -> None:
+        name, mp4 = reader.path.name, self._format == "mp4"
+        with opened(reader.path) as source:
+            audio = streams(source)[1]
+            codec, rate = audio.codec_context.codec.canonical_name, audio.codec_context.sample_rate
+            channels = min(2, audio.codec_context.channels)
+            raw = codec.startswith("pcm") and mp4
+            if not recode and not raw and _takes(self._format, audio):
+                self._sound = _copied(reader, self._container.add_stream_from_template(audio))
+                if mp4 and codec not in ("aac", "mp3", "opus", "flac"):
+                    self.notes.append(
+                        f"{name}: its {codec} sound is copied untouched; browsers may need AAC."
+                    )
+                return
+        rate = rate if rate in (av.Codec("aac", "w").audio_rates or ()) else 48_000
+        encoder: Any = self._container.add_stream("aac", rate=rate)
+        encoder.layout, encoder.bit_rate = "stereo" if channels == 2 else "mono", 96_000 * channels
+        self._sound = _encoded(reader, encoder, rate, channels)
+        way = "; .mov or .mkv would keep it as it is" if raw else ""
+        self.notes.append(f"{name}: its {codec} sound is encoded as AAC{way}.")
+
+    def write(self, frame: Frame, image: Pixels | None = None) -> None:
+        """Append a frame, shown from ``frame.time``; ``image`` (H, W, 3) uint8 replaces the frame's own."""
+        image = frame.image if image is None else image
+        if image.shape != (self.info.height, self.info.width, 3) or image.dtype != np.uint8:
+            raise ValueError(
+                f"{image.shape} {image.dtype} is not ({self.info.height}, {self.info.width}, 3) uint8"
+            )
+        pts = round(frame.time / self.info.time_base)
+        if pts <= self._last_pts:
+            raise ValueError(
+                f"a frame at {frame.time} s follows one at {self._last_pts * self.info.time_base} s"
+            )
+        with self._guarded():
+            native = self._native(frame, image)
+            native.pts, native.time_base = pts, self.info.time_base
+            native.duration = max(1, round(frame.duration / self.info.time_base))
+            self._container.mux(self._video.encode(native))
+            self._last_pts, self._end = pts, frame.time + frame.duration
+            self._feed(frame.time)
+
+    def _native(self, frame: Frame, image: Pixels) -> av.VideoFrame:
+        if self._rgb:
+            return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        color = self.info.color
+        if frame.yuv is None or frame.yuv[0].shape != image.shape[:2]:
+            native = to_yuv(image, color)
+        else:
+            native = av.VideoFrame(image.shape[1], image.shape[0], "yuv420p")
+            paint(planes_of(native), frame.yuv, frame.image, image, color)
+        native.colorspace, native.color_range = color.matrix, color.range
+        return native
+
+    def _feed(self, until: Fraction) -> None:
+        """Mux sound up to a time: in step with the picture, or the muxer holds one until the other comes."""
+        while True:
+            self._waiting = self._waiting or next(self._sound, None)
+            if self._waiting is None or self._waiting.pts * self._waiting.time_base >= until:
+                return
+            self._container.mux(self._waiting)
+            self._waiting = None
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        with self._guarded():
+            self._container.mux(self._video.encode(None))
+            self._feed(self._end + SLACK)
+            self._sound.close()
+            self._container.close()
+            if self._seal is not None:
+                self._seal(self._part, self._sealed)
+                self._sealed.replace(self._part)
+            self._part.replace(self.path)
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        with suppress(av.error.FFmpegError, OSError, AttributeError, ValueError):
+            self._sound.close()
+            self._container.close()
+        self._part.unlink(missing_ok=True)
+        self._sealed.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.abort()
+            if not isinstance(error, (av.error.FFmpegError, OSError)):
+                raise
+            raise UserError(
+                f"{self.path}: cannot be written ({reason(error)}); check the folder's rights and space."
+            ) from error
+
+
+def remove_parts(path: PathLike) -> None:
+    """Remove what writers of this file, whose processes were killed, have left beside it."""
+    path = Path(path)
+    left = re.compile(rf"\.{re.escape(path.stem)}\.\d+\.(part|sealed){re.escape(path.suffix)}")
+    for part in path.absolute().parent.iterdir():
+        if left.fullmatch(part.name):
+            part.unlink(missing_ok=True)
+
+
+def _takes(format: str, audio: Any) -> bool:
+    """Whether a container of this format takes the stream's packets as they are: its muxer is asked."""
+    try:
+        with av.open(io.BytesIO(), "w", format=format) as trial:
+            trial.add_stream_from_template(audio)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _copied(reader: AudioReader, stream: Any) -> Generator[Any, None, None]:
+    """The file's sound packets, moved so that the reader's time 0 is 0."""
+    with opened(reader.path) as source:
+        last = -math.inf
+        for packet in source.demux(streams(source)[1]):
+            if packet.pts is None and packet.dts is None:
+                continue
+            shift = round(reader.zero / packet.time_base)
+            dts = max(last + 1, (packet.pts if packet.dts is None else packet.dts) - shift)
+            packet.pts = max(dts, dts if packet.pts is None else packet.pts - shift)
+            packet.dts = last = dts
+            packet.stream = stream
+            yield packet
+
+
+def _encoded(reader: AudioReader, stream: Any, rate: int, channels: int) -> Generator[Any, None, None]:
+    given, layout = 0, "stereo" if channels == 2 else "mono"
+    for samples in reader.blocks(rate, channels):
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, given, Fraction(1, rate)
+        given += samples.shape[1]
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
+
+
+def plain_info(width: int, height: int, fps: Fraction | float = PICTURE_FPS) -> MediaInfo:
+    """For VideoWriter, when the frames come from no file: BT.709, limited range, constant frame rate."""
+    rate = Fraction(fps).limit_denominator(1001)
+    return MediaInfo(Path(), "video", width, height, fps=rate, time_base=1 / rate)
+
+
+def through_codec(frames: Pixels, fps: Fraction | float, crf: int = 18) -> Pixels:
+    """Frames (S, H, W, 3) as they come back from H.264 4:2:0: what a file in that codec would show.
+
+    crf: the constant rate factor, 0 (best) to 51. The same frames give the same, on any number of cores.
+    """
+    height, width = frames.shape[1:3]
+    even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    rate = Fraction(fps).limit_denominator(1001)
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        options = {"crf": str(crf), "preset": "fast"} | REPEATABLE
+        stream: Any = container.add_stream(H264, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
+        stream.codec_context.thread_count = 1  # the number of threads changes what x264 decides
+        for number, image in enumerate(even):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", threads=1)
+            frame.pts, frame.time_base = number, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    with av.open(file) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(decoded)[:, :height, :width]
+
+
+def can_encode(codec: str) -> bool:
+    """Whether the linked FFmpeg has an encoder of this name."""
+    try:
+        av.Codec(codec, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
