@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from moditalker.config import AugmentationConfig, Config, TrainingConfig, load
 from moditalker.data import VideoClip, VideoClips, augment_clip
 from moditalker.errors import UserError
+from moditalker.training import loop
 from moditalker.training.adaptation import adapt, judge, known_texture, split
 from moditalker.training.autoencoder import AutoencoderTask
 from moditalker.training.distillation import DistillationTask
@@ -77,7 +78,35 @@ def test_schedules() -> None:
     config = TrainingConfig(steps=1000, learning_rate=1.0, warmup=100, schedule="cosine")
     assert learning_rate(config, 0) == pytest.approx(0.01)
     assert learning_rate(config, 1000) == pytest.approx(0.02)
-    assert learning_rate(replace(config, schedule="constant"), 900) == 1.0
+    assert learning_rate(config, 300, done=0.5) == learning_rate(config, 500)
+    assert learning_rate(config, 600, done=0.5) == learning_rate(config, 600)
+    assert learning_rate(replace(config, schedule="constant"), 900, done=1.0) == 1.0
+
+
+def test_seconds_end_a_run_and_its_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which a step takes a second."""
+    task, now, rates = Line(), 0.0, []
+    loss = task.loss
+
+    def slow(*given):
+        nonlocal now
+        now += 1.0
+        return loss(*given)
+
+    def rate(*given):
+        rates.append(learning_rate(*given))
+        return rates[-1]
+
+    monkeypatch.setattr(task, "loss", slow)
+    monkeypatch.setattr(loop, "learning_rate", rate)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+    config = TrainingConfig(steps=10_000, learning_rate=1.0, schedule="cosine", warmup=0, validate_every=7)
+    lines: list[str] = []
+    assert fit(task, config, tmp_path, lines.append, seconds=10.0)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 10
+    assert len(lines) == 2  # steps 7 and 10
+    assert rates == sorted(rates, reverse=True)
+    assert (rates[0], rates[5]) == (pytest.approx(1.0), pytest.approx(0.51))
 
 
 def clips(config: Config, count: int = 2) -> VideoClips:

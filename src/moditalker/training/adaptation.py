@@ -29,10 +29,8 @@ from moditalker.video.texture import Texture, centred, slopes
 HELD_OUT = 6  # every so many frames, in one piece at the end, judge
 FEWEST = 75  # frames that can be learnt from
 MOST = 7500  # frames that are learnt from; 49 kB each
-TRIAL = 4  # steps that tell the pace
-CHECKS = 5  # validations on the way
 SEEN = 25  # frames of the first half that tell the texture
-OVERHEAD = 0.92  # share of the time that steps may take
+AFTERWARDS = 10  # what is to be done when the steps are made, in units of the first validation's time
 NAME = "held_out"
 
 
@@ -188,7 +186,7 @@ def adapt(
         config, state: of the video model that is started from.
         clips: of the person, made by :func:`person_clips`.
         run: an empty folder for the run.
-        minutes: that it may take, by this machine's clock; the number of steps follows from it.
+        minutes: that it may take, by this machine's clock: as many steps as go into them.
 
     Raises:
         UserError: too few frames.
@@ -210,19 +208,12 @@ def adapt(
     before = judge(task().model, ends)
     checked = time.monotonic() - checked
     log(f"adapt: {before:.2f} dB on frames held out, before")
-    for steps in (TRIAL, 3 * TRIAL):  # the first ones are slow
-        trial = time.monotonic()
-        training = replace(config.adaptation_training, steps=steps, validate_every=steps, keep="last")
-        fit(task(), training, run / "trial", lambda line: None)
-    pace = max((time.monotonic() - trial - checked) / (2 * TRIAL), 1e-3)  # it ends with a validation
-    left = OVERHEAD * (60 * minutes - (time.monotonic() - begun)) - (CHECKS + 3) * checked
-    steps = min(config.adaptation_training.steps, max(TRIAL, math.floor(left / pace)))
-    log(f"adapt: {steps} steps at {pace:.2f} s")
     after = task()
-    training = replace(
-        config.adaptation_training, steps=steps, validate_every=max(1, steps // CHECKS), keep="best"
-    )
-    figures = fit(after, training, run / "adapt", log) or after.validate()  # none: it was stopped early
+    training = replace(config.adaptation_training, keep="best")
+    left = 60 * minutes - (time.monotonic() - begun) - AFTERWARDS * checked
+    figures = fit(after, training, run, log, seconds=max(1.0, left))
+    figures = figures or after.validate()  # none: it was stopped
+    steps = len((run / "log.jsonl").read_text().splitlines())
     choices = [(before, given, state), (after.score(figures), given, after.model.state_dict())]
     if config.mtov.texture:
         knowing = replace(given, mtov=replace(given.mtov, known_texture=True))

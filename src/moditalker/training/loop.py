@@ -63,12 +63,12 @@ class Task(Protocol):
         """A picture (H, W, 3) of what the model makes of held-out data, if there is something to see."""
 
 
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, then constant or a cosine to 2 % of the peak."""
+def learning_rate(config: TrainingConfig, step: int, done: float = 0.0) -> float:
+    """Linear warm-up, then constant or a cosine to 2 % of the peak; done: at least this share of the run."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     if config.schedule == "constant":
         return config.learning_rate * warm
-    progress = min(1.0, step / max(1, config.steps))
+    progress = min(1.0, max(done, step / max(1, config.steps)))
     return config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
@@ -85,8 +85,12 @@ def fit(
     run: Path,
     log: Callable[[str], None] = print,
     processes: Processes | None = None,
+    seconds: float = math.inf,
 ) -> dict[str, float]:
     """Train until ``config.steps``; resume from ``run/last.pt`` where there is one.
+
+    With ``seconds`` it ends after these, and the schedule with them, if they are over first (one process
+    only).
 
     The run folder gets training.json, environment.json, log.jsonl (a line a step), last.pt and, with a
     preview, preview.png; TensorBoard's events too where it is installed. SIGTERM saves and ends the run.
@@ -144,7 +148,7 @@ def fit(
     def descend() -> dict[str, float]:
         """One step of the optimiser; the means of what the parts logged, over this process's parts."""
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+            group["lr"] = learning_rate(config, step, done())
         optimizer.zero_grad(set_to_none=True)
         logs: list[dict[str, float]] = []
         for part in range(processes.rank, config.accumulate, processes.count):
@@ -172,8 +176,14 @@ def fit(
     figures: dict[str, float] = {}
     saved = begun = time.monotonic()
     first = step
+
+    def done() -> float:
+        """Share of the seconds that are over."""
+        return (time.monotonic() - begun) / seconds
+
     with stop_signal() as stopped, curves(run, step, processes.main) as curve:
-        while step < config.steps and not stopped():
+        last = step >= config.steps
+        while not last and not stopped():
             record = descend()
             step += 1
             decay = min(config.ema, (1 + step) / (10 + step))
@@ -183,7 +193,7 @@ def fit(
                         average[name].lerp_(value, 1 - decay)
                     else:
                         average[name].copy_(value)
-            last = step == config.steps
+            last = step == config.steps or done() >= 1
             if step % config.validate_every == 0 or last:
                 figures = validate()
                 record |= figures
@@ -195,9 +205,10 @@ def fit(
                         "weights": copy.deepcopy(average),
                     }
                 pace = (time.monotonic() - begun) / (step - first)
-                left = pace * (config.steps - step) / 60
+                left = max(0, min(pace * (config.steps - step), begun + seconds - time.monotonic())) / 60
+                goal = f"/{config.steps}" if seconds == math.inf else ""
                 shown = "  ".join(f"{k} {v:.4g}" for k, v in record.items())
-                log(f"{task.name} {step}/{config.steps}  {shown}  {pace:.2f} s/step, {left:.0f} min left")
+                log(f"{task.name} {step}{goal}  {shown}  {pace:.2f} s/step, {left:.0f} min left")
             curve(step, record)
             if last or time.monotonic() - saved > 60 * config.save_minutes:
                 save()
