@@ -45,7 +45,7 @@ HEAVY = {
 # Optional packages, each with the only file that may import it.
 ALONE = {
     "transformers": "features/speech.py",
-    "av": "media.py",
+    "av": "media",
     "typer": "cli",
     "skimage": "cli/generate.py",
     "gradio": "web/page.py",
