@@ -42,7 +42,7 @@ HEAVY = {
     "cryptography",
     "gradio",
 }
-# Optional packages, each with the only file that may import it.
+# Optional and outer packages, each with the only file or package that may import it.
 ALONE = {
     "transformers": "features/speech.py",
     "av": "media",
