@@ -119,9 +119,7 @@ class MoDiTalker:
         config = configuration.from_dict(description["config"])
         if atom is not None:
             own = configuration.from_dict(load_weights(folder / "atom.safetensors")[1]["config"])
-            config = replace(
-                own, speech=config.speech, atom=config.atom, atom_diffusion=config.atom_diffusion
-            )
+            config = _joined(own, config)
         config = configuration.override(config, settings)
         network = Atom(config.atom, config.speech.width)
         fill(network, state, motion)
@@ -133,9 +131,7 @@ class MoDiTalker:
                     f"{video}: made for {sampler.config.crop}, {folder} for {config.crop}; give weights of "
                     "one crop"
                 )
-            config = replace(
-                sampler.config, speech=config.speech, atom=config.atom, atom_diffusion=config.atom_diffusion
-            )
+            config = _joined(sampler.config, config)
         talker = cls(
             config,
             load_speech_encoder(config.speech, device),
@@ -352,3 +348,8 @@ class MoDiTalker:
     ) -> Video:
         """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size."""
         return Video(self, face, motion, seed, steps)
+
+
+def _joined(picture: Config, motion: Config) -> Config:
+    """One configuration of two: what makes speech features and motion from the second, all else the first."""
+    return replace(picture, speech=motion.speech, atom=motion.atom, atom_diffusion=motion.atom_diffusion)
