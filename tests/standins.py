@@ -28,6 +28,9 @@ needs_grid = pytest.mark.skipif(
 )
 
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
 def grid_clip(name: str = "s1/bbaf2n") -> Path:
     return SHARED / "data" / "grid" / f"{name}.mpg"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_wav
-from standins import ASTRONAUT, PaintedMouth, small_config, talker, untrained_atom
+from standins import ASTRONAUT, PaintedMouth, needs_gpu, small_config, talker, untrained_atom
 
 from moditalker import config as configuration
 from moditalker.checkpoint import save_weights
@@ -267,3 +267,18 @@ def test_a_failure_leaves_no_file_behind(made, tmp_path):
     with pytest.raises(RuntimeError):
         replace(video, progress=broken).save(tmp_path / "out.mp4")
     assert not list(Path(tmp_path).iterdir())
+
+
+@needs_gpu
+def test_a_gpu_makes_the_video_that_a_cpu_makes(face_video, speech_wav, weights):
+    one, other = (
+        np.stack(
+            [
+                image
+                for _, image in MoDiTalker.from_pretrained(weights, device).generate(face_video, speech_wav)
+            ]
+        )
+        for device in ("cpu", "cuda")
+    )
+    assert one.shape == other.shape
+    assert np.square(one.astype(float) - other).mean() < 0.5

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from standins import needs_gpu
 
 from moditalker import cli
 from moditalker.checkpoint import load_weights
@@ -176,3 +177,16 @@ def test_weights_of_another_size_are_refused(
     assert "another part" in capsys.readouterr().err
     assert run(*arguments("distillation", data, tmp_path / "d")) == 2
     assert "--start-from" in capsys.readouterr().err
+
+
+@needs_gpu
+def test_every_video_part_trains_on_a_gpu(data: Path, tmp_path: Path) -> None:
+    how = ["--accelerate", "--precision", "bf16"]
+    assert run(*arguments("autoencoder", data, tmp_path / "ae", *how)) == 0
+    assert run(*arguments("landmark-autoencoder", data, tmp_path / "lae", *how)) == 0
+    more = [*how, "--autoencoder", str(tmp_path / "ae")]
+    assert run(*arguments("mtov", data, tmp_path / "mtov", *more)) == 0
+    start = ["--start-from", str(tmp_path / "mtov" / "mtov.safetensors")]
+    few = [f"--set=distillation_training.{part}" for part in ("batch=1", "steps=4", "validate_every=2")]
+    assert run(*arguments("distillation", data, tmp_path / "few", *how, *start, *few)) == 0
+    assert json.loads((tmp_path / "few" / "environment.json").read_text())["device"].startswith("cuda")

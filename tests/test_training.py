@@ -20,6 +20,7 @@ from moditalker.training.autoencoder import AutoencoderTask
 from moditalker.training.distillation import DistillationTask
 from moditalker.training.loop import fit, learning_rate
 from moditalker.training.mtov import MToVTask
+from moditalker.training.processes import Processes
 from moditalker.video.model import VideoModel
 
 
@@ -47,6 +48,12 @@ class Line:
         return None
 
 
+class Ahead(Processes):
+    """Where batches are made ahead, as on a GPU."""
+
+    workers = 3
+
+
 def quiet(_: str) -> None:
     pass
 
@@ -60,6 +67,26 @@ def test_ten_steps_are_five_and_five_resumed(tmp_path: Path) -> None:
     fit(halves, config, tmp_path / "halves", quiet)
     for a, b in zip(whole.model.parameters(), halves.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_batches_made_ahead_are_those_made_when_asked_for(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=10, accumulate=2, learning_rate=0.01, warmup=1, validate_every=5, ema=0.9)
+    one, other = Line(), Line()
+    fit(one, config, tmp_path / "one", quiet)
+    fit(other, replace(config, steps=5), tmp_path / "other", quiet, Ahead())
+    other = Line()
+    fit(other, config, tmp_path / "other", quiet, Ahead())
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_error_in_a_batch_made_ahead_ends_the_run(tmp_path: Path) -> None:
+    class Broken(Line):
+        def batch(self, rng: np.random.Generator) -> Tensor:
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        fit(Broken(), TrainingConfig(steps=10), tmp_path, quiet, Ahead())
 
 
 def test_loop_learns_and_leaves_a_log(tmp_path: Path) -> None:

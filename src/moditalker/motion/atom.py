@@ -287,7 +287,7 @@ class Atom(nn.Module):
         frames = conditions.speech.shape[1] // SPEECH_PER_FRAME
         if xt.shape[1] != frames:
             raise ValueError(f"{xt.shape[1]} frames of landmarks; the speech is of {frames}")
-        time = self.time(timestep_embedding(t, self.config.width))  # B 4D
+        time = self.time(timestep_embedding(t.to(xt.device), self.config.width))  # B 4D
         time_tokens = self.time_tokens(time).unflatten(-1, (TIME_TOKENS, -1))  # B 2 D
         lip_memory, face_memory = self.memories(conditions, time_tokens)
 

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from moditalker.config import Config, PixelLossConfig
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.landmarks import LIP_RELATED, MOUTH
 from moditalker.metrics.lpips import load_lpips
+from moditalker.training.loop import to_device
 from moditalker.video.autoencoder import Autoencoder, psnr, reconstruction_loss, still_clip
 from moditalker.video.warp import affinity, landmark_frames, mouth_interior
 
@@ -99,6 +100,12 @@ def sheet(output: Tensor, batch: VideoBatch, frames: int = 6) -> NDArray[np.uint
     return picture.permute(1, 2, 0).round().byte().cpu().numpy()
 
 
+def beside(model: nn.Module, batches: dict[str, VideoBatch]) -> dict[str, VideoBatch]:
+    """Batches on the device where the model is."""
+    device = next(model.parameters()).device
+    return {name: to_device(batch, device) for name, batch in batches.items()}
+
+
 def mean_psnr(figures: dict[str, float], speakers: Iterable[str]) -> float:
     """Of the speakers' figures that have no suffix."""
     return float(np.mean([figures[name] for name in speakers]))
@@ -137,14 +144,14 @@ class AutoencoderTask:
         moves.
         """
         share = self.config.pixel_loss.hidden_landmarks
-        hidden = torch.rand(len(batch.video), 1, 1, 1, generator=generator) < share
+        hidden = (torch.rand(len(batch.video), 1, 1, 1, generator=generator) < share).to(batch.video.device)
         return replace(
             batch, landmarks=torch.where(hidden, batch.identity_landmarks[:, None], batch.landmarks)
         )
 
     def validate(self) -> dict[str, float]:
         figures = {}
-        for name, batch in self.held_out.items():
+        for name, batch in beside(self.model, self.held_out).items():
             still = still_clip(batch.identity, batch.video.shape[2])
             z, z_still = (self.model.encode(video, batch.identity) for video in (batch.video, still))
             figures[name] = float(face_psnr(self.model.decode(z, *self._conditions(batch)), batch))
@@ -155,7 +162,7 @@ class AutoencoderTask:
         return figures
 
     def preview(self) -> NDArray[np.uint8]:
-        batch = next(iter(self.held_out.values()))
+        batch = next(iter(beside(self.model, self.held_out).values()))
         z = self.model.encode(batch.video, batch.identity)
         return sheet(self.model.decode(z, *self._conditions(batch)), batch)
 

@@ -14,9 +14,13 @@ import math
 import platform
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +34,15 @@ from moditalker import __version__
 from moditalker.config import Config, TrainingConfig
 from moditalker.errors import UserError
 from moditalker.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A part of a step: its batch, on the CPU, and the seeds of all other chance in it."""
+
+    noise: int
+    dropout: int
+    batch: Any
 
 
 class Task(Protocol):
@@ -48,7 +61,7 @@ class Task(Protocol):
         """Everything that is trained and saved."""
 
     def batch(self, rng: np.random.Generator) -> Any:
-        """A random batch, on the CPU."""
+        """A random batch, on the CPU; the same ``rng`` state gives the same one, in any thread."""
 
     def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss to descend, a mean over the batch, and figures to log. The generator is the CPU's."""
@@ -145,19 +158,24 @@ def fit(
         task.model.load_state_dict(current)
         return figures
 
-    def descend() -> dict[str, float]:
+    def draw(step: int, part: int) -> Drawn:
+        rng = np.random.default_rng((config.seed, step, part))
+        noise, dropout = int(rng.integers(2**62)), int(rng.integers(2**62))
+        return Drawn(noise, dropout, task.batch(rng))
+
+    def descend(made: Callable[[int, int], Drawn]) -> dict[str, float]:
         """One step of the optimiser; the means of what the parts logged, over this process's parts."""
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, done())
         optimizer.zero_grad(set_to_none=True)
         logs: list[dict[str, float]] = []
         for part in range(processes.rank, config.accumulate, processes.count):
-            rng = np.random.default_rng((config.seed, step, part))
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            torch.manual_seed(int(rng.integers(2**62)))  # dropout
-            batch = to_device(task.batch(rng), processes.device)
+            drawn = made(step, part)
+            torch.manual_seed(drawn.dropout)
             with processes.autocast():
-                loss, terms = task.loss(batch, generator)
+                loss, terms = task.loss(
+                    to_device(drawn.batch, processes.device), torch.Generator().manual_seed(drawn.noise)
+                )
             (loss * processes.scale / config.accumulate).backward()
             logs.append({"loss": loss.item(), **terms})
         processes.sum_gradients(parameters)
@@ -181,10 +199,16 @@ def fit(
         """Share of the seconds that are over."""
         return (time.monotonic() - begun) / seconds
 
-    with stop_signal() as stopped, curves(run, step, processes.main) as curve:
+    parts = range(processes.rank, config.accumulate, processes.count)
+    wanted = ((later, part) for later in range(step, config.steps) for part in parts)
+    with (
+        stop_signal() as stopped,
+        curves(run, step, processes.main) as curve,
+        made_ahead(draw, wanted, processes.workers) as made,
+    ):
         last = step >= config.steps
         while not last and not stopped():
-            record = descend()
+            record = descend(made)
             step += 1
             decay = min(config.ema, (1 + step) / (10 + step))
             with torch.no_grad():
@@ -222,6 +246,34 @@ def fit(
     task.model.load_state_dict(average)
     task.model.eval()
     return figures
+
+
+@contextmanager
+def made_ahead(
+    draw: Callable[[int, int], Drawn], wanted: Iterator[tuple[int, int]], workers: int
+) -> Iterator[Callable[[int, int], Drawn]]:
+    """``draw`` for (step, part) pairs that are asked for in the order of ``wanted``: threads make the next
+    ones meanwhile, so that an accelerator need not wait. Without workers each is made when it is asked for.
+    """
+    if not workers:
+        yield draw
+        return
+    waiting: deque[Future[Drawn]] = deque()
+    one_thread = partial(torch.set_num_threads, 1)
+    with ThreadPoolExecutor(workers, "batches", initializer=one_thread) as pool:
+
+        def make_more() -> None:
+            for pair in islice(wanted, 1 + workers - len(waiting)):
+                waiting.append(pool.submit(draw, *pair))
+
+        def take(step: int, part: int) -> Drawn:
+            make_more()
+            return waiting.popleft().result()
+
+        try:
+            yield take
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

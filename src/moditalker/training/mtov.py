@@ -21,7 +21,14 @@ from moditalker.config import Config
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.diffusion import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
-from moditalker.training.autoencoder import PixelLoss, face_psnr, mean_psnr, sheet, validation_items
+from moditalker.training.autoencoder import (
+    PixelLoss,
+    beside,
+    face_psnr,
+    mean_psnr,
+    sheet,
+    validation_items,
+)
 from moditalker.video.autoencoder import still_clip
 from moditalker.video.model import Conditions, VideoModel
 
@@ -113,7 +120,7 @@ class MToVTask:
         return mean_psnr(figures, self.held_out)
 
     def preview(self) -> NDArray[np.uint8]:
-        batch = next(iter(self.held_out.values()))
+        batch = next(iter(beside(self.model, self.held_out).values()))
         return sheet(self.made(batch), batch)
 
     def made(self, batch: VideoBatch) -> Tensor:
@@ -133,7 +140,7 @@ class MToVTask:
     def validate(self) -> dict[str, float]:
         """PSNR of the face by speaker: planes from diffusion, of the identity alone, of the true clip."""
         figures = {}
-        for name, batch in self.held_out.items():
+        for name, batch in beside(self.model, self.held_out).items():
             conditions = self.conditions(batch)
             z = self.model.autoencoder.encode(batch.video, batch.identity)
             sampled = self.sampled(conditions)

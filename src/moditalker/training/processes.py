@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from moditalker.errors import UserError
 
+MOST_WORKERS = 8
 FP16_SCALE = 2.0**14  # of the loss, so that small gradients do not vanish
 
 
@@ -17,6 +19,7 @@ class Processes:
     """One process on the CPU in full precision: what needs no package."""
 
     rank, count, precision, scale = 0, 1, "no", 1.0
+    workers = 0  # threads that make batches ahead: on a CPU training itself uses all of them
     device = torch.device("cpu")
 
     @property
@@ -66,6 +69,9 @@ class Accelerated(Processes):
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
         self.device, self.precision = self.accelerator.device, precision
         self.scale = FP16_SCALE if precision == "fp16" else 1.0
+        if self.device.type != "cpu":
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes on this host
+            self.workers = max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // here - 1))
 
     def autocast(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = self.accelerator.autocast()

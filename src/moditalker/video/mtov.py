@@ -230,6 +230,7 @@ class MToV(nn.Module):
         """zt (B, C, L) at timesteps t (B,), Z_L, Z_P, Z_I (B, C, L), perhaps speech (B, 2S, D) -> z0, or the
         noise, (B, C, L).
         """
+        t = t.to(zt.device)
         vector = self.time(timestep_embedding(t, self.config.channels, cosine_first=True))  # B 4C
         stacked = torch.cat([zt, landmark, pose, self.identity_condition(identity)], dim=1)  # B 4C L
         planes = each(
