@@ -198,11 +198,11 @@ def _probe_video(info: MediaInfo, container: av.container.InputContainer, video:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """What the frame's display matrix asks for. (Ask once a file: the side data outlive their frame.)"""
-    for data in cast(Any, frame.side_data):
-        if data.type == SideData.DISPLAYMATRIX:
-            a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
-            return (False, a < 0, d < 0) if abs(a) + abs(d) >= abs(b) + abs(c) else (True, c < 0, b < 0)
-    return False, False, False
+    data = cast(Any, frame.side_data).get(SideData.DISPLAYMATRIX)
+    if data is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    return (False, a < 0, d < 0) if abs(a) + abs(d) >= abs(b) + abs(c) else (True, c < 0, b < 0)
 
 
 def matrix_of(colorspace: int) -> int:
