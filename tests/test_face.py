@@ -248,7 +248,7 @@ def test_smoothing_and_gaps_respect_shots() -> None:
 
 def test_cut_out_against_scipy(astronaut: Picture) -> None:
     region = Region(230.3, 120.8, 170.0, 0.3)
-    result = cut_out(astronaut, region, 96, torch.device("cpu"))[0].numpy()
+    result = cut_out(astronaut, region, 96)[0].numpy()
     steps = np.arange(96) / 96 - 0.5
     places = np.stack(np.meshgrid(steps, steps), -1) @ region.axes.T + [region.x, region.y]
     for channel in range(3):

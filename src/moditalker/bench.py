@@ -151,7 +151,7 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
     size = config.crop.size
     crop = np.zeros((size, size, 3), np.uint8), np.full((68, 2), size / 2, np.float32)
     mesh = talker.tracker.mesh
-    picture = torch.zeros(1, 3, mesh.size, mesh.size, device=talker.tracker.device)
+    picture = torch.zeros(1, 3, mesh.size, mesh.size)
 
     def speech() -> object:
         return talker.speech_encoder(np.zeros(CORE, np.float32))

@@ -135,7 +135,7 @@ class MoDiTalker:
         talker = cls(
             config,
             load_speech_encoder(config.speech, device),
-            FaceTracker(device),
+            FaceTracker(),
             network.to(device).eval().requires_grad_(False),
             sampler,
             str(name),

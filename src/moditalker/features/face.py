@@ -98,15 +98,15 @@ class Region:
 class FaceTracker:
     """Finds faces in pictures and follows one through a video.
 
-    device: where the networks run ("cpu", "cuda", ...). Their weights come with the package.
+    The networks' weights come with the package. They run on the CPU: they are small and see one frame after
+    the other, for which an H200 took three times as long as the processor beside it.
     """
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
-        near, far = (load_face_network(name, self.device) for name in ("face_detector", "face_detector_far"))
+    def __init__(self) -> None:
+        near, far = (load_face_network(name) for name in ("face_detector", "face_detector_far"))
         self.near = near, _anchors(near.size, [(8, 2), (16, 6)])
         self.far = far, _anchors(far.size, [(4, 1)])
-        self.mesh = load_face_network("face_mesh", self.device)
+        self.mesh = load_face_network("face_mesh")
         # The network looks again at three sets of points; the refined outputs are of these same points.
         lips, *eyes = (op["subset_idxs"] for op in self.mesh.ops if op["op"] == "landmarks_to_matrix")
         self.refined = {"lips": lips, "left_eye": eyes[0], "right_eye": eyes[1]}
@@ -221,8 +221,8 @@ class FaceTracker:
     def _detections(self, image: Image, region: Region, network: FaceNetwork, anchors: Array) -> Array:
         """One look of a detector: (N, 9) rows of score, x0, y0, x1, y1 and the two eyes' x, y in pixels."""
         size = network.size
-        out = network(cut_out(image, region, size, self.device, "zeros") / 127.5 - 1).values()
-        logits, values = sorted((value[0].cpu().numpy() for value in out), key=lambda value: value.shape[1])
+        out = network(cut_out(image, region, size, "zeros") / 127.5 - 1).values()
+        logits, values = sorted((value[0].numpy() for value in out), key=lambda value: value.shape[1])
         keep = logits[:, 0] > math.log(DETECTION / (1 - DETECTION))
         pairs = values[keep].reshape(-1, 8, 2) / size  # centre (from its anchor), extent, 6 points (likewise)
         anchor, centre, extent = anchors[keep, None], pairs[:, :1] + anchors[keep, None], pairs[:, 1:2]
@@ -237,8 +237,8 @@ class FaceTracker:
         if not regions:
             return []
         size = self.mesh.size
-        inputs = torch.cat([cut_out(image, region, size, self.device) for region in regions]) / 255
-        out = {name: value.flatten(1).cpu().numpy() for name, value in self.mesh(inputs).items()}
+        inputs = torch.cat([cut_out(image, region, size) for region in regions]) / 255
+        out = {name: value.flatten(1).numpy() for name, value in self.mesh(inputs).items()}
         points = np.empty((len(regions), 478, 3), np.float32)
         points[:, :468] = out["output_mesh_identity"].reshape(-1, 468, 3)
         for name, indices in (self.refined | self.irises).items():
@@ -262,7 +262,7 @@ def region_of(points: Array) -> Region:
     return Region(x, y, REGION * float((high - low).max()), math.atan2(dy, dx))
 
 
-def cut_out(image: Image, region: Region, size: int, device: torch.device, outside: str = "border") -> Tensor:
+def cut_out(image: Image, region: Region, size: int, outside: str = "border") -> Tensor:
     """A region as (1, 3, size, size) float in [0, 255], bilinear.
 
     ``outside`` the picture: "border" repeats its edge, "zeros" is black.
@@ -275,7 +275,7 @@ def cut_out(image: Image, region: Region, size: int, device: torch.device, outsi
     skip, pool = max(1, int(region.side / size) // 2), 2 if region.side >= 2 * size else 1
     if min(x1 - x0, y1 - y0) < skip * pool:
         skip = pool = 1
-    part = torch.from_numpy(image[y0:y1:skip, x0:x1:skip].copy()).to(device)
+    part = torch.from_numpy(image[y0:y1:skip, x0:x1:skip].copy())
     if pool == 2:
         rows, columns = part.shape[0] // 2 * 2, part.shape[1] // 2 * 2
         part = part[:rows:2].short() + part[1:rows:2]
@@ -287,8 +287,8 @@ def cut_out(image: Image, region: Region, size: int, device: torch.device, outsi
     x, y = ((origin / (skip * pool) * 2 + 1) / extent - 1).tolist()  # in grid_sample's units, [-1, 1]
     (xx, xy), (yx, yy) = (region.axes / (skip * pool) * 2 / extent[:, None]).tolist()
     # MediaPipe maps pixel i of n to i / n of the region, not (i + 0.5) / n: its networks are used to that.
-    steps = torch.arange(size, device=device) / size - 0.5
-    grid = torch.empty(1, size, size, 2, device=device)
+    steps = torch.arange(size) / size - 0.5
+    grid = torch.empty(1, size, size, 2)
     grid[..., 0] = x + xx * steps + xy * steps[:, None]
     grid[..., 1] = y + yx * steps + yy * steps[:, None]
     return F.grid_sample(part, grid, padding_mode=outside, align_corners=False)

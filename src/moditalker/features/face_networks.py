@@ -167,7 +167,7 @@ class FaceNetwork(nn.Module):
         return F.relu(y) if op.get("activation") == "relu" else y
 
 
-def load_face_network(name: str, device: torch.device | str = "cpu") -> FaceNetwork:
+def load_face_network(name: str) -> FaceNetwork:
     """``name``: "face_detector", "face_detector_far" or "face_mesh", from the package's assets."""
     with (
         as_file(files("moditalker") / "assets" / f"{name}.safetensors") as path,
@@ -175,4 +175,4 @@ def load_face_network(name: str, device: torch.device | str = "cpu") -> FaceNetw
     ):
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         network = FaceNetwork(json.loads(file.metadata()["graph"]), weights)
-    return network.eval().to(device)
+    return network.eval()
