@@ -15,7 +15,7 @@ from moditalker.config import AugmentationConfig, Config, TrainingConfig, load
 from moditalker.data import VideoClip, VideoClips, augment_clip
 from moditalker.errors import UserError
 from moditalker.training import loop
-from moditalker.training.adaptation import adapt, judge, known_texture, split
+from moditalker.training.adaptation import AdaptationTask, adapt, judge, known_texture, split
 from moditalker.training.autoencoder import AutoencoderTask
 from moditalker.training.distillation import DistillationTask
 from moditalker.training.loop import fit, learning_rate
@@ -241,6 +241,23 @@ def test_distillation_moves_the_unet_alone_towards_its_teacher(tmp_path: Path) -
     changed = {name for name, value in task.model.state_dict().items() if not torch.equal(value, state[name])}
     assert changed
     assert all(name.startswith("unet.") for name in changed)
+
+
+def test_each_video_task_makes_batches_of_its_own_size() -> None:
+    config = small()
+    sizes = {"mtov": 1, "adaptation": 2, "distillation": 3}
+    config = replace(
+        config,
+        **{f"{name}_training": replace(config.mtov_training, batch=size) for name, size in sizes.items()},
+    )
+    data, state = clips(config), VideoModel(config).state_dict()
+    tasks = {
+        "mtov": MToVTask(config, data, data),
+        "adaptation": AdaptationTask(config, data, []),
+        "distillation": DistillationTask(config, data, data, state),
+    }
+    made = {name: len(task.batch(np.random.default_rng(0)).video) for name, task in tasks.items()}
+    assert made == sizes
 
 
 def test_conditions_that_are_not_named_are_not_seen() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moditalker.config import Config
+from moditalker.config import Config, TrainingConfig
 from moditalker.data import VideoClip, VideoClips
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
@@ -57,6 +57,10 @@ class AdaptationTask(MToVTask):
     def __init__(self, config: Config, train: VideoClips, ends: list[VideoClip]) -> None:
         super().__init__(config, train, train)
         self.ends = ends
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.config.adaptation_training
 
     def validate(self) -> dict[str, float]:
         """PSNR of the face on the held-out frames."""
@@ -209,7 +213,7 @@ def adapt(
     checked = time.monotonic() - checked
     log(f"adapt: {before:.2f} dB on frames held out, before")
     after = task()
-    training = replace(config.adaptation_training, keep="best")
+    training = replace(after.training, keep="best")
     left = 60 * minutes - (time.monotonic() - begun) - AFTERWARDS * checked
     figures = fit(after, training, run, log, seconds=max(1.0, left))
     figures = figures or after.validate()  # none: it was stopped

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from moditalker.config import Config
+from moditalker.config import Config, TrainingConfig
 from moditalker.data import VideoBatch, VideoClips
 from moditalker.training.mtov import MToVTask
 from moditalker.video.model import VideoModel
@@ -33,6 +33,10 @@ class DistillationTask(MToVTask):
         for part in (self.model.autoencoder, self.model.landmark_encoder, self.model.pose_encoder):
             part.requires_grad_(False)
         self.teacher: VideoModel = copy.deepcopy(self.model).eval().requires_grad_(False)
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.config.distillation_training
 
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         weights, size = self.config.distillation, len(batch.video)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moditalker.config import Config
+from moditalker.config import Config, TrainingConfig
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.diffusion import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
@@ -78,7 +78,7 @@ class MToVTask:
         """Root mean square of the planes, a number per channel and plane, spread over the cells: (C, L)."""
         squares = []
         for i in range(batches):
-            batch = self.train.batch(4, np.random.default_rng((self.config.mtov_training.seed, i)))
+            batch = self.train.batch(4, np.random.default_rng((self.training.seed, i)))
             squares.append(
                 self.model.autoencoder.encode(batch.video, batch.identity).square().mean(0, keepdim=True)
             )
@@ -88,8 +88,13 @@ class MToVTask:
             0
         ].sqrt()
 
+    @property
+    def training(self) -> TrainingConfig:
+        """The section of the config that says how it is trained."""
+        return self.config.mtov_training
+
     def batch(self, rng: np.random.Generator) -> VideoBatch:
-        batch = self.train.batch(self.config.mtov_training.batch, rng)
+        batch = self.train.batch(self.training.batch, rng)
         shape = batch.landmarks.shape
         steady, free = rng.normal(size=(shape[0], 1, *shape[2:])), rng.normal(size=shape)
         noise = self.config.mtov_loss.landmark_noise * (0.8 * steady + 0.6 * free)
