@@ -16,7 +16,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -163,14 +163,15 @@ def fit(
         noise, dropout = int(rng.integers(2**62)), int(rng.integers(2**62))
         return Drawn(noise, dropout, task.batch(rng))
 
-    def descend(made: Callable[[int, int], Drawn]) -> dict[str, float]:
+    parts = range(processes.rank, config.accumulate, processes.count)
+
+    def descend(made: Iterator[Drawn]) -> dict[str, float]:
         """One step of the optimiser; the means of what the parts logged, over this process's parts."""
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, done())
         optimizer.zero_grad(set_to_none=True)
         logs: list[dict[str, float]] = []
-        for part in range(processes.rank, config.accumulate, processes.count):
-            drawn = made(step, part)
+        for drawn in islice(made, len(parts)):
             torch.manual_seed(drawn.dropout)
             with processes.autocast():
                 loss, terms = task.loss(
@@ -199,7 +200,6 @@ def fit(
         """Share of the seconds that are over."""
         return (time.monotonic() - begun) / seconds
 
-    parts = range(processes.rank, config.accumulate, processes.count)
     wanted = ((later, part) for later in range(step, config.steps) for part in parts)
     with (
         stop_signal() as stopped,
@@ -251,27 +251,23 @@ def fit(
 @contextmanager
 def made_ahead(
     draw: Callable[[int, int], Drawn], wanted: Iterator[tuple[int, int]], workers: int
-) -> Iterator[Callable[[int, int], Drawn]]:
-    """``draw`` for (step, part) pairs that are asked for in the order of ``wanted``: threads make the next
-    ones meanwhile, so that an accelerator need not wait. Without workers each is made when it is asked for.
+) -> Iterator[Iterator[Drawn]]:
+    """``draw`` of the (step, part) pairs that are wanted, in their order: threads make the next ones ahead,
+    so that an accelerator need not wait. Without workers each is made when it is asked for.
     """
     if not workers:
-        yield draw
+        yield (draw(*pair) for pair in wanted)
         return
-    waiting: deque[Future[Drawn]] = deque()
-    one_thread = partial(torch.set_num_threads, 1)
-    with ThreadPoolExecutor(workers, "batches", initializer=one_thread) as pool:
+    with ThreadPoolExecutor(workers, "batches", initializer=partial(torch.set_num_threads, 1)) as pool:
+        waiting = deque(pool.submit(draw, *pair) for pair in islice(wanted, workers))
 
-        def make_more() -> None:
-            for pair in islice(wanted, 1 + workers - len(waiting)):
-                waiting.append(pool.submit(draw, *pair))
-
-        def take(step: int, part: int) -> Drawn:
-            make_more()
-            return waiting.popleft().result()
+        def ahead() -> Iterator[Drawn]:
+            while waiting:
+                waiting.extend(pool.submit(draw, *pair) for pair in islice(wanted, 1))
+                yield waiting.popleft().result()
 
         try:
-            yield take
+            yield ahead()
         finally:
             pool.shutdown(cancel_futures=True)
 
