@@ -258,7 +258,7 @@ def test_cut_out_against_scipy(astronaut: Picture) -> None:
         assert np.abs(result[channel] - expected).max() < 0.05
     # Shrunk six times: averaged, but in its place.
     ramp = np.repeat(np.arange(240, dtype=np.uint8)[None, :, None], 240, 0).repeat(3, 2)
-    shrunk = cut_out(ramp, Region(120, 120, 200), 32, torch.device("cpu"))[0, 0].numpy()
+    shrunk = cut_out(ramp, Region(120, 120, 200), 32)[0, 0].numpy()
     assert np.abs(shrunk - (120 + (np.arange(32) / 32 - 0.5) * 200)).max() < 0.01
 
 
