@@ -26,7 +26,7 @@ def landmarks_to_matrix(landmarks: Tensor, op: dict[str, Any]) -> Tensor:
     enlarged.
     """
 
-    points = landmarks[..., :2].cpu().numpy()  # numpy is several times as quick with so few numbers
+    points = landmarks[..., :2].numpy()  # numpy is several times as quick with so few numbers
     across = points[:, op["right_rotation_idx"]] - points[:, op["left_rotation_idx"]]
     angle = np.arctan2(across[:, 1], across[:, 0]) - np.float32(op["target_rotation_radians"])
     cos, sin = np.cos(angle), np.sin(angle)
@@ -39,12 +39,12 @@ def landmarks_to_matrix(landmarks: Tensor, op: dict[str, Any]) -> Tensor:
     size = np.array([op["output_width"], op["output_height"]], points.dtype)
     matrix[:, :2, :2] = turn * (extent / size)[:, None]
     matrix[:, :2, 3] = (turn @ corner[..., None])[..., 0]
-    return torch.from_numpy(matrix).to(landmarks.device)
+    return torch.from_numpy(matrix)
 
 
 def sample(features: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
     """Bilinear samples of (B, C, H, W) at ``matrix`` times the pixels of (height, width); 0 outside."""
-    size = torch.tensor([features.shape[3], features.shape[2]], dtype=matrix.dtype, device=matrix.device)
+    size = torch.tensor([features.shape[3], features.shape[2]], dtype=matrix.dtype)
     pixels = _pixels(height, width).to(matrix)
     places = torch.baddbmm(matrix[:, None, :2, 3], pixels.expand(len(matrix), -1, -1), matrix[:, :2, :2].mT)
     inside = ((places >= 0.5) & (places <= size - 0.5)).all(-1).view(-1, 1, height, width)

@@ -100,10 +100,10 @@ def sheet(output: Tensor, batch: VideoBatch, frames: int = 6) -> NDArray[np.uint
     return picture.permute(1, 2, 0).round().byte().cpu().numpy()
 
 
-def beside(model: nn.Module, batches: dict[str, VideoBatch]) -> dict[str, VideoBatch]:
-    """Batches on the device where the model is."""
-    device = next(model.parameters()).device
-    return {name: to_device(batch, device) for name, batch in batches.items()}
+def beside(model: nn.Module, batch: VideoBatch) -> VideoBatch:
+    """A batch on the device where the model is."""
+    moved: VideoBatch = to_device(batch, next(model.parameters()).device)
+    return moved
 
 
 def mean_psnr(figures: dict[str, float], speakers: Iterable[str]) -> float:
@@ -151,7 +151,8 @@ class AutoencoderTask:
 
     def validate(self) -> dict[str, float]:
         figures = {}
-        for name, batch in beside(self.model, self.held_out).items():
+        for name, batch in self.held_out.items():
+            batch = beside(self.model, batch)
             still = still_clip(batch.identity, batch.video.shape[2])
             z, z_still = (self.model.encode(video, batch.identity) for video in (batch.video, still))
             figures[name] = float(face_psnr(self.model.decode(z, *self._conditions(batch)), batch))
@@ -162,7 +163,7 @@ class AutoencoderTask:
         return figures
 
     def preview(self) -> NDArray[np.uint8]:
-        batch = next(iter(beside(self.model, self.held_out).values()))
+        batch = beside(self.model, next(iter(self.held_out.values())))
         z = self.model.encode(batch.video, batch.identity)
         return sheet(self.model.decode(z, *self._conditions(batch)), batch)
 

@@ -54,7 +54,7 @@ class DistillationTask(MToVTask):
         target = self.diffusion.two_steps_in_one(
             partial(teacher.predict, conditions=conditions), zt, time, middle, following
         )
-        predicted = self.model.predict(zt, t.to(zt.device), conditions)
+        predicted = self.model.predict(zt, t, conditions)
         predicted = self.diffusion.predicted_x0(predicted, zt, t)
         planes = (predicted - target).square().mean()
         loss, terms = weights.planes * planes, {"planes": planes.item()}

@@ -125,7 +125,7 @@ class MToVTask:
         return mean_psnr(figures, self.held_out)
 
     def preview(self) -> NDArray[np.uint8]:
-        batch = next(iter(beside(self.model, self.held_out).values()))
+        batch = beside(self.model, next(iter(self.held_out.values())))
         return sheet(self.made(batch), batch)
 
     def made(self, batch: VideoBatch) -> Tensor:
@@ -145,7 +145,8 @@ class MToVTask:
     def validate(self) -> dict[str, float]:
         """PSNR of the face by speaker: planes from diffusion, of the identity alone, of the true clip."""
         figures = {}
-        for name, batch in beside(self.model, self.held_out).items():
+        for name, batch in self.held_out.items():
+            batch = beside(self.model, batch)
             conditions = self.conditions(batch)
             z = self.model.autoencoder.encode(batch.video, batch.identity)
             sampled = self.sampled(conditions)
