@@ -6,7 +6,7 @@ import io
 import os
 import wave
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ import av
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, features
 
 from moditalker.errors import UserError
 from moditalker.media import (
@@ -95,14 +95,14 @@ def make(
             resampler = av.AudioResampler(sound.format, layout, rate)
             channels = sound.layout.nb_channels
             tone = tone_at(rate, seconds)
-            frame = av.AudioFrame.from_ndarray(
-                np.repeat(tone[None], channels, 0), format="fltp", layout=layout
-            )
-            frame.sample_rate = rate
             start = round(audio_start * rate)
-            for piece in resampler.resample(frame):
-                piece.pts, piece.time_base, start = start, Fraction(1, rate), start + piece.samples
-                out.mux(sound.encode(piece))
+            for first in range(0, len(tone), rate // 10):
+                samples = np.repeat(tone[None, first : first + rate // 10], channels, 0)
+                frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+                frame.sample_rate = rate
+                for piece in resampler.resample(frame):
+                    piece.pts, piece.time_base, start = start, Fraction(1, rate), start + piece.samples
+                    out.mux(sound.encode(piece))
             out.mux(sound.encode(None))
     return path
 
@@ -124,6 +124,36 @@ def plain_frames(path: Path) -> list[tuple[Fraction, np.ndarray]]:
     """Frames as PyAV decodes them without our reader."""
     with av.open(str(path)) as container:
         return [(f.pts * f.time_base, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+
+
+def remuxed(source: Path, path: Path, change: Callable[[str, Fraction], Fraction | None]) -> Path:
+    """The same packets at other times: change takes a stream's type and a time; None leaves a packet out."""
+    with av.open(str(source)) as container, av.open(str(path), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in container.streams}
+        for packet in container.demux():
+            if packet.dts is None or packet.pts is None or packet.time_base is None:
+                continue
+            time = packet.pts * packet.time_base
+            if (new := change(packet.stream.type, time)) is not None:
+                shift = round((new - time) / packet.time_base)
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    return path
+
+
+def click(path: Path) -> float:
+    """Second of the loudest sample."""
+    return float(np.abs(AudioReader(path).read()).argmax()) / 16_000
+
+
+def copied(source: Path, path: Path) -> VideoWriter:
+    """The video for as long as its own sound, with it."""
+    reader = VideoReader(source)
+    with VideoWriter(path, reader.info, source) as writer:
+        for frame in plan_frames(reader, AudioReader(source).seconds):
+            writer.write(frame)
+    return writer
 
 
 # ------------------------------------------------------------------------------------------ reading video
@@ -198,6 +228,34 @@ def test_hdr_is_tone_mapped(tmp_path: Path, transfer: int) -> None:
     assert 220 <= at_white <= 250
     assert "HDR" in reader.notes[0]
     assert reader.info.color.transfer == 1
+
+
+def test_alpha_of_a_video_is_shown_on_white(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mov"), "w") as out:
+        stream = out.add_stream("png", rate=25, width=64, height=48)
+        stream.pix_fmt = "rgba"
+        image = np.zeros((48, 64, 4), np.uint8)
+        image[:, 32:] = (200, 100, 50, 255)
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgba")))
+        out.mux(stream.encode(None))
+    (frame,) = VideoReader(tmp_path / "a.mov")
+    assert frame.image[0, 0].tolist() == [255, 255, 255]
+    assert frame.image[0, 63].tolist() == [200, 100, 50]
+    assert frame.yuv is None
+
+
+def test_side_data_without_a_name_is_no_obstacle(tmp_path: Path) -> None:
+    """Motion JPEG whose pictures have EXIF, a kind of side data that PyAV does not know."""
+    exif, image = Image.Exif(), io.BytesIO()
+    exif[0x010F] = "camera"
+    Image.fromarray(next(pattern(1))).save(image, "JPEG", exif=exif)
+    with av.open(str(tmp_path / "a.avi"), "w") as out:
+        stream = out.add_mux_stream("mjpeg", rate=25, width=64, height=48)
+        for i in range(5):
+            packet = av.Packet(image.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
+            out.mux(packet)
+    assert len(list(VideoReader(tmp_path / "a.avi"))) == 5
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "mpg", "open"])
@@ -309,6 +367,29 @@ def test_alpha_is_shown_on_white(tmp_path: Path) -> None:
     assert np.array_equal(pixels[0, 0], (200, 100, 50))
     assert np.array_equal(pixels[-1, 0], (255, 255, 255))
     assert "white" in notes[0]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif", ".bmp", ".tif", ".gif"])
+def test_formats_of_pictures(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(next(pattern(1))).save(path)
+    assert probe(path).kind == "picture"
+    pixels, notes = read_picture(path)
+    assert np.abs(pixels.astype(int) - next(pattern(1))).mean() < 6
+    assert notes == []
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colour_profile(tmp_path: Path, mode: str) -> None:
+    """sRGB with the names of red and blue exchanged."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+    Image.new("RGB", (32, 32), (220, 90, 60)).convert(mode).save(tmp_path / "a.png", icc_profile=profile)
+    pixels, notes = read_picture(tmp_path / "a.png")
+    assert np.abs(pixels[0, 0].astype(int) - (60, 90, 220)).max() <= 20
+    assert notes == []  # nothing in it is transparent
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -443,6 +524,63 @@ def test_gaps_in_sound_become_silence(tmp_path: Path) -> None:
     assert (np.abs(sound[33_000:47_000] - 0.244) < 0.01).all()
 
 
+def test_time_0_is_the_first_frame_that_can_be_decoded(tmp_path: Path) -> None:
+    options = {"x264-params": "keyint=25:min-keyint=25:scenecut=0:bframes=2"}
+    images = list(pattern(75))
+    whole = make(tmp_path / "whole.mp4", images, options=options, audio="aac", seconds=3, rate=16_000)
+    path = remuxed(whole, tmp_path / "a.ts", lambda _, time: time if time >= Fraction(12, 25) else None)
+    assert len(list(VideoReader(path))) == 50  # the key frame at 1 s is the first
+    assert click(path) == pytest.approx(0.5, abs=0.01)
+    copied(path, tmp_path / "b.mkv")
+    assert click(tmp_path / "b.mkv") == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("out", [".mp4", ".mkv", ".mov"])
+@pytest.mark.parametrize("codec", ["aac", "libopus", "pcm_s16le"])
+def test_long_gaps_in_sound_stay(tmp_path: Path, codec: str, out: str) -> None:
+    """A microphone that was muted for 14 seconds beside a picture that went on."""
+    whole = make(
+        tmp_path / f"whole{'.mov' if codec == 'pcm_s16le' else '.mp4'}",
+        list(pattern(30)),
+        fps=1,
+        options={"bf": "0"},
+        audio=codec,
+        seconds=30,
+        rate=48_000,
+    )
+    path = remuxed(
+        whole, tmp_path / "a.mkv", lambda kind, time: None if kind == "audio" and 0.5 < time < 14.5 else time
+    )
+    assert click(path) == pytest.approx(15, abs=0.01)
+    copied(path, tmp_path / f"b{out}")
+    assert click(tmp_path / f"b{out}") == pytest.approx(15, abs=0.01)
+    assert len(list(VideoReader(tmp_path / f"b{out}"))) in (30, 31)  # codecs pad the sound's end
+
+
+def test_sound_that_starts_late(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mkv", list(pattern(15)), fps=1, audio="pcm_s16le", rate=16_000, audio_start=12)
+    assert AudioReader(path).seconds == 13
+    assert click(path) == pytest.approx(12.5, abs=0.002)
+
+
+@pytest.mark.parametrize("out", [".mp4", ".mkv", ".mov"])
+@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+def test_one_recording_behind_another(tmp_path: Path, suffix: str, out: str) -> None:
+    codec = "mpeg1video" if suffix == ".mpg" else "libx264"
+    part = make(
+        tmp_path / f"part{suffix}", list(pattern(50)), codec=codec, audio="mp2", seconds=2, rate=48_000
+    )
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(2 * part.read_bytes())
+    copied(path, tmp_path / f"b{out}")
+    assert len(list(VideoReader(tmp_path / f"b{out}"))) == 100
+    for file in (path, tmp_path / f"b{out}"):
+        sound = np.abs(AudioReader(file).read())
+        clicks = [int(sound[:32_000].argmax()) / 16_000, 2 + int(sound[32_000:].argmax()) / 16_000]
+        assert clicks == pytest.approx([1, 3], abs=0.08)  # no packet of sound is cut in two
+
+
+# -------------------------------------------------------------------------------------------------- writing
 # -------------------------------------------------------------------------------------------------- writing
 
 
@@ -493,6 +631,16 @@ def test_sound_ends_with_the_video(tmp_path: Path) -> None:
         video = container.streams.video[0]
         assert video.duration * video.time_base == 1
         assert video.average_rate == 25
+
+
+def test_the_last_frame_is_shown_for_as_long_as_it_was(tmp_path: Path) -> None:
+    times = [Fraction(0), Fraction(1, 25), Fraction(1), Fraction(3)]
+    with VideoWriter(tmp_path / "b.mp4", plain_info(64, 48)) as writer:
+        for i, image in enumerate(pattern(3)):
+            writer.write(Frame(i, times[i], times[i + 1] - times[i], image))
+    assert list(VideoReader(tmp_path / "b.mp4"))[-1].duration == 2
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.duration == 3_000_000
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -577,9 +725,22 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
         fail()
     assert out.read_bytes() == b"older result"
     assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]
-    for name, width in (("b.txt", 64), ("no/b.mp4", 64), ("b.mov", 63)):
+    (tmp_path / "folder.mp4").mkdir()
+    for name, width in (("b.txt", 64), ("no/b.mp4", 64), ("b.mov", 63), ("folder.mp4", 64)):
         with pytest.raises(UserError):
             VideoWriter(tmp_path / name, plain_info(width, 48))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.mp4", "folder.mp4"]
+
+
+def test_two_writers_of_one_file(tmp_path: Path) -> None:
+    with (
+        VideoWriter(tmp_path / "b.mp4", plain_info(64, 48)) as one,
+        VideoWriter(tmp_path / "b.mp4", plain_info(64, 48)) as other,
+    ):
+        for i, image in enumerate(pattern(10)):
+            for writer in (one, other):
+                writer.write(Frame(i, Fraction(i, 25), Fraction(1, 25), image))
+    assert len(list(VideoReader(tmp_path / "b.mp4"))) == 10
     assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]
 
 
@@ -662,6 +823,15 @@ def test_truncated_video_gives_what_it_has(tmp_path: Path) -> None:
         damaged[start] ^= 0xFF
     (tmp_path / "bad.mp4").write_bytes(bytes(damaged))
     assert len(list(VideoReader(tmp_path / "bad.mp4"))) > 10
+
+
+def test_what_an_edit_list_leaves_out_is_not_missing(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole.mp4", list(pattern(50)), options={"g": "50", "bf": "0"})
+    path = remuxed(whole, tmp_path / "a.mp4", lambda _, time: time - Fraction(3, 5))
+    reader = VideoReader(path)
+    assert 30 <= len(list(reader)) < 50
+    assert reader.info.frames == 50
+    assert reader.notes == []
 
 
 def test_cover_art_is_no_video(tmp_path: Path) -> None:

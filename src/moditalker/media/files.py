@@ -16,7 +16,7 @@ import av.error
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from moditalker.errors import UserError
 
@@ -29,7 +29,10 @@ PICTURE_FPS = Fraction(25)  # of a video made from a picture
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels, of a video frame
 MAX_PICTURE = 170_000_000  # pixels, of a picture before it is reduced
 
-_PICTURES = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF")
+MAX_GAP = 600  # s: time stamps that jump further ahead, or back by more than MAX_BACK, are a clock set anew
+MAX_BACK = 1  # s
+
+_PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if features.check("avif") else []))
 _MATRICES = (1, 2, 4, 5, 6, 7, 9)  # that the scaler knows; 2, "not said", it reads as BT.601
 
 
@@ -198,7 +201,11 @@ def _probe_video(info: MediaInfo, container: av.container.InputContainer, video:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """What the frame's display matrix asks for. (Ask once a file: the side data outlive their frame.)"""
-    data = cast(Any, frame.side_data).get(SideData.DISPLAYMATRIX)
+    try:
+        data = cast(Any, frame.side_data).get(SideData.DISPLAYMATRIX)
+    except ValueError:  # side data of a kind that PyAV has no name for, as EXIF in motion JPEG
+        turns = round(frame.rotation / 90) % 4  # counterclockwise
+        return turns % 2 == 1, turns in (2, 3), turns in (1, 2)
     if data is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y

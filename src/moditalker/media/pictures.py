@@ -24,7 +24,7 @@ def read_picture(path: PathLike) -> tuple[Pixels, list[str]]:
     path = local(path)
     if (opened := still(path)) is None:
         raise UserError(
-            f"{path}: this is no picture that can be read; give a PNG, JPEG, WebP, BMP or TIFF file."
+            f"{path}: this is no picture that can be read; give a PNG, JPEG, WebP, AVIF, BMP or TIFF file."
         )
     notes = []
     with opened as picture:
@@ -45,9 +45,12 @@ def read_picture(path: PathLike) -> tuple[Pixels, list[str]]:
                 notes.append(
                     f"{path.name}: reduced from {width}x{height} to {size[0]}x{size[1]} (H.264 level 5.2)."
                 )
-            if "A" in image.mode:
+            if image.mode.endswith("A"):  # RGBA, LA, PA
+                clear = np.asarray(image.getchannel("A")).min() < 255
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-                notes.append(f"{path.name}: transparent parts are shown on white.")
+                image = image.convert("RGB")
+                if clear:
+                    notes.append(f"{path.name}: transparent parts are shown on white.")
             image = _to_srgb(image, picture.info.get("icc_profile")).convert("RGB")
             image.getexif()[0x0112] = picture.getexif().get(0x0112, 1)
             return np.asarray(ImageOps.exif_transpose(image)), notes

@@ -24,6 +24,12 @@ def upright(image: Pixels, orientation: Orientation) -> Pixels:
     return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
 
+def on_white(image: Pixels) -> Pixels:
+    """(H, W, 4) with alpha -> (H, W, 3)."""
+    colors, alpha = image[..., :3].astype(np.uint16), image[..., 3:].astype(np.uint16)
+    return cast(Pixels, ((colors * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8))
+
+
 def planes_of(frame: av.VideoFrame) -> list[Pixels]:
     """Views of the frame's 8-bit planes, without the padding of their lines."""
     rows = (np.frombuffer(cast(Any, p), np.uint8).reshape(-1, p.line_size) for p in frame.planes)

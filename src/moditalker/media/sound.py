@@ -14,18 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.errors import UserError
-from moditalker.media.files import PathLike, Samples, decoded, local, opened, streams
+from moditalker.media.files import MAX_BACK, MAX_GAP, PathLike, Samples, decoded, local, opened, streams
 
 SAMPLE_RATE = 16_000  # Hz, of all sound that is read
 MIN_SECONDS = Fraction(1, 25)  # s of sound: one frame at 25 fps
-MAX_JUMP = 10  # s: a larger jump of sound time stamps is a mistake of the file
+
+
+def anew(start: Fraction, expected: Fraction) -> bool:
+    """Whether a time stamp is so far from where it should be, seconds, that the clock was set anew."""
+    return not expected - MAX_BACK < start < expected + MAX_GAP
 
 
 class AudioReader:
     """The sound of a file, iterated as chunks of mono float32 in [-1, 1] at 16 kHz.
 
-    Time 0 is the first frame of the file's video if it has one, else the first sample; gaps between time
-    stamps become silence and overlaps are cut, so that sample n is heard at n / 16000 s. In the mono mix of
+    Time 0 is the first frame of the file's video that can be decoded, if it has one, else the first sample;
+    gaps between time stamps become silence and overlaps are cut, so that sample n is heard at n / 16000 s. A
+    clock that was set anew goes on, as in `VideoReader`. In the mono mix of
     surround sound the centre counts 1, front 0.71, back and side 0.5, low frequencies 0, divided by their
     sum: nothing clips. Raises UserError if there is no sound.
     """
@@ -42,10 +47,17 @@ class AudioReader:
         """The file's own time stamp of time 0, seconds."""
         with opened(self.path) as container:
             video, audio = streams(container)
+            pictured = video is not None
             first = next((frame for frame in decoded(container, audio, []) if frame.pts is not None), None)
             start = Fraction(0) if first is None else first.pts * first.time_base
-            shown = start if video is None else (video.start_time or 0) * video.time_base
-            return cast(Fraction, shown if abs(start - shown) <= MAX_JUMP else start)
+        if not pictured:
+            return cast(Fraction, start)
+        with opened(self.path) as container:
+            video, _ = streams(container)
+            frame = next(decoded(container, video, []), None)
+            stamp = video.start_time if frame is None or frame.pts is None else frame.pts
+            shown = (stamp or 0) * video.time_base
+        return cast(Fraction, shown if abs(start - shown) <= MAX_GAP else start)
 
     @cached_property
     def seconds(self) -> Fraction:
@@ -60,6 +72,16 @@ class AudioReader:
             )
         return end
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether no gap and no overlap interrupts it."""
+        end = Fraction(0)
+        for frame, start in self._timed():
+            if start != end and end:
+                return False
+            end = start + Fraction(frame.samples, frame.sample_rate)
+        return True
+
     def _timed(self) -> Iterator[tuple[Any, Fraction]]:
         """Decoded frames and their start: samples are counted while the (rounded) stamps agree with that."""
         expected, zero, tolerance, damage = Fraction(0), self.zero, Fraction(0), list[str]()
@@ -68,8 +90,8 @@ class AudioReader:
                 if not frame.samples or not frame.sample_rate:
                     continue
                 start = expected if frame.pts is None else frame.pts * frame.time_base - zero
-                if abs(start - expected) > MAX_JUMP:
-                    zero += start - expected  # the clock was set anew
+                if anew(start, expected):
+                    zero += start - expected
                     start = expected
                 elif abs(start - expected) <= tolerance:
                     start = expected

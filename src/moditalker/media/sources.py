@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 from moditalker.errors import UserError
 from moditalker.media.files import (
+    MAX_BACK,
+    MAX_GAP,
     Color,
     MediaInfo,
     PathLike,
@@ -25,7 +27,7 @@ from moditalker.media.files import (
     streams,
 )
 from moditalker.media.pictures import read_picture
-from moditalker.media.pixels import EXACT, HLG, PQ, light_of, planes_of, tone_mapped, upright
+from moditalker.media.pixels import EXACT, HLG, PQ, light_of, on_white, planes_of, tone_mapped, upright
 
 SLACK = Fraction(1, 10)  # s: sound and video whose ends are this close end together
 MIN_STEP = Fraction(1, 1000)  # s from frame to frame, on average
@@ -101,9 +103,9 @@ class VideoReader:
                 stamp = last + step - (shift or 0) if native.pts is None else native.pts
                 shift = -stamp if shift is None else shift
                 tick = stamp + shift
-                if last - 1 / base < tick <= last:  # two frames with one stamp
+                if last - MAX_BACK / base < tick <= last:  # two frames with one stamp
                     tick = last + 1
-                elif not last < tick < last + 600 / base:  # the clock was set anew
+                elif not last < tick < last + MAX_GAP / base:  # the clock was set anew
                     shift, tick = shift + last + step - tick, last + step
                 if native.key_frame:
                     keys.append(len(ticks))
@@ -127,7 +129,8 @@ class VideoReader:
             self.notes.append(
                 f"{name}: {len(damage)} damaged pieces of the video were skipped ({damage[0]})."
             )
-        if declared and declared > found:
+        short = seconds is not None and seconds > end + 2 / self.info.fps  # else an edit list left them out
+        if declared and declared > found and short:
             self.notes.append(f"{name}: {found} of the {declared} frames it declares could be decoded.")
         elif declared is None and seconds and seconds > end + 1:
             self.notes.append(
@@ -143,17 +146,19 @@ class VideoReader:
         note = f"{info.path.name}: the frame size changes inside the video; all frames get the first one's."
         if not fits and note not in self.notes:
             self.notes.append(note)
-        matrix = matrix_of(native.colorspace)
+        matrix, clear = matrix_of(native.colorspace), False
         if self._light is None:
-            rgb = native.reformat(width, height, "rgb24", src_colorspace=matrix, threads=1)
-            image = rgb.to_ndarray()
+            clear = any(component.is_alpha for component in native.format.components)
+            form = "rgba" if clear else "rgb24"
+            rgb = native.reformat(width, height, form, src_colorspace=matrix, threads=1)
+            image = on_white(rgb.to_ndarray()) if clear else rgb.to_ndarray()
         else:
             rgb = native.reformat(
                 width, height, "rgb48le", src_colorspace=matrix, interpolation=EXACT, threads=1
             )
             image = tone_mapped(self._light[rgb.to_ndarray()])
         yuv = None
-        if self._planes and fits and native.format.name.startswith(("yuv", "nv")):
+        if self._planes and fits and not clear and native.format.name.startswith(("yuv", "nv")):
             tags = {"src_color_range": span, "dst_color_range": span}
             eight = native.reformat(format="yuv420p", interpolation=EXACT, threads=1, **tags)
             yuv = [upright(plane, info.orientation) for plane in planes_of(eight)]
