@@ -29,6 +29,21 @@ def test_half_the_threads_until_it_is_over(all_of_them, half):
         torch.set_num_threads(before)
 
 
+def test_half_the_threads_of_blocks_that_end_in_any_order():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        one, other = half_the_threads(), half_the_threads()
+        one.__enter__()
+        other.__enter__()
+        one.__exit__(None, None, None)
+        assert torch.get_num_threads() == 2
+        other.__exit__(None, None, None)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_peak_memory_is_in_bytes_and_sees_what_was_held():
     before = peak_rss()
     block = np.ones(psutil.Process().memory_info().rss // 4 + (200 << 20), np.uint8)

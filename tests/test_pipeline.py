@@ -20,7 +20,7 @@ from moditalker.landmarks import affine_to_pose, shut_mouth, transform
 from moditalker.media import AudioReader, VideoReader
 from moditalker.motion.sample import sample_motion
 from moditalker.pipeline import MoDiTalker
-from moditalker.rendering import Kept
+from moditalker.rendering import Kept, Video
 from moditalker.video.model import VideoModel
 
 
@@ -67,6 +67,18 @@ def test_each_shot_has_its_own_anchor(made):
     # The second shot is the first one mirrored: so is its anchor, about.
     mirrored = last[:, ::-1].astype(float)
     assert np.abs(mirrored - first).mean() < 0.7 * np.abs(last.astype(float) - first).mean()
+
+
+def test_a_shot_that_begins_turned_away_has_its_own_anchor(made):
+    model, video, _ = made
+    frames = [
+        replace(frame, cut=i in (0, 4), yaw=60.0 if i in (4, 5) else 0.0)
+        for i, frame in enumerate(list(video.face)[:8])
+    ]
+    track = replace(video.face, frames=lambda: iter(frames))
+    targets = list(Video(model, track, None)._targets())
+    assert targets[3].anchor is track.anchor is not targets[6].anchor
+    assert targets[6].anchor is targets[7].anchor
 
 
 def test_same_seed_same_frames_and_another_seed_other_frames(made, face_video, speech_wav):
@@ -226,6 +238,13 @@ def test_mistakes_are_sentences(tmp_path, speech_wav, face_video):
         model.generate(ASTRONAUT, ASTRONAUT)
     with pytest.raises(UserError, match=r"is one of the inputs"):
         model.generate(face_video, speech_wav).save(face_video)
+    head = tmp_path / "head.mp4"
+    head.write_bytes(b"taken")
+    video = model.generate(face_video, speech_wav)
+    moved = replace(video, face=replace(video.face, head=head))
+    with pytest.raises(UserError, match=r"head.mp4: is one of the inputs"):
+        moved.save(head)
+    assert head.read_bytes() == b"taken"
     with pytest.raises(UserError, match=r"weights 'missing' do not exist"):
         MoDiTalker.from_pretrained("missing")
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from moditalker.errors import UserError
+
+_LOCK = threading.Lock()
+_BEFORE: list[int] = []  # torch's threads before, once for each block of `half_the_threads` that is open
 
 
 @contextmanager
@@ -18,12 +22,16 @@ def half_the_threads() -> Iterator[None]:
     On a busy machine this also saves a small operation from waiting for a processor that is not free: finding
     the anchor took 53 s with two threads beside another program on two cores, and 0.9 s with one.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
+    with _LOCK:
+        _BEFORE.append(_BEFORE[0] if _BEFORE else torch.get_num_threads())
+        torch.set_num_threads(max(1, _BEFORE[0] // 2))
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _LOCK:
+            threads = _BEFORE.pop()
+            if not _BEFORE:
+                torch.set_num_threads(threads)
 
 
 def check_device(device: str) -> None:

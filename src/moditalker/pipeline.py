@@ -182,11 +182,13 @@ class MoDiTalker:
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
-            speech = replace(self.speech(audio), clock=clock)
+            sound = AudioReader(audio)
+            speech = Speech(sound, sound.seconds, self.speech_encoder, clock)
             track = self.face(face, speech.seconds, extend, choose, head, blink, seed)
         said = motion or self.motion(speech, track, seed, steps)
         video = self.video(track, said.styled(style or Style()), seed, steps)
-        return replace(video, audio=Path(audio), clock=clock, progress=progress, provenance=provenance)
+        video = replace(video, clock=clock, progress=progress, provenance=provenance)
+        return replace(video, audio=Path(audio), notes=tuple(sound.notes))
 
     def stream(
         self,
@@ -280,7 +282,8 @@ class MoDiTalker:
             planned = plan_frames(source, length)
             return picture.frames(planned, self.config.crop, float(source.info.fps), motion, blinks)
 
-        return FaceTrack(source, anchor, known, frames)
+        moved = None if head in ("idle", "still") else Path(head)
+        return FaceTrack(source, anchor, known, frames, moved)
 
     def motion(
         self, speech: Iterable[Array], face: FaceTrack, seed: int = 0, steps: int | None = None

@@ -75,6 +75,7 @@ class FaceTrack:
     anchor: Anchor  # of the first shot
     seconds: Fraction | None  # of speech; None: not known yet
     frames: Callable[[], Iterator[FaceFrame]]
+    head: Path | None = None  # file that a picture's head motion comes from
 
     def __iter__(self) -> Iterator[FaceFrame]:
         return self.frames()
@@ -185,6 +186,7 @@ class Video:
     clock: Clock = field(default_factory=Clock)
     progress: Progress | None = None
     provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
+    notes: tuple[str, ...] = ()  # of the sound, for the report
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
@@ -219,7 +221,7 @@ class Video:
             UserError: the file cannot be written, or is one of the inputs; its manifest cannot be signed.
         """
         source, sound = self.face.source, Path(audio) if audio is not None else self.audio
-        for taken in (source.info.path, sound):
+        for taken in (source.info.path, self.face.head, sound):
             if taken is not None and Path(out).exists() and Path(out).samefile(taken):
                 raise UserError(f"{out}: is one of the inputs; choose another name for the result")
         metadata, seal, said = self._says(Path(out))
@@ -234,7 +236,8 @@ class Video:
                 frames += 1
                 if watch is not None:
                     watch(image)
-        report = self._report(frames, time.perf_counter() - begun, [*source.notes, *writer.notes])
+        notes = list(dict.fromkeys((*source.notes, *self.notes, *writer.notes)))
+        report = self._report(frames, time.perf_counter() - begun, notes)
         return report | {"provenance": said}
 
     def _says(
@@ -273,7 +276,7 @@ class Video:
         fps = float(self.face.source.info.fps)
         wish = None if self.motion is None else Wish(self.motion, self.clock.each("motion", self.motion), fps)
         size, anchor = self.talker.config.crop.size, self.face.anchor
-        run, before, begun = 0, False, False
+        run, before, begun, cut = 0, False, False, False
         faces = ahead(self.clock.each("face", self.face), lead)
         for face in self.clock.each("waiting", faces):
             if wish is not None:
@@ -282,13 +285,13 @@ class Video:
                 run += 1
                 if wish is not None:
                     wish.forget()
-            before = face.usable
+            before, cut = face.usable, cut or face.cut  # a shot's first face may be turned away
             if not face.usable or face.landmarks is None:
                 yield Target(face, run, anchor)
                 continue
-            if face.cut and begun:
+            if cut and begun:
                 anchor = choose_anchor([face.candidate(size)])
-            begun = True
+            begun, cut = True, False
             points, matrix = face.landmarks[None], face.matrix[None]
             source = transform(points, matrix)[0]
             wanted = source if wish is None else transform(wish.posed(points, anchor), matrix)[0]

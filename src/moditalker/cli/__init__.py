@@ -5,7 +5,9 @@ One module a command; importing it adds it to the application, and costs nothing
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 
 from moditalker.cli import (  # noqa: F401  (their commands)
     ab,
@@ -31,7 +33,11 @@ from moditalker.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and leave: 0 done, 1 a part of it failed, 2 the user's mistake, 130 interrupted."""
+    """Run a command and leave: 0 done, 1 a part of it failed, 2 the user's mistake, 130 interrupted, 143
+    terminated.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unfinished files go away
     try:
         app(args=arguments, prog_name="moditalker")
     except UserError as error:

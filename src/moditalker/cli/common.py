@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -163,6 +163,16 @@ def parse_provenance(
             raise UserError("--no-provenance: goes without --consent, --certificate and --key")
         return None
     return Provenance(consent, certificate, key)
+
+
+def check_report(report: Path | None, out: Path, inputs: Iterable[Path]) -> None:
+    """Before any work: whether the report can be written, and takes the place of nothing."""
+    if report is None:
+        return
+    if report.is_dir() or not report.absolute().parent.is_dir():
+        raise UserError(f"--report {report}: a file in a folder that exists is expected")
+    if report.resolve() in (path.resolve() for path in (out, *inputs)):
+        raise UserError(f"--report {report}: is the video or one of the inputs; choose another name")
 
 
 def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None:

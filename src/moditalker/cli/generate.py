@@ -31,6 +31,7 @@ from moditalker.cli.common import (
     Steps,
     VideoWeights,
     app,
+    check_report,
     parse_choice,
     parse_provenance,
     progress_bar,
@@ -117,6 +118,7 @@ def make_video(
     weights: Path | None = None,
 ) -> dict[str, Any]:
     """What `generate` and `render` share: load, make, save, and say so; the report."""
+    check_report(report, out, (face, audio))
     with progress_bar() as show:
         video = loaded(preset, device, weights).generate(face, audio, progress=show, **options)
         result = video.save(out, lossless=lossless)
