@@ -92,6 +92,23 @@ def test_five_faces_of_many_sizes(tracker: FaceTracker, portrait: Picture) -> No
     assert list(tracker.track([picture], 25, 5)) == [None]  # waits for a sixth
 
 
+def test_a_face_upside_down_is_seen_upside_down(tracker: FaceTracker, portrait: Picture) -> None:
+    (upright,) = tracker.detect(portrait)
+    (turned,) = tracker.detect(np.ascontiguousarray(portrait[::-1, ::-1]))
+    side = np.array([portrait.shape[1], portrait.shape[0]]) - 1
+    away = np.abs(side - turned.landmarks[:, :2] - upright.landmarks[:, :2])
+    assert away.mean() < 0.02 * upright.size
+    assert away.max() < 0.08 * upright.size
+
+
+@pytest.mark.parametrize("top", [70, 90])
+def test_a_pattern_is_not_taken_for_its_size(tracker: FaceTracker, astronaut: Picture, top: int) -> None:
+    """The shuttle behind the astronaut looks a little like a face, and larger than hers."""
+    (face,) = tracker.track([np.ascontiguousarray(astronaut[top:])], 25)
+    assert face is not None
+    assert 170 < face.centre[0] < 280
+
+
 @pytest.mark.parametrize(
     "picture",
     [
@@ -164,6 +181,16 @@ def test_cut_starts_a_new_track(tracker: FaceTracker, portrait: Picture) -> None
     assert before is not None
     assert after is not None
     assert before.centre[0] < 200 < after.centre[0]  # in the new shot the largest one was chosen
+
+
+def test_who_comes_back_elsewhere_may_be_another(tracker: FaceTracker, portrait: Picture) -> None:
+    second = (resized(portrait, 180), 240, 40)
+    both, alone = on_grey([(portrait, 20, 20), second], 250, 440), on_grey([second], 250, 440)
+    faces = list(tracker.track([both] * 4 + [alone] * 26, 25, 0))
+    places = [(face.centre[0] > 230, face.cut) for face in faces if face is not None]
+    assert places[:4] == [(False, False)] * 4
+    assert places[4] == (True, True)
+    assert set(places[5:]) == {(True, False)}
 
 
 def test_keeps_to_its_face(tracker: FaceTracker, portrait: Picture) -> None:

@@ -58,15 +58,19 @@ def test_the_anchor_is_the_frame_whose_mouth_is_shut_most():
     k = int(np.argmax(np.abs(change)))
     faces = [turned(0) + amount * np.sign(change[k]) * basis[..., k] for amount in (0.5, 2.0, 0.0, 1.0)]
     candidates = [
-        (face.astype(np.float32), np.eye(2, 3), np.full((4, 4, 3), i, np.uint8))
+        (face.astype(np.float32), np.eye(2, 3), np.full((4, 4, 3), 100 + i, np.uint8))
         for i, face in enumerate(faces)
     ]
     anchor = choose_anchor(candidates)
-    assert anchor.crop[0, 0, 0] == 2
+    assert anchor.crop[0, 0, 0] == 102
     assert anchor.landmarks == pytest.approx(faces[2][:, :2], abs=1e-3)
     others = choose_anchor([candidates[1], candidates[3]])
     assert lip_opening(anchor.frontal) < lip_opening(others.frontal)
-    assert [crop[0, 0, 0] for crop, _ in anchor.mouths] == [1, 0, 3]  # the widest, then the least like it
+    assert [crop[0, 0, 0] for crop, _ in anchor.mouths] == [
+        101,
+        100,
+        103,
+    ]  # the widest, then the least like it
     assert len(choose_anchor(candidates * 5).mouths) == MOUTHS
 
 
@@ -96,7 +100,8 @@ def test_a_source_that_is_shown_again_is_looked_at_once():
         for frame in frames:
             looked.append(frame.index)
             points = None if frame.index == 3 else np.full((68, 3), float(frame.index), np.float32)
-            waiting.append(FaceFrame(frame, points, np.eye(2, 3), frame.index, cut=frame.index == 4))
+            shot = int(frame.index >= 4)
+            waiting.append(FaceFrame(frame, points, np.eye(2, 3), frame.index, frame.index == 4, shot))
             if len(waiting) == 3:
                 yield waiting.pop(0)
         yield from waiting
@@ -125,6 +130,14 @@ def test_what_is_too_long_to_be_remembered_is_looked_at_again(monkeypatch):
     looked.clear()
     assert len(list(_remembered(shown([0, 1, 2, 1, 0]), find))) == 5
     assert looked == [0, 1, 2]
+
+
+def test_an_anchor_is_not_taken_from_the_dark():
+    faces = [
+        (turned(0).astype(np.float32), np.eye(2, 3), np.full((4, 4, 3), light, np.uint8))
+        for light in (10, 60, 110, 120, 130, 255)
+    ]
+    assert sorted(int(crop[0, 0, 0]) for crop, _ in choose_anchor(faces).seen) == [110, 120, 130]
 
 
 def test_faces_of_a_video_that_is_shown_again(face_video):

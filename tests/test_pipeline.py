@@ -16,11 +16,11 @@ from moditalker import config as configuration
 from moditalker.checkpoint import save_weights
 from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
-from moditalker.landmarks import affine_to_pose, shut_mouth, transform
+from moditalker.landmarks import affine_to_pose, lip_opening, shut_mouth, transform
 from moditalker.media import AudioReader, VideoReader
 from moditalker.motion.sample import sample_motion
 from moditalker.pipeline import MoDiTalker
-from moditalker.rendering import Kept, Video
+from moditalker.rendering import Kept, Video, Wish
 from moditalker.video.model import VideoModel
 
 
@@ -69,16 +69,33 @@ def test_each_shot_has_its_own_anchor(made):
     assert np.abs(mirrored - first).mean() < 0.7 * np.abs(last.astype(float) - first).mean()
 
 
+def test_at_rest_the_mouth_is_shut_whatever_the_anchor(made):
+    """An anchor may have an open mouth, as a shot may begin in the middle of a word."""
+    _, video, _ = made
+    identity, face = video.motion.identity, next(iter(video.face))
+    opened = identity.copy()
+    opened[[56, 57, 58, 65, 66, 67]] += 3 * (identity[57] - identity[51]) / 4  # the lower lip
+    assert lip_opening(opened[None])[0] > 0.1
+    wish = Wish(video.motion, [np.repeat(shut_mouth(identity)[None], 3, 0)], 25.0)
+    wish.advance(0.0)
+    posed = wish.posed(face.landmarks[None], replace(video.face.anchor, frontal=opened))
+    assert lip_opening(posed)[0] < 0.01
+
+
 def test_a_shot_that_begins_turned_away_has_its_own_anchor(made):
     model, video, _ = made
     frames = [
-        replace(frame, cut=i in (0, 4), yaw=60.0 if i in (4, 5) else 0.0)
+        replace(frame, cut=i in (0, 4), shot=i // 4, yaw=60.0 if i in (4, 5) else 0.0)
         for i, frame in enumerate(list(video.face)[:8])
     ]
     track = replace(video.face, frames=lambda: iter(frames))
     targets = list(Video(model, track, None)._targets())
     assert targets[3].anchor is track.anchor is not targets[6].anchor
     assert targets[6].anchor is targets[7].anchor
+    again = replace(
+        track, frames=lambda: iter([*frames, *(replace(f, cut=f is frames[0]) for f in frames[:4])])
+    )
+    assert list(Video(model, again, None)._targets())[-1].anchor is track.anchor
 
 
 def test_same_seed_same_frames_and_another_seed_other_frames(made, face_video, speech_wav):
@@ -191,7 +208,8 @@ def test_motion_keeps_its_pace_at_any_frame_rate(made, face_video, speech_wav):
     assert exact
     for target in exact[:3]:
         points = target.face.landmarks[None]
-        frontal = target.anchor.frontal + (track[int(target.face.frame.time * 25)] - video.motion.identity)
+        said = track[int(target.face.frame.time * 25)] - shut_mouth(video.motion.identity)
+        frontal = shut_mouth(target.anchor.frontal) + said
         posed = affine_to_pose(frontal[None], frontalize(points, target.anchor.neutral)[0], points)
         assert target.wanted == pytest.approx(transform(posed, target.face.matrix[None])[0], abs=1e-3)
 

@@ -35,6 +35,13 @@ def test_speech_is_not_silence_nor_is_the_moment_before_it(noise: float) -> None
     assert (weight[80:] == 1).all()
 
 
+@pytest.mark.parametrize("gain", [0.3, 0.03, 0.01])
+def test_faint_recordings_speak_too(gain: float) -> None:
+    weight = np.array(list(silence([gain * sound(np.random.default_rng(1), 0.001, (40, 70))])))
+    assert (weight[40:66] == 0).all()
+    assert (weight[80:] == 1).all()
+
+
 def test_chunking_does_not_matter() -> None:
     wave = sound(np.random.default_rng(2), 0.001, (20, 50), 80)
     whole = list(silence([wave]))

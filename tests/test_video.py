@@ -17,6 +17,7 @@ from moditalker.video.autoencoder import (
     still_clip,
     to_patches,
 )
+from moditalker.video.light import MOST, SAME, gains, lit
 from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.sample import VideoSampler, overlapped
 from moditalker.video.texture import STIFFNESS, Texture, lip_shape, with_teeth
@@ -220,6 +221,35 @@ def test_sampling_is_repeatable_and_follows_landmarks() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert max(float(frame.abs().max()) for frame in first) <= 1
     assert any(not torch.equal(a, b) for a, b in zip(first, moved, strict=True))
+
+
+def test_a_dark_face_is_made_as_a_bright_one() -> None:
+    torch.manual_seed(0)
+    sampler = VideoSampler(VideoModel(small()))
+    rng = np.random.default_rng(0)
+    crop = rng.integers(100, 156, (128, 128, 3)).astype(np.float32)
+    face = rng.uniform(60, 120, (68, 2)).astype(np.float32)
+
+    def made(light: float, identity_light: float = 1.0) -> torch.Tensor:
+        """Of all light that there is, in [0, 1]; lit as in daylight."""
+        dark, identity = ((crop * factor).round().astype(np.uint8) for factor in (light, identity_light))
+        (region,) = sampler([(dark, face, face)], (identity, face))
+        return (region + 1) / 2 / light
+
+    usual = made(1.0)
+    for light in (0.3, 0.1):
+        assert (made(light) - usual).abs().mean() < 0.1 * usual.mean()  # as light as the frame, not the face
+        assert (made(light, light) - usual).abs().mean() < 0.1 * usual.mean()
+
+
+def test_light_that_hardly_differs_is_left_alone() -> None:
+    crops = np.stack([np.full((128, 128, 3), value, np.uint8) for value in (110, 128, 150, 64, 12)])
+    gain = gains(crops, 128 / 255).flatten()
+    assert gain[:3].tolist() == [1, 1, 1]
+    assert gain[3:].tolist() == pytest.approx([2 / SAME, MOST / SAME], rel=1e-3)
+    pixels = torch.rand(1, 3, 4, 4) * 2 - 1
+    assert torch.equal(lit(pixels, torch.ones(1)), pixels)
+    assert torch.allclose(lit(lit(pixels, torch.tensor(0.25)), torch.tensor(4.0)), pixels, atol=1e-6)
 
 
 def test_what_a_model_misses_is_given_back() -> None:

@@ -281,8 +281,7 @@ def test_the_curve_is_a_drawing_to_scale():
 
 def test_faces_are_drawn_and_clicked(tmp_path):
     Image.new("RGB", (400, 200)).save(tmp_path / "x.jpg")
-    seen = Seen(tmp_path / "x.jpg", 0.5, [(100, 100, 200, 220), (500, 80, 700, 300)], 0.0, True)
-    assert seen.largest == 1
+    seen = Seen(tmp_path / "x.jpg", 0.5, [(100, 100, 200, 220), (500, 80, 700, 300)], 0.0, True, 1)
     drawn = np.asarray(views.draw_faces(seen, 1)).astype(int)
     green, white = (np.abs(drawn - colour).sum(-1) < 30 for colour in (views.CHOSEN, views.OTHER))
     assert green[:, 240:].any()

@@ -22,7 +22,7 @@ from moditalker import __version__
 from moditalker.config import Config
 from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
-from moditalker.features.identity import Anchor, FaceFrame, choose_anchor
+from moditalker.features.identity import Anchor, FaceFrame, anchored
 from moditalker.landmarks import MOUTH, affine_error, affine_to_pose, shut_mouth, transform
 from moditalker.machine import half_the_threads, peak_rss
 from moditalker.media import Frame, MediaInfo, Source, VideoWriter
@@ -143,7 +143,6 @@ class Wish:
     """
 
     def __init__(self, motion: Motion | Track, blocks: Iterable[Array], fps: float) -> None:
-        self.identity = motion.identity
         self.timeline = Timeline(blocks, RATE)
         self.rest = shut_mouth(motion.identity)
         self.share = 1 - (1 - STEADY) ** (RATE / fps)
@@ -160,9 +159,9 @@ class Wish:
 
     def posed(self, points: Array, anchor: Anchor) -> Array:
         """The wanted landmarks where the frame's own ones, (1, 68, 3) in its pixels, are: (1, 68, 3)."""
-        # The motion of one identity, as another one makes it: the difference to l_id carries it over.
+        # The motion of one identity, as another one makes it: the difference to rest carries it over.
         still = max(0.0, 1 - float(np.abs(self.frontal - self.rest).max()) / NEAR_REST)
-        frontal = anchor.frontal + (self.frontal - self.identity)
+        frontal = shut_mouth(anchor.frontal) + (self.frontal - self.rest)
         own = frontalize(points, anchor.neutral)[0]
         posed: Array = affine_to_pose(frontal[None], own, points)
         error = affine_error(own, points)[:, MOUTH]
@@ -275,23 +274,20 @@ class Video:
         """Frames with the landmarks that are wanted in them."""
         fps = float(self.face.source.info.fps)
         wish = None if self.motion is None else Wish(self.motion, self.clock.each("motion", self.motion), fps)
-        size, anchor = self.talker.config.crop.size, self.face.anchor
-        run, before, begun, cut = 0, False, False, False
-        faces = ahead(self.clock.each("face", self.face), lead)
-        for face in self.clock.each("waiting", faces):
+        size = self.talker.config.crop.size
+        run, before = 0, False
+        faces = self.clock.each("waiting", ahead(self.clock.each("face", self.face), lead))
+        for face, anchor in anchored(faces, self.face.anchor, size, lead):
             if wish is not None:
                 wish.advance(float(face.frame.time))
             if face.usable != before or face.cut:
                 run += 1
                 if wish is not None:
                     wish.forget()
-            before, cut = face.usable, cut or face.cut  # a shot's first face may be turned away
+            before = face.usable
             if not face.usable or face.landmarks is None:
                 yield Target(face, run, anchor)
                 continue
-            if cut and begun:
-                anchor = choose_anchor([face.candidate(size)])
-            begun, cut = True, False
             points, matrix = face.landmarks[None], face.matrix[None]
             source = transform(points, matrix)[0]
             wanted = source if wish is None else transform(wish.posed(points, anchor), matrix)[0]

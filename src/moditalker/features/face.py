@@ -31,6 +31,10 @@ Choice = str | int | tuple[float, float]
 
 PRESENCE = 0.5  # mesh score under which there is no face [MediaPipe]
 DETECTION = 0.5  # detector score above which a place is tried [MediaPipe]
+SURE = 0.85  # under it, faces are also looked for upside down; faces that stand upright have more
+TURNED = 0.1  # by how much these must be more likely
+DOUBT = 0.25  # a face so much less likely than another one is not taken for its size alone
+LOST_SECONDS, LOST_MOVE = 1.0, 1.0  # s, and sizes of the face: who comes back after more may be another
 REGION = 1.5  # side of the mesh's region over the face's extent [MediaPipe]
 GAP_SECONDS = 0.2  # shorter losses are interpolated
 SMOOTHING_SECONDS = 0.08  # half window of the smoothing, which is its look-ahead
@@ -52,12 +56,14 @@ class Face:
     points: (478, 3) float32, MediaPipe's mesh and irises: pixels of the frame (the centre of the top left
     pixel is (0, 0)), x right, y down, z in the same scale, smaller = nearer. landmarks: (68, 3), the ones
     the models use. score: the network's belief in a face, 0.5 to 1; 0 where a short gap was interpolated.
-    box: (x0, y0, x1, y1), the points' extent. cut: this is the first face after a cut.
+    box: (x0, y0, x1, y1), the points' extent. cut: this is the first face after a cut. detection: the
+    detector's belief, where it was asked.
     """
 
     points: Array
     score: float
     cut: bool = False
+    detection: float = 1.0
 
     @property
     def landmarks(self) -> Array:
@@ -119,14 +125,15 @@ class FaceTracker:
         image: (H, W, 3) uint8 RGB. tiles: how many times the picture is halved, into overlapping tiles, to
         find faces too small for one look at the whole, none smaller than 128 pixels.
         """
-        rough = self._meshes(image, self._candidates(image, tiles))
-        again = [region_of(face.points) for face in rough if face.score >= PRESENCE]  # now well centred
-        found = self._meshes(image, again)
+        candidates = self._candidates(image, tiles)
+        rough = zip(self._meshes(image, [region for region, _ in candidates]), candidates, strict=True)
+        again = [(region_of(face.points), score) for face, (_, score) in rough if face.score >= PRESENCE]
+        found = zip(self._meshes(image, [region for region, _ in again]), again, strict=True)  # well centred
         faces: list[Face] = []
-        for face in found:  # best first
+        for face, (_, score) in found:  # best first
             others = np.array([other.box for other in faces])
             if face.score >= PRESENCE and not (_overlaps(face.box, others, smaller=True) > 0.5).any():
-                faces.append(face)
+                faces.append(replace(face, detection=score))
         return sorted(faces, key=lambda face: float(face.centre[0]))
 
     def track(
@@ -176,6 +183,8 @@ class FaceTracker:
                 if faces and last is not None and doubt and new:
                     last, lost, cut = None, 0, True
                 face = _pick(faces, choice, last, lost / fps)
+                if face is not None and last is not None:  # perhaps somebody else, who needs an anchor
+                    cut = lost > LOST_SECONDS * fps or _moved(last, face) > LOST_MOVE
             if face is None:
                 lost += 1
             else:
@@ -188,12 +197,17 @@ class FaceTracker:
         found = self._meshes(frame, [region_of(face.points)])[0]
         return found if found.score >= PRESENCE and _moved(face, found) < 0.5 else None
 
-    def _candidates(self, image: Image, tiles: int) -> list[Region]:
-        """Where a detector believes in a face, best first."""
+    def _candidates(self, image: Image, tiles: int) -> list[tuple[Region, float]]:
+        """Where a detector believes in a face, and how much, best first."""
         height, width = image.shape[:2]
         side = max(height, width)
         whole = Region((width - 1) / 2, (height - 1) / 2, side)
-        looks = [self._detections(image, whole, *self.near), self._detections(image, whole, *self.far)]
+        looks = [self._detections(image, whole, *network) for network in (self.near, self.far)]
+        if max((score for look in looks for score in look[:, 0]), default=0.0) < SURE:
+            # The mesh fits any face upside down, and would believe in it.
+            turned = replace(whole, angle=math.pi)
+            found = [self._detections(image, turned, *network) for network in (self.near, self.far)]
+            looks += [np.concatenate([look[:, :1] - TURNED, look[:, 1:]], axis=1) for look in found]
         for level in range(1, tiles + 1):
             tile = side / 2**level
             if tile < self.near[0].size:
@@ -213,7 +227,8 @@ class FaceTracker:
             group = rows[same & (which == which[0])]
             x0, y0, x1, y1, *eyes = np.average(group[:, 1:], axis=0, weights=group[:, 0]).tolist()
             angle = math.atan2(eyes[3] - eyes[1], eyes[2] - eyes[0])
-            regions.append(Region((x0 + x1) / 2, (y0 + y1) / 2, REGION * max(x1 - x0, y1 - y0), angle))
+            region = Region((x0 + x1) / 2, (y0 + y1) / 2, REGION * max(x1 - x0, y1 - y0), angle)
+            regions.append((region, float(rows[0, 0])))
             rows, which = rows[~same], which[~same]
         return regions
 
@@ -227,7 +242,8 @@ class FaceTracker:
         pairs = values[keep].reshape(-1, 8, 2) / size  # centre (from its anchor), extent, 6 points (likewise)
         anchor, centre, extent = anchors[keep, None], pairs[:, :1] + anchors[keep, None], pairs[:, 1:2]
         spots = np.concatenate([centre - extent / 2, centre + extent / 2, pairs[:, 2:4] + anchor], 1)
-        pixels = (spots - 0.5) * region.side + [region.x, region.y]
+        pixels = (spots - 0.5) @ region.axes.T + [region.x, region.y]
+        pixels[:, :2] = np.sort(pixels[:, :2], axis=1)  # the box's corners
         score = 1 / (1 + np.exp(-np.clip(logits[keep], None, 80)))
         return np.concatenate([score, pixels.reshape(-1, 8)], 1)
 
@@ -361,7 +377,15 @@ def _pick(faces: list[Face], choose: Choice, last: Face | None, seconds: float) 
         return faces[choose] if choose < len(faces) else None
     if isinstance(choose, tuple):
         return min(faces, key=lambda face: math.dist(face.centre, choose), default=None)
-    return max(faces, key=lambda face: face.size, default=None)
+    return faces[largest(faces)] if faces else None
+
+
+def largest(faces: list[Face]) -> int:
+    """Which of at least one face is the largest that is no mere pattern."""
+    best = max(face.detection for face in faces)
+    return max(
+        (i for i, face in enumerate(faces) if face.detection > best - DOUBT), key=lambda i: faces[i].size
+    )
 
 
 def _moved(a: Face, b: Face) -> float:

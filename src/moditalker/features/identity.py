@@ -5,15 +5,16 @@ Everything streams with a fixed look-ahead; a frame waits only until its own ans
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, islice, tee
+from itertools import chain, islice, takewhile, tee
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.config import CropConfig
-from moditalker.features.face import Choice, Face, FaceTracker
+from moditalker.features.face import Choice, Face, FaceTracker, changes
 from moditalker.features.face_model import WEIGHTS, default_model, frontalize
 from moditalker.features.speaker import Speakers
 from moditalker.landmarks import LIP_INNER, align_stream, lip_opening, procrustes, transform, warp
@@ -29,7 +30,9 @@ LOOK = 25  # faces that the anchor is chosen from
 LOOK_SECONDS = 0.12  # between them, so that the mouth has time to shut
 MAX_YAW = 50.0  # degrees, beyond which half of the mouth is out of sight
 OPEN = 0.02  # eye distances between the lips from which on a mouth shows what is in it
+LIGHT = 0.6  # share of the usual brightness that an anchor may lack or have more
 MOUTHS = 8  # open mouths of different shapes that are kept
+SHOTS = 32  # whose anchors are kept: a megabyte each
 REMEMBERED = 7500  # frames, 5 minutes: some 10 MB
 FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
 
@@ -57,7 +60,8 @@ class FaceFrame:
     """A frame of the source and the face in it.
 
     landmarks: (68, 3) pixels of the frame, None where there is no face; matrix: (2, 3) frame -> crop pixels;
-    yaw: degrees that the head is turned by; cut: the first face of a new shot;
+    yaw: degrees that the head is turned by; cut: the first face of a new shot; shot: its number, the same
+    where it is shown again;
     strength: of the generated mouth, less than 1 near frames whose face is not usable.
     """
 
@@ -66,6 +70,7 @@ class FaceFrame:
     matrix: Matrix
     yaw: float = 0.0
     cut: bool = False
+    shot: int = 0
     strength: float = 1.0
 
     @property
@@ -126,7 +131,11 @@ class Follower:
                 (None if face is None else face.landmarks for _, face in items), self.crop, fps, size
             ),
         )
-        return (FaceFrame(frame, *_seen(face, matrix)) for (frame, face), matrix in aligned)
+        shot = 0
+        for (frame, face), matrix in aligned:
+            seen = _seen(face, matrix)
+            shot += seen[-1]
+            yield FaceFrame(frame, *seen, shot)
 
     def _track(self, frames: Iterator[Frame], fps: float) -> Iterator[Face | None]:
         speakers = self.speakers
@@ -146,10 +155,22 @@ class Follower:
     def _look(self, stride: int) -> list[Candidate]:
         """Up to LOOK faces of the first shot that has any, in every `stride`-th frame."""
         seen: list[Candidate] = []
-        for item in self.follow(islice(self.source, 0, None, stride), float(self.source.info.fps / stride)):
-            if item.cut and seen:
+        shots, first = dict[int, int](), 0  # by frame, as all frames tell: one in a few may miss a cut
+
+        def some() -> Iterator[Frame]:
+            shot = 0
+            looks = beside(self.source, lambda frames: changes(frame.image for frame in frames))
+            for number, (frame, change) in enumerate(looks):
+                shot += change.jump
+                if number % stride == 0:
+                    shots[frame.index] = shot
+                    yield frame
+
+        for item in self.follow(some(), float(self.source.info.fps / stride)):
+            if seen and (item.cut or shots[item.frame.index] != first):
                 break
             if item.usable:
+                first = shots[item.frame.index]
                 seen.append(item.candidate(self.crop.size))
             if len(seen) == LOOK:
                 break
@@ -168,7 +189,6 @@ def _remembered(
     """What `find` says of frames, and from the first one on that was there before, what it said then."""
     source, again = iter(frames), list[Frame]()
     known: dict[int, tuple[int, Array | None, Matrix, float]] = {}  # by index: shot, landmarks, matrix, yaw
-    shot = 0
 
     def fresh() -> Iterator[Frame]:
         for count, frame in enumerate(source):
@@ -177,16 +197,17 @@ def _remembered(
                 return
             yield frame
 
+    shown = 0
     for item in find(fresh()):
-        shot += item.cut
         if len(known) < REMEMBERED:
-            known[item.frame.index] = shot, item.landmarks, item.matrix, item.yaw
+            known[item.frame.index] = item.shot, item.landmarks, item.matrix, item.yaw
+        shown = item.shot
         yield item
     for frame in chain(again, source):
-        now, landmarks, matrix, yaw = known[frame.index]
-        cut = landmarks is not None and now != shot
-        shot = now if cut else shot
-        yield FaceFrame(frame, landmarks, matrix, yaw, cut)
+        shot, landmarks, matrix, yaw = known[frame.index]
+        cut = landmarks is not None and shot != shown
+        shown = shot if cut else shown
+        yield FaceFrame(frame, landmarks, matrix, yaw, cut, shot)
 
 
 def _seen(face: Face | None, matrix: Matrix) -> tuple[Array | None, Matrix, float, bool]:
@@ -197,12 +218,41 @@ def _seen(face: Face | None, matrix: Matrix) -> tuple[Array | None, Matrix, floa
     return face.landmarks, matrix, float(pose.angles()[0, 0]), face.cut
 
 
+def anchored(
+    faces: Iterable[FaceFrame], anchor: Anchor, size: int, look: int
+) -> Iterator[tuple[FaceFrame, Anchor]]:
+    """Each frame with the anchor of its shot: the given one is the first shot's, those of later shots are
+    chosen from their first frames, and kept for when they are shown again.
+
+    size: of the crops; look: frames to choose from, which are held.
+    """
+    source, held = iter(faces), deque[FaceFrame]()
+    anchors = dict[int, Anchor]()
+    cut = False  # since the last usable face, as a shot may begin with one that is turned away
+    while (face := held.popleft() if held else next(source, None)) is not None:
+        cut = cut or face.cut
+        if face.usable:
+            if cut and face.shot in anchors:
+                anchor = anchors[face.shot]
+            elif cut and anchors:
+                held.extend(islice(source, look - 1 - len(held)))
+                shot = takewhile(lambda other: not other.cut, held)
+                anchor = choose_anchor([item.candidate(size) for item in chain([face], shot) if item.usable])
+            if len(anchors) < SHOTS:
+                anchors[face.shot] = anchor
+            cut = False
+        yield face, anchor
+
+
 def choose_anchor(faces: list[Candidate]) -> Anchor:
     """The identity out of some frames of one person: the one whose mouth is shut most.
 
     What speech adds to it is then all that moves. Measured against rather open mouths, lips follow the speech
     at least as well and the picture is nearer to the source [ours].
     """
+    light = np.array([face[2].mean() for face in faces])
+    usual = np.sort(light)[len(light) // 2]  # no face that is dark as a fade begins, or white with a flash
+    faces = [face for face, own in zip(faces, light, strict=True) if LIGHT * own <= usual <= own / LIGHT]
     points, matrices = np.stack([face[0] for face in faces]), np.stack([face[1] for face in faces])
     neutral = default_model().neutral(points)
     frontal, _ = frontalize(points, neutral)

@@ -2,8 +2,8 @@
 tell.
 
 Whisper's features are normalised by the loudest moment, so faint noise alone looks like speech at full
-level. The waveform knows: a frame is silent where it is very quiet, or quiet and no louder than its
-surroundings' floor.
+level. The waveform knows: a frame is silent where it is very quiet beside the loudest so far, or quiet and no
+louder than its surroundings' floor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from moditalker.landmarks import shut_mouth
 Array = NDArray[np.float32]
 
 FRAME = 640  # samples of 16 kHz in a frame of 25 Hz
-NOTHING = 0.002  # root mean square that no speech has
+NOTHING = 0.002  # root mean square that no speech has, in a recording that is not faint itself
+SHARE = 0.04  # of the loudest so far, that no speech has in any recording
+NOISE = 0.0002  # root mean square that holds nothing to be heard, in 16 bits
 FAINT = 0.02  # above it, a frame is never silent
 CONTRAST = 2.0  # speech is louder than the floor around it by this factor
 AROUND = 19  # frames on each side that the floor is taken from
@@ -56,9 +58,12 @@ def silence(chunks: Iterable[Array]) -> Iterator[float]:
     """
 
     def silent() -> Iterator[float]:
+        loudest = 0.0
         for window in _windows(levels(chunks), AROUND):
             level, floor = window[AROUND], float(np.nanquantile(window, 0.1))
-            yield float(level < NOTHING or (level < FAINT and level < CONTRAST * floor))
+            loudest = max(loudest, float(np.nanmax(window)))
+            nothing = min(NOTHING, max(NOISE, SHARE * loudest))
+            yield float(level < nothing or (level < FAINT and level < CONTRAST * floor))
 
     reach = max(ONSET, OFFSET) + RAMP
     for window in _windows(silent(), reach):

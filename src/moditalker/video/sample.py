@@ -20,6 +20,7 @@ from moditalker.checkpoint import fill, load_weights
 from moditalker.config import from_dict, override
 from moditalker.diffusion import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
+from moditalker.video.light import LEAST, gains, level, lit
 from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.texture import Texture, with_teeth
 
@@ -85,6 +86,7 @@ class Shot:
         self.model, self.diffusion, self.steps = model, diffusion, steps
         self.config = model.config
         self.device = model.plane_scale.device
+        self.light = max(LEAST, float(level(identity[0][None])[0]))
         pixels = self._pixels([identity[0]])
         self._from(self._region(pixels), self._points([identity[1]]), pixels)
         self.mouths: tuple[Tensor, Tensor] | None = None
@@ -103,10 +105,8 @@ class Shot:
         if self.texture is not None:
             self._look(self.texture, part)
         part = _filled(part, self.config.autoencoder.frames)
-        pixels, wanted = (
-            self._pixels([frame[0] for frame in part]),
-            self._points([frame[1] for frame in part]),
-        )
+        pixels, gain = self._lit([frame[0] for frame in part])
+        wanted = self._points([frame[1] for frame in part])
         video = self._made(pixels, wanted)
         if self.texture is not None:
             video = self.texture.put_back(video, wanted).clamp(-1, 1)
@@ -114,7 +114,7 @@ class Shot:
             video = with_teeth(video, wanted, *self.mouths, self.config.mtov.teeth)
         if self.config.mtov.anchor == "previous":
             self._from(video[-1:], wanted[-1:], pixels[-1:])
-        return video.cpu()
+        return lit(video, 1 / gain).cpu()
 
     def _from(self, x_id: Tensor, l_id: Tensor, pixels: Tensor) -> None:
         """What follows is made from a region (1, 3, H, W), its landmarks and the crop that it is of."""
@@ -157,8 +157,14 @@ class Shot:
         made, real = self._made(pixels, own)[:count], self._region(pixels)[:count]
         texture.learn(made, real, own[:count])
 
+    def _lit(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+        """Crops in the identity's light, (N, 3, H, W) in [-1, 1], and by how much it is brighter."""
+        images = np.stack(crops)
+        gain = gains(images, self.light).to(self.device)
+        return lit(_pixels(images).to(self.device), gain), gain
+
     def _pixels(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
-        return _pixels(np.stack(crops)).to(self.device)
+        return self._lit(crops)[0]
 
     def _region(self, pixels: Tensor) -> Tensor:
         return pixels[:, :, self.config.crop.region_top :]

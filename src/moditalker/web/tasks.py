@@ -15,7 +15,7 @@ from PIL import Image
 
 from moditalker import tts
 from moditalker.errors import UserError
-from moditalker.features.face import Choice, FaceTracker
+from moditalker.features.face import Choice, FaceTracker, largest
 from moditalker.features.identity import FaceFrame
 from moditalker.landmarks import lip_opening
 from moditalker.media import AudioReader, Frame, VideoWriter, open_source, probe
@@ -38,7 +38,7 @@ class Seen:
 
     picture: of the frame that is shown, at most SHOWN on a side; scale: its pixels for one of the frame;
     faces: boxes (x0, y0, x1, y1) in pixels of the frame, from left to right; second: of the frame; still: it
-    is no video.
+    is no video; largest: index of the face that is taken unless another is chosen.
     """
 
     picture: Path
@@ -46,11 +46,7 @@ class Seen:
     faces: list[Box]
     second: float
     still: bool
-
-    @property
-    def largest(self) -> int:
-        """Index of the face that is taken unless another is chosen."""
-        return max(range(len(self.faces)), key=lambda i: _side(self.faces[i]))
+    largest: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,10 +120,6 @@ def _named(*paths: Path) -> Iterator[None]:
         raise UserError(text) from error
 
 
-def _side(box: Box) -> float:
-    return max(box[2] - box[0], box[3] - box[1])
-
-
 def _look(tracker: FaceTracker, path: Path, out: Path) -> Seen:
     source = open_source(path)
     still = source.info.kind == "picture"
@@ -139,7 +131,8 @@ def _look(tracker: FaceTracker, path: Path, out: Path) -> Seen:
             due = frame.time + LOOK_STEP
             if faces := tracker.detect(frame.image):
                 scale = _show(frame, out)
-                return Seen(out, scale, [face.box for face in faces], float(frame.time), still)
+                boxes = [face.box for face in faces]
+                return Seen(out, scale, boxes, float(frame.time), still, largest(faces))
     where = "in the picture" if still else f"in its first {LOOK_SECONDS} seconds"
     raise UserError(f"{path.name}: no face was found {where}; give one that shows a face from the front")
 

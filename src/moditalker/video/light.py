@@ -1,0 +1,35 @@
+"""How light a face is: crops in another light than the identity's are brought to it, and what is made of them
+back [ours].
+
+The model was trained in daylight. Colours that it adds, between the lips before all, are as bright in the
+dark, and beside an identity in another light they are of that light.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+LEAST = 0.4  # of white: an identity that is clearly darker is lit towards it; faces in a room have 0.5
+SAME = 1.3  # a light that differs by no more than this factor is the same
+MOST = 10.0  # the largest factor: there is little but noise in what is darker
+
+
+def level(crops: NDArray[np.uint8]) -> Tensor:
+    """Mean of each crop's middle, without the mouth: (N, H, W, 3) uint8 -> (N,) in [0, 1]."""
+    height, width = crops.shape[1:3]
+    middle = crops[:, height // 4 : height * 5 // 8, width // 4 : width * 3 // 4]
+    return torch.from_numpy(middle.mean(axis=(1, 2, 3)) / 255).float()
+
+
+def gains(crops: NDArray[np.uint8], light: float) -> Tensor:
+    """What brings each crop (N, H, W, 3) uint8 to a light: (N, 1, 1, 1), 1 where it has it already."""
+    ratio = (light / level(crops).clamp_min(1e-3)).clamp(1 / MOST, MOST)
+    return (ratio / ratio.clamp(1 / SAME, SAME))[:, None, None, None]
+
+
+def lit(pixels: Tensor, gain: Tensor) -> Tensor:
+    """Pixels (N, 3, H, W) in [-1, 1], -1 black, so many times as bright; the same where gain is 1."""
+    return (pixels + (gain - 1) * (pixels + 1)).clamp(max=1)
