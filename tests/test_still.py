@@ -295,3 +295,20 @@ def test_the_mouth_is_made_for_the_moving_head(tmp_path, speech_wav):
     assert changed.mean() > 0.05
     assert np.array_equal(runs["idle"][0][0].image, picture)
     assert np.array_equal(still(1.0), np.zeros(3))
+
+
+@pytest.mark.parametrize("turn", [(12, 0, 0), (0, -12, 12), (12, 12, -12), (-12, 12, 0)])
+def test_a_head_at_the_edges_does_not_fold(tracker, turn):
+    """Where each pixel of a tight portrait comes from, by pictures of its coordinates: never inside out."""
+    tight = np.ascontiguousarray(data.astronaut()[55:185, 165:280])
+    face = Still(tight, tracker.detect(tight)[0])
+    step = 6
+    places = []
+    for coordinate in np.mgrid[: tight.shape[0], : tight.shape[1]]:
+        face.image = np.repeat(coordinate[..., None] * 2, 3, axis=2).astype(np.uint8)
+        places.append(face.turned(np.array(turn, float))[0][..., 0] / (2.0 * step))
+    (y_down, y_across), (x_down, x_across) = (
+        (place[step:, :-step] - place[:-step, :-step], place[:-step, step:] - place[:-step, :-step])
+        for place in places
+    )
+    assert (y_down * x_across - y_across * x_down).min() > 0.1

@@ -41,6 +41,7 @@ NEAR = 0.03  # longer sides of the mesh: over what depth is smoothed
 DEPTH = 1.3  # the mesh is this much flatter than heads are: nose to ears is 0.55 of its height, not 0.7
 BAND = 1 << 18  # pixels that are drawn at a time
 TURNS = 5  # rounds in which a pixel's origin is found
+BEND = 0.75  # share of their distance by which neighbours may come nearer or part; at 1 the picture folds
 
 
 class Still:
@@ -95,8 +96,11 @@ class Still:
             ):
                 margin = np.clip(gap, LEAST_EDGE * self.face.size, EDGE * self.face.size)
                 weight = weight * smooth_step(distance / margin)
+        down, across = np.gradient(weight, self.step)
+        self.slope = np.stack([across, down], -1).reshape(-1, 2)  # of the weight, a pixel
         depth = _depth(self.nodes.reshape(-1, 2), points, NEAR * self.face.size).reshape(weight.shape)
         depth = DEPTH * (depth - sides)
+        self.depth = depth.reshape(-1, 1)
         self.maps = torch.from_numpy(np.stack([weight, depth]).astype(np.float32))[None]
         self.first = first
 
@@ -110,23 +114,34 @@ class Still:
     def turned(self, angles: Angles, closure: float = 0.0) -> tuple[Pixels, Array]:
         """The picture with its head turned by (yaw, pitch, roll) degrees, and the 68 landmarks in it.
 
-        closure: of the eyes, 0 as they are, 1 shut. The landmarks (68, 3) do not follow the lids: what the
+        Near the picture's edges, where there is little room to move in, it turns less. closure: of the eyes, 0 as they are, 1 shut. The landmarks (68, 3) do not follow the lids: what the
         mouth does is not to depend on a blink.
         """
         image = shut_eyes(self.image, self.eyes, closure) if closure > 0 else self.image
         if not np.any(angles):
             return image, self.face.landmarks
-        turn = _rotation(self.angles + angles) @ self.upright.T - np.eye(3)
         own = self.nodes.reshape(-1, 2).astype(np.float64)
+        turn = self._turn(angles)
+        bend = float(np.abs((self.slope * self._swing(own, self.depth, turn)).sum(1)).max())
+        if bend > BEND:
+            turn = self._turn(angles * (BEND / bend))
         origin = own
         for _ in range(TURNS):
             weight, depth = self._looked_up(origin)
-            origin = own - weight * ((origin - self.pivot[:2]) @ turn[:2, :2].T + depth * turn[:2, 2])
+            origin = own - weight * self._swing(origin, depth, turn)
         moved = (origin - own).reshape(*self.nodes.shape).astype(np.float32)
         landmarks = self.face.landmarks.astype(np.float64)
         weight, _ = self._looked_up(landmarks[:, :2])
         landmarks = landmarks + weight * ((landmarks - self.pivot) * [1, 1, DEPTH] @ turn.T)
         return self._drawn(image, moved), landmarks.astype(np.float32)
+
+    def _turn(self, angles: Angles) -> Matrix:
+        """What turning the head by so many degrees adds to a place beside the pivot: (3, 3)."""
+        return np.asarray(_rotation(self.angles + angles) @ self.upright.T - np.eye(3))
+
+    def _swing(self, places: Matrix, depth: Matrix, turn: Matrix) -> Matrix:
+        """How far places (N, 2) at depths (N, 1) move where the weight is 1: (N, 2) pixels."""
+        return np.asarray((places - self.pivot[:2]) @ turn[:2, :2].T + depth * turn[:2, 2])
 
     def _looked_up(self, places: Matrix) -> tuple[Matrix, Matrix]:
         """Weight and depth, (N, 1) each, at places (N, 2) in pixels."""
