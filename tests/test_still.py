@@ -305,8 +305,8 @@ def test_a_head_at_the_edges_does_not_fold(tracker, turn):
     step = 6
     places = []
     for coordinate in np.mgrid[: tight.shape[0], : tight.shape[1]]:
-        face.image = np.repeat(coordinate[..., None] * 2, 3, axis=2).astype(np.uint8)
-        places.append(face.turned(np.array(turn, float))[0][..., 0] / (2.0 * step))
+        face.image = np.repeat(coordinate[..., None] * 1.9, 3, axis=2).astype(np.uint8)
+        places.append(face.turned(np.array(turn, float))[0][..., 0].astype(float) / (1.9 * step))
     (y_down, y_across), (x_down, x_across) = (
         (place[step:, :-step] - place[:-step, :-step], place[:-step, step:] - place[:-step, :-step])
         for place in places
