@@ -123,6 +123,6 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> Non
         model.load_state_dict(state)
     except RuntimeError:
         raise UserError(
-            f"{path}: its weights do not fit this network; give weights of this part, and only settings that "
-            "change no weights"
+            f"{path}: its weights do not fit this network, but another part or size; give weights of this "
+            "part, and only settings that change no weights"
         ) from None
