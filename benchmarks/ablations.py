@@ -28,7 +28,7 @@ from moditalker.training.atom import AtomTask, most_shut
 from moditalker.training.autoencoder import face_psnr
 from moditalker.training.loop import Task, fit
 from moditalker.training.mtov import MToVTask
-from moditalker.training.tasks import Data, build, find_data
+from moditalker.training.tasks import Data, build, find_data, parse_speakers
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    data = find_data(
-        arguments.data, arguments.split, frozenset(name for name in arguments.held_out.split(",") if name)
-    )
+    data = find_data(arguments.data, arguments.split, parse_speakers(arguments.held_out))
     table: dict[str, dict[str, list[float]]] = {}
     for number, row in enumerate(MOTION if arguments.part == "motion" else VIDEO):
         run = arguments.out / f"{arguments.part}-{number}"
