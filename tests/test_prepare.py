@@ -485,7 +485,7 @@ def test_a_folder_is_one_run_s(tmp_path, monkeypatch):
     videos = touch(tmp_path / "in", "a/1.mp4")
     with claimed(tmp_path / "out"), pytest.raises(UserError, match="another run is at work in it"):
         prepare(videos, tmp_path / "out", CONFIG, worker=Fake)
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="cannot be a folder"):
         prepare(videos, videos / "a" / "1.mp4", CONFIG, worker=Fake)
 
 

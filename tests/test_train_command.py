@@ -144,7 +144,7 @@ def test_a_run_goes_on_alone_as_it_was_begun(
         assert run(*given, "--resume") == 2
     assert "another run is at work in it" in capsys.readouterr().err
     assert run(*arguments("autoencoder", data, data / "split.json")) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "cannot be a folder" in capsys.readouterr().err
 
 
 def test_who_is_held_out(data: Path, tmp_path: Path) -> None:

@@ -81,6 +81,14 @@ def test_a_run_that_is_over_has_figures(tmp_path: Path) -> None:
     assert fit(Line(), config, tmp_path, quiet) == figures != {}
 
 
+def test_the_optimiser_does_what_the_configuration_says_resumed_too(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=1, learning_rate=0.01, weight_decay=0.01)
+    fit(Line(), config, tmp_path, quiet)
+    fit(Line(), replace(config, steps=2, weight_decay=0.5), tmp_path, quiet)
+    optimizer = torch.load(tmp_path / "last.pt", weights_only=True)["optimizer"]
+    assert optimizer["param_groups"][0]["weight_decay"] == 0.5
+
+
 class Terminated(Line):
     """Is sent SIGTERM in its third step, soon after a validation."""
 

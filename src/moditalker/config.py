@@ -293,7 +293,7 @@ class Config:
     )
 
 
-GROUPS = 32  # of the channels that MToV normalises together
+GROUPS = 32  # of channels, each normalised by itself in MToV
 PRESETS = ("tiny", "paper", "released")
 
 

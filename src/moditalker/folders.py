@@ -26,7 +26,7 @@ def claimed(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: is no folder ({error.strerror}); choose another one") from error
+        raise UserError(f"{folder}: cannot be a folder ({error.strerror}); choose another one") from error
     with _locked(folder), told_when_full(folder):
         yield
 
