@@ -180,6 +180,7 @@ def test_a_run_that_is_ended_goes_on_to_the_same_weights(
             time.sleep(0.01)
         process.send_signal(how)
     assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] < 16
+    assert (tmp_path / "parts" / "autoencoder.safetensors").exists() == (how == signal.SIGTERM)
     assert run(*parts, "--resume") == 0
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == list(range(1, 17))

@@ -141,7 +141,7 @@ class Worker:
             return self.written(job)
 
     def written(self, job: Job) -> Record:
-        """The same, without a word for a full disk."""
+        """The same, where the disk has room."""
         record = Record.of(job)
         try:
             source = VideoReader(job.path, planes=False)

@@ -93,10 +93,10 @@ def train(
             task.value, settings, clips, out, autoencoder, landmark_autoencoder, start_from, log, processes
         )
         figures = fit(work, training, out, log, processes)
-        if figures is None:
-            log(f"{out}: --resume goes on from there")
-        elif processes.main:
+        if processes.main:
             weights = out / f"{'mtov' if task == TaskName.distillation else task.value}.safetensors"
-            state = work.model.state_dict()
-            save_weights(weights, halved(state), configuration.to_dict(work.config), {"figures": figures})
+            state, told = work.model.state_dict(), {"figures": figures or {}}
+            save_weights(weights, halved(state), configuration.to_dict(work.config), told)
             log(f"{weights}: the averaged weights, half precision")
+        if figures is None:
+            log(f"{out}: --resume goes on with the run")
