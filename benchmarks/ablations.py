@@ -22,12 +22,13 @@ from moditalker.data import VideoBatch
 from moditalker.evaluate.run import summarize
 from moditalker.features.face import FaceTracker
 from moditalker.landmarks import MOUTH, eye_distance, lip_opening
-from moditalker.metrics.lips import correlation, landmark_distance
+from moditalker.metrics.lips import correlation
+from moditalker.metrics.lmd import landmark_distance
 from moditalker.training.atom import AtomTask, most_shut
 from moditalker.training.autoencoder import face_psnr
-from moditalker.training.loop import fit
+from moditalker.training.loop import Task, fit
 from moditalker.training.mtov import MToVTask
-from moditalker.training.tasks import Data, build, find_data
+from moditalker.training.tasks import Data, build, find_data, parse_speakers
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ def mouths(
     return np.stack([nothing if face is None else face.landmarks[MOUTH, :2] / 2 for face in faces])
 
 
+def train(task: Task, training: configuration.TrainingConfig, run: Path) -> None:
+    """Train, and leave where SIGTERM ends it: what is half-made is not measured or built upon."""
+    if fit(task, training, run) is None:
+        raise SystemExit("stopped; the same command goes on from there")
+
+
 def run_row(
     part: str, row: Row, arguments: argparse.Namespace, data: Data, run: Path
 ) -> dict[str, list[float]]:
@@ -130,16 +137,16 @@ def run_row(
     if part == "motion":
         task, training = build("atom", config, data, run)
         if row.trained:
-            fit(task, training, run)
+            train(task, training, run)
         else:
             task.model.eval()
         assert isinstance(task, AtomTask)
         return motion_figures(task)
     decoder = arguments.out / f"autoencoder-{config.autoencoder.decoder}"
     first, training = build("autoencoder", config, data, decoder)
-    fit(first, training, decoder)
+    train(first, training, decoder)
     second, training = build("mtov", config, data, run, autoencoder=decoder)
-    fit(second, training, run)
+    train(second, training, run)
     assert isinstance(second, MToVTask)
     return video_figures(second)
 
@@ -155,9 +162,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    data = find_data(
-        arguments.data, arguments.split, frozenset(name for name in arguments.held_out.split(",") if name)
-    )
+    data = find_data(arguments.data, arguments.split, parse_speakers(arguments.held_out))
     table: dict[str, dict[str, list[float]]] = {}
     for number, row in enumerate(MOTION if arguments.part == "motion" else VIDEO):
         run = arguments.out / f"{arguments.part}-{number}"

@@ -28,7 +28,7 @@ from moditalker.metrics.lips import correlation
 from moditalker.metrics.sync import auc
 from moditalker.metrics.sync_expert import Expert, Match, compare_embeddings, load_expert
 from moditalker.shards import Sample
-from moditalker.training.tasks import find_data
+from moditalker.training.tasks import find_data, parse_speakers
 
 SHIFTS = (2, 4, 8)
 PLANTED = range(11)
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the first table alone, without baselines")
     arguments = parser.parse_args()
     expert = load_expert(arguments.weights)
-    people = frozenset(arguments.people.split(","))
+    people = parse_speakers(arguments.people)
     data = find_data(arguments.clips, arguments.split, people)
     trials = make_trials([sample for sample in data.validation if sample.speaker in people], expert)
     found = judge(expert, trials, lambda crops: crops)

@@ -25,6 +25,9 @@ def test_a_picture_is_too_little(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run("adapt", "--face", ASTRONAUT, "--out", tmp_path / "w.pt") == 2
     assert ".safetensors" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+    (tmp_path / "w.safetensors").mkdir()
+    assert run("adapt", "--face", "nobody.mp4", "--out", tmp_path / "w.safetensors") == 2
+    assert "is a folder" in capsys.readouterr().err  # said before a face is looked at
 
 
 @pytest.mark.slow

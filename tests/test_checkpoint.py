@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moditalker.checkpoint import load_weights, save_weights
+from moditalker.checkpoint import check_writable, load_weights, save_weights
 from moditalker.errors import UserError
 from moditalker.weights import sha256
 
@@ -96,3 +96,9 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         save_weights(tmp_path / "file" / "w", state(), CONFIG)
+    with pytest.raises(UserError, match="cannot be written"):
+        check_writable(tmp_path / "file" / "w")
+    with pytest.raises(UserError, match="is a folder"):
+        check_writable(tmp_path)
+    check_writable(tmp_path / "new" / "w")
+    assert not list((tmp_path / "new").iterdir())

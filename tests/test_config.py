@@ -75,6 +75,12 @@ def test_later_sources_win(tmp_path):
         ),
         ("atom.width", "section.key=value is expected"),
         ("atom.width=[", "the value is not YAML"),
+        ("atom.width=2026-99-99", "the value is not YAML"),
+        ("atom.width=" + "[" * 5000, "the value is not YAML"),
+        ("preset=zzz", "--preset"),
+        ("atom_training.seed=99999999999999999999", "must be between 0 and 9.22337e+18"),
+        ("autoencoder.head_dim=7", "autoencoder.head_dim = 7: must be a multiple of 4"),
+        ("mtov.channels=10", "mtov.channels = 10: must be a multiple of 32"),
     ],
 )
 def test_a_mistake_is_named(assignment, sentence):

@@ -362,7 +362,8 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError, match="not a file of plain tensors"):
             read_checkpoint(path)
-    for nothing in ({}, [1, 2], {"epoch": 3}, {"model_state_dict": {"step": 1}}):
+    unnamed = {0: torch.zeros(1)}
+    for nothing in ({}, [1, 2], {"epoch": 3}, {"model_state_dict": {"step": 1}}, unnamed):
         torch.save(nothing, path)
         with pytest.raises(UserError, match="holds no tensors"):
             read_checkpoint(path)

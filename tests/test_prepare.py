@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +28,7 @@ from moditalker.checkpoint import save_weights
 from moditalker.config import load, to_dict
 from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
+from moditalker.folders import claimed
 from moditalker.landmarks import transform
 from moditalker.media import AudioReader, Frame
 from moditalker.prepare import Job, Record, Sound, Worker, at_rate, find_videos, prepare, save_json
@@ -262,6 +265,20 @@ def test_finding_videos(tmp_path):
             find_videos(folder)
 
 
+def test_videos_behind_links(tmp_path):
+    touch(tmp_path, "elsewhere/b.mp4", "in/s2/a.mp4")
+    (tmp_path / "in" / "s1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "s2")
+    (tmp_path / "in" / "s2" / "round").symlink_to(tmp_path / "in")
+    assert [found.video for found in find_videos(tmp_path / "in")] == ["s1/b.mp4", "s2/a.mp4"]
+
+
+def test_names_that_are_no_text(tmp_path):
+    strange = os.fsdecode(b"\xff.mp4")
+    one, other = (Job(tmp_path / name, name, "-", "s1", "") for name in (strange, "a.mp4"))
+    assert preparing.unique(one) != preparing.unique(other)
+
+
 def beside(start: Start[Job, Record], items: list[Job], *_: Any) -> Iterator[Outcome[Job, Record]]:
     """In place of `work`: videos end in another order than they began, in this process."""
     function = start()
@@ -445,6 +462,93 @@ def test_folders_that_hold_something_else(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="not a report"):
             prepare(videos, tmp_path / "other", CONFIG, worker=Fake)
         assert (tmp_path / "other" / "report.json").read_text() == content
+
+
+def test_files_of_others_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "work", beside)
+    videos = touch(tmp_path / "in", "a/1.mp4")
+    touch(tmp_path / "other", "parts/my_thesis.txt")
+    with pytest.raises(UserError, match="parts, but no report"):
+        prepare(videos, tmp_path / "other", CONFIG, worker=Fake)
+    assert [path.name for path in (tmp_path / "other" / "parts").iterdir()] == ["my_thesis.txt"]
+    prepare(videos, tmp_path / "out", CONFIG, worker=Fake)
+    touch(
+        tmp_path / "out", "parts/mine/a.txt", "mine.part", ".train-000000.tar.77.part", ".report.json.77.part"
+    )
+    prepare(videos, tmp_path / "out", CONFIG, worker=Fake)
+    left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
+    assert left == {"data-000000.tar", "report.json", "mine.part", "parts", "parts/mine", "parts/mine/a.txt"}
+
+
+def test_a_folder_is_one_run_s(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "work", beside)
+    videos = touch(tmp_path / "in", "a/1.mp4")
+    with claimed(tmp_path / "out"), pytest.raises(UserError, match="another run is at work in it"):
+        prepare(videos, tmp_path / "out", CONFIG, worker=Fake)
+    with pytest.raises(UserError, match="cannot be a folder"):
+        prepare(videos, videos / "a" / "1.mp4", CONFIG, worker=Fake)
+
+
+def test_a_dataset_has_one_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "work", beside)
+    videos, path = touch(tmp_path / "in", "a/1.mp4", "b/2.mp4"), tmp_path / "split.json"
+
+    def split(text: str) -> Split:
+        path.write_text(text)
+        return Split(path)
+
+    prepare(videos, tmp_path / "plain", CONFIG, worker=Fake)
+    for text in ('{"val": ["a/"], "train": "rest"}', '{"val": ["a/"]}'):
+        with pytest.raises(UserError, match="another split"):
+            prepare(videos, tmp_path / "plain", CONFIG, split(text), worker=Fake)
+    prepare(videos, tmp_path / "parted", CONFIG, split('{"val": ["a/"], "train": "rest"}'), worker=Fake)
+    with pytest.raises(UserError, match="another split"):
+        prepare(videos, tmp_path / "parted", CONFIG, worker=Fake)
+    touch(tmp_path / "in", "c/3.mp4")  # a split may grow with its videos
+    prepare(videos, tmp_path / "parted", CONFIG, split('{"val": ["a/", "c/"], "train": "rest"}'), worker=Fake)
+    parts = {sample.video: sample.split for sample in open_dataset(tmp_path / "parted")}
+    assert parts == {"a/1.mp4": "val", "b/2.mp4": "train", "c/3.mp4": "val"}
+
+
+def test_what_a_run_without_a_split_has_begun_is_done_again_with_one(tmp_path, monkeypatch):
+    def stopped(start: Start[Job, Record], items: list[Job], *_: Any) -> Iterator[Outcome[Job, Record]]:
+        yield from beside(start, items)
+        raise KeyboardInterrupt
+
+    videos = touch(tmp_path / "in", "a/1.mp4", "b/2.mp4")
+    (tmp_path / "split.json").write_text('{"val": ["a/"], "train": "rest"}')
+    monkeypatch.setattr(preparing, "work", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(videos, tmp_path / "out", CONFIG, worker=Fake)
+    monkeypatch.setattr(preparing, "work", beside)
+    prepare(videos, tmp_path / "out", CONFIG, Split(tmp_path / "split.json"), worker=Fake)
+    parts = {sample.video: sample.split for sample in open_dataset(tmp_path / "out")}
+    assert parts == {"a/1.mp4": "val", "b/2.mp4": "train"}
+
+
+def test_a_video_that_vanishes_is_a_failed_record(tmp_path, monkeypatch, worker):
+    def vanishing(start: Start[Job, Record], items: list[Job], *_: Any) -> Iterator[Outcome[Job, Record]]:
+        for item in items:
+            item.path.unlink()
+            yield Outcome(item, error="no worker came back")
+
+    monkeypatch.setattr(preparing, "work", vanishing)
+    report = prepare(touch(tmp_path / "in", "a/1.mp4"), tmp_path / "out", CONFIG, worker=Fake)
+    assert report["totals"]["failed"] == 1
+    record = worker(job(tmp_path / "gone.mp4"))
+    assert record.failed
+    assert record.error
+
+
+def test_a_full_disk_is_named(tmp_path, worker, monkeypatch):
+    @contextmanager
+    def full(path: Path) -> Iterator[None]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    monkeypatch.setattr(preparing, "shard_writer", full)
+    with pytest.raises(UserError, match="no space is left on its disk"):
+        worker(job(film(tmp_path / "one.mkv", [("face", 2)])))
 
 
 # ----------------------------------------------------------------------------------------------- the command

@@ -128,11 +128,18 @@ def test_hostile_shards(tmp_path):
         open_dataset(folder)
     lying = npy(np.zeros(3)).replace(b"(3,)", b"(9,)")
     code, columns = npy(np.array([{}, 1], object)), npy(np.zeros((3, 4)).T)
-    for bad in (code, lying, columns, b"x", b"\x93NUMPY\x09\x00"):
+    unclosed, zeros = (b"\x93NUMPY\x01\x00\x10\x00" + text.ljust(16, b"\0") for text in (b"{'descr': (", b""))
+    for bad in (code, lying, columns, b"x", b"\x93NUMPY\x09\x00", unclosed, zeros):
         tar(path, {"../../a.json": about, "../../a.crops.npy": bad})
         with pytest.raises(UserError, match="no array of numbers"):
             open_dataset(folder)[0]["crops"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+def test_clips_in_files_of_their_own_may_be_damaged(tmp_path):
+    (tmp_path / "s1_a.safetensors").write_bytes(b"half of it")
+    with pytest.raises(UserError, match=r"s1_a\.safetensors: not a prepared clip"):
+        open_dataset(tmp_path)
 
 
 def test_splits(tmp_path):
@@ -153,6 +160,18 @@ def test_splits(tmp_path):
             Split(path)
     with pytest.raises(UserError, match="hdtf"):
         Split(tmp_path / "none.json")
+
+
+def test_entries_that_name_no_video(tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text('{"val": ["s1/", "s2/", "s3/a.mp4", "s4/b.mp4"], "train": "rest"}')
+    videos = ["s1/a.mp4", "s3/a.mkv", "s3/c.mp4"]
+    split = Split(path)
+    assert split.parts == {"train", "val"}
+    assert split.unmatched(videos) == ["s2/", "s4/b"]
+    path.write_text('{"val": ["s3"], "train": "rest"}')
+    with pytest.raises(UserError, match='"s3" is a folder of videos; "s3/" means all in it'):
+        Split(path).unmatched(videos)
 
 
 def test_hdtf_tests_on_98_videos():

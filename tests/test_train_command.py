@@ -18,7 +18,10 @@ from standins import needs_gpu
 from moditalker import cli
 from moditalker.checkpoint import load_weights
 from moditalker.config import load, to_dict
+from moditalker.errors import UserError
+from moditalker.folders import claimed
 from moditalker.shards import add_sample, shard_writer
+from moditalker.training.tasks import find_data, parse_speakers
 
 SMALL = [
     f"--set={part}"
@@ -119,6 +122,48 @@ def test_mistakes_are_one_sentence(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert "sound" in capsys.readouterr().err
 
 
+def test_a_run_goes_on_alone_as_it_was_begun(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    given = [*arguments("autoencoder", data, out), "--set=autoencoder_training.steps=1"]
+    assert run(*given, "--resume") == 2
+    assert "holds no run to go on with" in capsys.readouterr().err
+    assert run(*given) == 0
+    weights = (out / "autoencoder.safetensors").read_bytes()
+    (out / "autoencoder.safetensors").unlink()  # as after a kill between the last checkpoint and the weights
+    assert run(*given, "--resume") == 0
+    assert (out / "autoencoder.safetensors").read_bytes() == weights
+    assert run(*given, "--resume", "--set=autoencoder_training.steps=2") == 0
+    capsys.readouterr()
+    assert run(*given, "--resume", "--set=autoencoder_training.weight_decay=0.5") == 2
+    assert "weight_decay = 0.01 (now 0.5)" in capsys.readouterr().err
+    assert run(*given, "--resume", "--held-out", "b") == 2
+    assert "other data" in capsys.readouterr().err
+    with claimed(out):
+        assert run(*given, "--resume") == 2
+    assert "another run is at work in it" in capsys.readouterr().err
+    assert run(*arguments("autoencoder", data, data / "split.json")) == 2
+    assert "cannot be a folder" in capsys.readouterr().err
+
+
+def test_who_is_held_out(data: Path, tmp_path: Path) -> None:
+    assert {sample.speaker for sample in find_data(data, None, parse_speakers(" b,")).train} == {"a"}
+    with pytest.raises(UserError, match=r"no speaker zzz to hold out; there are \['a', 'b'\]"):
+        find_data(data, None, parse_speakers("zzz, b"))
+    split = tmp_path / "split.json"
+    split.write_text('{"val": ["b/", "c/"], "train": "rest"}')
+    found = find_data(data, split)
+    assert [sample.speaker for sample in found.validation] == ["b", "b"]
+    assert found.unmatched == ("c/",)
+    split.write_text('{"val": ["b"], "train": "rest"}')
+    with pytest.raises(UserError, match='"b" is a folder of videos; "b/" means all in it'):
+        find_data(data, split)
+    split.write_text('{"val": ["c/"], "train": "rest"}')
+    with pytest.raises(UserError, match="0 to validate on"):
+        find_data(data, split)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_ended_goes_on_to_the_same_weights(
     data: Path, tmp_path: Path, how: signal.Signals
@@ -135,6 +180,7 @@ def test_a_run_that_is_ended_goes_on_to_the_same_weights(
             time.sleep(0.01)
         process.send_signal(how)
     assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] < 16
+    assert (tmp_path / "parts" / "autoencoder.safetensors").exists() == (how == signal.SIGTERM)
     assert run(*parts, "--resume") == 0
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == list(range(1, 17))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from moditalker.config import AugmentationConfig, Config, TrainingConfig, load
-from moditalker.data import VideoClip, VideoClips, augment_clip
+from moditalker.data import JUDGED, VideoClip, VideoClips, augment_clip, judged
 from moditalker.errors import UserError
+from moditalker.shards import Sample
 from moditalker.training import loop
 from moditalker.training.adaptation import AdaptationTask, adapt, judge, known_texture, split
-from moditalker.training.autoencoder import AutoencoderTask
+from moditalker.training.autoencoder import AutoencoderTask, validation_items
 from moditalker.training.distillation import DistillationTask
-from moditalker.training.loop import fit, learning_rate
+from moditalker.training.loop import fit, learning_rate, trained_weights
 from moditalker.training.mtov import MToVTask
-from moditalker.training.processes import Processes
+from moditalker.training.processes import Accelerated, Processes
+from moditalker.training.runs import record
+from moditalker.training.tasks import Data
 from moditalker.video.model import VideoModel
 
 
@@ -67,6 +73,118 @@ def test_ten_steps_are_five_and_five_resumed(tmp_path: Path) -> None:
     fit(halves, config, tmp_path / "halves", quiet)
     for a, b in zip(whole.model.parameters(), halves.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_run_that_is_over_has_figures(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=4, learning_rate=0.01, validate_every=4)
+    figures = fit(Line(), config, tmp_path, quiet)
+    assert fit(Line(), config, tmp_path, quiet) == figures != {}
+
+
+def test_the_optimiser_does_what_the_configuration_says_resumed_too(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=1, learning_rate=0.01, weight_decay=0.01)
+    fit(Line(), config, tmp_path, quiet)
+    fit(Line(), replace(config, steps=2, weight_decay=0.5), tmp_path, quiet)
+    optimizer = torch.load(tmp_path / "last.pt", weights_only=True)["optimizer"]
+    assert optimizer["param_groups"][0]["weight_decay"] == 0.5
+
+
+class Terminated(Line):
+    """Is sent SIGTERM in its third step, soon after a validation."""
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().loss(batch, generator)
+
+
+def test_a_run_that_is_stopped_says_so(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=9, learning_rate=0.01, warmup=1, validate_every=2)
+    assert fit(Terminated(), config, tmp_path, quiet) is None
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 3
+    assert fit(Line(), config, tmp_path, quiet)
+    assert fit(Terminated(), replace(config, steps=3), tmp_path / "over", quiet)  # nothing was left to do
+
+
+def test_all_processes_stop_at_the_step_at_which_one_is_told_to(tmp_path: Path) -> None:
+    class Two(Processes):
+        asked = 0
+
+        def any(self, flag: bool) -> bool:
+            assert not flag
+            self.asked += 1
+            return self.asked > 4  # the other one was told in the fourth step
+
+    assert fit(Line(), TrainingConfig(steps=9, learning_rate=0.01), tmp_path, quiet, Two()) is None
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 4
+
+
+def test_what_no_process_has_a_gradient_for_stays_as_it_is() -> None:
+    class One(Accelerated):
+        def __init__(self) -> None:
+            self.scale = 2.0
+
+    reached, other = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    reached.grad = torch.full((2,), 3.0)
+    One().sum_gradients([reached, other])
+    assert reached.grad.tolist() == [1.5, 1.5]
+    assert other.grad is None
+    assert One().any(True)
+    assert not One().any(False)
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=2, learning_rate=0.01)
+    fit(Line(), config, tmp_path, quiet)
+    whole = (tmp_path / "last.pt").read_bytes()
+    other = Line()
+    other.model = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 1))
+    with pytest.raises(UserError, match="another part or size"):
+        fit(other, config, tmp_path, quiet)
+    for content in (b"", b"nothing", whole[: len(whole) // 2]):
+        (tmp_path / "last.pt").write_bytes(content)
+        with pytest.raises(UserError, match="damaged"):
+            fit(Line(), config, tmp_path, quiet)
+        with pytest.raises(UserError, match="no whole checkpoint"):
+            trained_weights(tmp_path)
+
+
+def test_a_full_disk_leaves_the_checkpoint_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainingConfig(steps=2, learning_rate=0.01)
+    fit(Line(), config, tmp_path, quiet)
+    before = (tmp_path / "last.pt").read_bytes()
+
+    def full(_: object, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loop.torch, "save", full)
+    with pytest.raises(UserError, match="disk may be full"):
+        fit(Line(), replace(config, steps=4), tmp_path, quiet)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_run_is_gone_on_with_as_it_was_begun(tmp_path: Path) -> None:
+    config, data = load("tiny"), Data([], [])
+    record(tmp_path, "mtov", config, data)
+    (tmp_path / "training.json").write_text('{"task": "mtov"}')
+    (tmp_path / "last.pt").touch()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    decayed = load("tiny", overrides=["mtov_training.weight_decay=0.5", "atom.heads=2"])
+    foreign = Data([], [Sample("a", {"speaker": "s", "video": "s/a"}, None, {})])
+    with pytest.raises(
+        UserError, match=r"atom\.heads = 4 \(now 2\), mtov_training\.weight_decay = 0\.01 \(now 0\.5\)"
+    ):
+        record(tmp_path, "mtov", decayed, data)
+    with pytest.raises(UserError, match="other data"):
+        record(tmp_path, "mtov", config, foreign)
+    with pytest.raises(UserError, match=r"task = mtov \(now distillation\)"):
+        record(tmp_path, "distillation", config, data)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    record(tmp_path, "mtov", load("tiny", overrides=["mtov_training.steps=9"]), data)
+    assert load(file=tmp_path / "config.yaml").mtov_training.steps == 9
 
 
 def test_batches_made_ahead_are_those_made_when_asked_for(tmp_path: Path) -> None:
@@ -210,9 +328,34 @@ def test_the_best_weights_are_kept(tmp_path: Path) -> None:
     assert figures["error"] == min(errors, key=lambda error: abs(error - 1.0)) != errors[-1]
     with torch.no_grad():
         assert whole.validate()["error"] == pytest.approx(figures["error"])
+    kept = trained_weights(tmp_path / "whole")
+    assert all(torch.equal(kept[name], value) for name, value in whole.model.state_dict().items())
     fit(halves, replace(config, steps=35), tmp_path / "halves", quiet)
     halves = Overshooting()
     assert fit(halves, config, tmp_path / "halves", quiet) == figures
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    config = small()
+    data = clips(config)
+    smaller = replace(config, autoencoder=replace(config.autoencoder, dim=16))
+    fit(AutoencoderTask(smaller, data, data), replace(config.autoencoder_training, steps=1), tmp_path, quiet)
+    for runs in ((tmp_path, None), (None, tmp_path)):
+        with pytest.raises(UserError, match="do not fit this network"):
+            MToVTask(config, data, data, *runs)
+    with pytest.raises(UserError, match="do not fit this network"):
+        DistillationTask(config, data, data, {})
+
+
+def test_few_of_many_speakers_judge() -> None:
+    config = small()
+    names = [f"s{i}" for i in range(100)]
+    assert len(judged(names)) == JUDGED
+    assert judged(names) == judged(reversed(names)) != set(names[:JUDGED])
+    assert judged(["a", "b\udcff"]) == {"a", "b\udcff"}
+    data = clips(config, 1)
+    data.clips = [replace(data.clips[0], speaker=name) for name in names]
+    assert set(validation_items(data, 1)) == judged(names)
 
 
 def test_distillation_moves_the_unet_alone_towards_its_teacher(tmp_path: Path) -> None:

@@ -168,6 +168,22 @@ def test_recordings_are_made_by_one_process(tmp_path: Path, monkeypatch: pytest.
     assert len(task.recordings) == 3
 
 
+def test_recordings_of_other_data_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("train", "val", "run"):
+        (tmp_path / part).mkdir()
+    data, config, said = dataset(tmp_path, sound=True), load("tiny"), []
+    swapped = Data(data.validation, data.train)
+    seeded = load("tiny", overrides=["atom_training.seed=5"])
+    monkeypatch.setattr(tasks, "RECORDINGS", 2)
+    monkeypatch.setattr(training, "ESTIMATE_WINDOWS", 16)
+    for given in ((config, data), (config, data), (config, swapped), (seeded, swapped)):
+        build("atom", *given, tmp_path / "run", log=said.append)
+    assert len(said) == 3
+    (tmp_path / "run" / "last.pt").touch()
+    with pytest.raises(UserError, match=r"recordings\.safetensors: made of other data"):
+        build("atom", config, swapped, tmp_path / "run", log=said.append)
+
+
 def small_task() -> AtomTask:
     config = load("tiny")
     config = replace(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,27 @@ def save_weights(
     }
     description = {**(extra or {}), "config": config, "sha256": tensors_sha256(plain)}
     content = save(plain, metadata={KEY: json.dumps(description, sort_keys=True)})
-    try:
+    with _told_where_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_writable(path: Path) -> None:
+    """Raise UserError where weights could not be written, before the work that makes them."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; choose another name")
+    with _told_where_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+@contextlib.contextmanager
+def _told_where_unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); choose another folder") from None
-    return hashlib.sha256(content).hexdigest()
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -123,6 +138,6 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> Non
         model.load_state_dict(state)
     except RuntimeError:
         raise UserError(
-            f"{path}: its weights do not fit this network; give weights of this part, and only settings that "
-            "change no weights"
+            f"{path}: its weights do not fit this network, but another part or size; give weights of this "
+            "part, and only settings that change no weights"
         ) from None

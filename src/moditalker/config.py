@@ -41,6 +41,7 @@ CountOrZero = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(1e-12)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(0, 2**63 - 1)]
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ class TrainingConfig:
     validate_every: Count = 1000  # steps
     save_minutes: Positive = 3.0
     keep: Literal["last", "best"] = "last"  # weights that a run ends with; best: of all validations
-    seed: CountOrZero = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -292,6 +293,7 @@ class Config:
     )
 
 
+GROUPS = 32  # of channels, each normalised by itself in MToV
 PRESETS = ("tiny", "paper", "released")
 
 
@@ -326,10 +328,12 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
             raise UserError(f"--set {assignment}: section.key=value is expected, as in --set atom.width=256")
+        if key.strip() == "preset":
+            raise UserError(f"--set {assignment}: --preset names the preset; set what differs")
         try:
             tree: Any = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {assignment}: the value is not YAML") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError(f"--set {short(assignment)}: the value is not YAML") from error
         for part in reversed(key.strip().split(".")):
             tree = {part: tree}
         config = _merge(config, tree)
@@ -380,6 +384,8 @@ def check(config: Config) -> Config:
         f"sync_expert.side = {expert.side}, channels = {expert.channels}: must be multiples of 8": (
             expert.side % 8 == expert.channels % 8 == 0
         ),
+        f"autoencoder.head_dim = {auto.head_dim}: must be a multiple of 4": auto.head_dim % 4 == 0,
+        f"mtov.channels = {mtov.channels}: must be a multiple of {GROUPS}": mtov.channels % GROUPS == 0,
         f"{extent}: must be multiples of autoencoder.patch": auto.height % auto.patch
         == auto.width % auto.patch
         == 0,
@@ -401,7 +407,7 @@ def check(config: Config) -> Config:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not a readable YAML file") from error
     if not isinstance(tree, dict | None):
         raise UserError(f"{path}: keys and values are expected, not {type(tree).__name__}")

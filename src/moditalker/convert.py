@@ -54,9 +54,8 @@ def read_checkpoint(path: str | Path) -> State:
     for key in ("model_state_dict", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    state = (
-        {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    )
+    named = content.items() if isinstance(content, Mapping) else ()
+    state = {k: v for k, v in named if isinstance(k, str) and isinstance(v, Tensor)}
     if not state:
         raise UserError(f"{path} holds no tensors by name; give the authors' checkpoint file")
     return strip(state, ("module.", "diffusion_model."))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -23,13 +25,14 @@ import torch
 from numpy.typing import NDArray
 
 from moditalker import config as configuration
-from moditalker.checkpoint import load_weights
+from moditalker.checkpoint import fill, load_weights
 from moditalker.config import Config
 from moditalker.errors import UserError
 from moditalker.features.face import FaceTracker
 from moditalker.features.face_model import frontalize
 from moditalker.features.identity import FaceFrame, Follower
 from moditalker.features.speech import FRAME, load_speech_encoder
+from moditalker.folders import claimed, told_when_full
 from moditalker.landmarks import transform
 from moditalker.media import AudioReader, Frame, VideoReader
 from moditalker.shards import Split, add_sample, appearing, append, shard_writer
@@ -52,6 +55,7 @@ LOOK = 25  # frames between looks for others
 SILENT = 1e-4  # peak of a sound that holds nothing
 SHARD_BYTES = 1 << 30  # after which a shard is full
 REPORT, PARTS = "report.json", "parts"
+UNSPLIT = "data"  # in place of a part in the names of shards
 AUTOENCODER = "autoencoder.safetensors"  # in a run folder of that task
 
 
@@ -71,7 +75,8 @@ class Record:
     """What became of a video.
 
     dropped: stretches that no sample holds, {"from", "to": seconds, "why"}. error: why nothing of it could be
-    used; failed: not for a reason of its own, so the next run tries again. shard: where its samples are.
+    used; failed: not for a reason of its own, so the next run tries again. split: its part of the dataset;
+    shard: where its samples are.
     """
 
     video: str
@@ -84,12 +89,18 @@ class Record:
     notes: list[str] = field(default_factory=list)
     error: str = ""
     failed: bool = False
+    split: str = ""
     shard: str = ""
 
     @classmethod
     def of(cls, job: Job) -> Record:
-        state = job.path.stat()
-        return cls(job.video, state.st_size, state.st_mtime_ns)
+        """Of a video that nothing is known of yet; one that is gone has failed."""
+        try:
+            state = job.path.stat()
+        except OSError as error:
+            why = f"it cannot be read ({error.strerror})"
+            return cls(job.video, 0, 0, error=why, failed=True, split=job.split)
+        return cls(job.video, state.st_size, state.st_mtime_ns, split=job.split)
 
     def drop(self, first: int, last: int, why: str) -> None:
         """Frames first to last belong to no sample."""
@@ -126,6 +137,11 @@ class Worker:
 
     def __call__(self, job: Job) -> Record:
         """Write the samples of a video, then its record, each whole or not at all."""
+        with told_when_full(self.parts):
+            return self.written(job)
+
+    def written(self, job: Job) -> Record:
+        """The same, where the disk has room."""
         record = Record.of(job)
         try:
             source = VideoReader(job.path, planes=False)
@@ -302,7 +318,7 @@ def load_autoencoder(run: Path, config: Config) -> Autoencoder:
     if (trained.crop, trained.autoencoder) != (config.crop, config.autoencoder):
         raise UserError(f"{run}: trained with another crop or autoencoder than preset {config.preset} has")
     model = Autoencoder(config.autoencoder)
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    fill(model, {name: tensor.float() for name, tensor in state.items()}, run / AUTOENCODER)
     return model.eval().requires_grad_(False)
 
 
@@ -321,20 +337,38 @@ def find_videos(folder: Path, split: Split | None = None) -> list[Job]:
     A video's speaker is the folder that it lies in; right in ``folder``, its name without trailing numbers.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; the split names a folder as if it were a video.
     """
     jobs: list[Job] = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         name = path.relative_to(folder)
         part = "" if split is None else split.part(name.as_posix())
-        if path.suffix.lower() in SUFFIXES and path.is_file() and path.name[0] != "." and (part or not split):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and path.name[0] != ".":
             speaker = name.parent.as_posix() if name.parent.parts else re.sub(r"(_\d+)+$", "", name.stem)
             jobs.append(Job(path.absolute(), name.as_posix(), plain(name), speaker, part))
+    if split is not None:
+        split.unmatched(job.video for job in jobs)
+        jobs = [job for job in jobs if job.split]
     if not jobs:
         listed = "" if split is None else " that the split lists"
         raise UserError(f"{folder}: there is no video in it{listed} ({', '.join(sorted(SUFFIXES))})")
     keys = Counter(job.key.lower() for job in jobs)
     return [job if keys[job.key.lower()] == 1 else replace(job, key=unique(job)) for job in jobs]
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files at any depth; what links to folders lead to comes last, and no folder twice."""
+    seen: set[tuple[int, int]] = set()
+    waiting = deque([folder])
+    while waiting:
+        for place, folders, files in os.walk(waiting.popleft()):
+            state = Path(place).stat()
+            if (state.st_dev, state.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            waiting.extend(below for name in sorted(folders) if (below := Path(place, name)).is_symlink())
+            yield from (Path(place, name) for name in files)
 
 
 def plain(name: Path) -> str:
@@ -344,7 +378,7 @@ def plain(name: Path) -> str:
 
 def unique(job: Job) -> str:
     """The key of a video that shares its plain name with another."""
-    return f"{job.key}-{hashlib.sha256(job.video.encode()).hexdigest()[:8]}"
+    return f"{job.key}-{hashlib.sha256(os.fsencode(job.video)).hexdigest()[:8]}"
 
 
 def save_json(path: Path, tree: Any) -> None:
@@ -356,18 +390,28 @@ def save_json(path: Path, tree: Any) -> None:
 class Dataset:
     """The folder that a dataset grows in: its report, its shards, and parts that are in no shard yet."""
 
-    def __init__(self, out: Path, made_by: dict[str, Any], shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(
+        self, out: Path, made_by: dict[str, Any], split: Split | None, shard_bytes: int = SHARD_BYTES
+    ) -> None:
         self.out, self.parts, self.made_by, self.shard_bytes = out, out / PARTS, made_by, shard_bytes
         self.records: dict[str, Record] = {}  # that the report holds
         self.open: dict[str, list[tuple[Job, Record]]] = {}  # of the next shard, by part of the split
         if (out / REPORT).exists():
             self._read_report()
-        elif any(out.glob("*.tar")):
-            raise UserError(f"{out}: holds tar files but no {REPORT}; choose another folder")
-        self.parts.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.parts.glob(".*.part"):
-            unfinished.unlink()
+            self._check_split(split)
+        elif self.parts.exists() or any(out.glob("*.tar")):
+            raise UserError(f"{out}: holds tar files or {PARTS}, but no {REPORT}; choose another folder")
+        self.clear(out, ".*.tar.*.part", f".{REPORT}.*.part")
+        self.clear(self.parts, ".*.part")
         self.save_report()
+        self.parts.mkdir(exist_ok=True)
+
+    @staticmethod
+    def clear(folder: Path, *patterns: str) -> None:
+        """Delete what earlier runs left in a folder."""
+        for pattern in patterns:
+            for rest in folder.glob(pattern):
+                rest.unlink()
 
     def _read_report(self) -> None:
         try:
@@ -380,6 +424,15 @@ class Dataset:
             ) from error
         if before != self.made_by:
             raise UserError(f"{self.out}: was prepared with other settings; choose another folder")
+
+    def _check_split(self, split: Split | None) -> None:
+        for record in self.records.values():
+            part = UNSPLIT if split is None else split.part(record.video)
+            if record.samples and not record.shard.startswith(f"{part}-"):
+                raise UserError(
+                    f"{self.out}: was prepared with another split ({record.video} is in {record.shard}); "
+                    "give the same one, and the new one to `moditalker train`, or choose another folder"
+                )
 
     def finished(self, job: Job) -> Record | None:
         """What an earlier run knows of a video, if it need not be looked at again."""
@@ -398,7 +451,7 @@ class Dataset:
         except (OSError, ValueError, TypeError):
             return None
         whole = not record.samples or (self.parts / f"{job.key}.tar").is_file()
-        return record if whole and record.video == job.video else None
+        return record if whole and (record.video, record.split) == (job.video, job.split) else None
 
     def add(self, job: Job, record: Record) -> None:
         """The next video, in order: to the report, or first into a shard."""
@@ -412,7 +465,7 @@ class Dataset:
 
     def seal(self, split: str) -> None:
         """Join the waiting parts to a shard; then only the report says that they are in it, then they go."""
-        prefix = split or "data"
+        prefix = split or UNSPLIT
         numbers = [
             int(r.shard.split("-")[1][:-4]) for r in self.records.values() if r.shard.startswith(f"{prefix}-")
         ]
@@ -433,9 +486,9 @@ class Dataset:
         for split in sorted(self.open):
             self.seal(split)
         report = self.save_report()
-        for rest in self.parts.iterdir():
-            rest.unlink()
-        self.parts.rmdir()
+        self.clear(self.parts, "*.tar", "*.json")
+        with suppress(OSError):  # somebody else's files stay
+            self.parts.rmdir()
         return report
 
     def save_report(self) -> dict[str, Any]:
@@ -498,24 +551,25 @@ def prepare(
         made_by["autoencoder_sha256"] = sha256(autoencoder / AUTOENCODER)
     jobs = find_videos(videos, split)
     out = out.absolute()
-    dataset = Dataset(out, made_by, shard_bytes)
-    known = {job: record for job in jobs if (record := dataset.finished(job)) is not None}
-    todo = [job for job in jobs if job not in known]
-    queue = deque(jobs)
+    with claimed(out):
+        dataset = Dataset(out, made_by, split, shard_bytes)
+        known = {job: record for job in jobs if (record := dataset.finished(job)) is not None}
+        todo = [job for job in jobs if job not in known]
+        queue = deque(jobs)
 
-    def take() -> None:
-        while queue and queue[0] in known:
-            job = queue.popleft()
-            dataset.add(job, known[job])
+        def take() -> None:
+            while queue and queue[0] in known:
+                job = queue.popleft()
+                dataset.add(job, known[job])
 
-    take()
-    progress(len(jobs) - len(todo), len(jobs))
-    start = partial(worker, config, autoencoder, dataset.parts)
-    for done, outcome in enumerate(work(start, todo, workers, cluster), len(jobs) - len(todo) + 1):
-        known[outcome.item] = outcome.result or lost(outcome)
         take()
-        progress(done, len(jobs))
-    return dataset.close()
+        progress(len(jobs) - len(todo), len(jobs))
+        start = partial(worker, config, autoencoder, dataset.parts)
+        for done, outcome in enumerate(work(start, todo, workers, cluster), len(jobs) - len(todo) + 1):
+            known[outcome.item] = outcome.result or lost(outcome)
+            take()
+            progress(done, len(jobs))
+        return dataset.close()
 
 
 def lost(outcome: Outcome[Job, Record]) -> Record:

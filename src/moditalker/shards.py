@@ -13,7 +13,8 @@ import json
 import math
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from moditalker.errors import UserError
 from moditalker.weights import sha256
@@ -151,7 +152,7 @@ class Sample:
                 raise ValueError(f"{dtype} in order {'F' if columns_first else 'C'}")
             values = content[header.tell() : header.tell() + math.prod(shape) * dtype.itemsize]
             return values.view(dtype).reshape(shape)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError) as error:
             raise UserError(
                 f"{self.shard.path}: {name} of sample {self.name} is no array of numbers ({error}); "
                 "make the shard again with `moditalker prepare`"
@@ -210,8 +211,11 @@ class _ClipFile(Sample):
 
 
 def _clip_file(path: Path) -> Sample:
-    with safe_open(path, framework="numpy") as file:
-        names = dict.fromkeys(file.keys(), (0, 0))
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = dict.fromkeys(file.keys(), (0, 0))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a prepared clip ({error}); make it again, or take it away") from error
     speaker, _, clip = path.stem.rpartition("_")
     about = {"speaker": speaker, "video": f"{speaker}/{clip}", "sha256": sha256(path)}
     return _ClipFile(path.stem, about, _Shard(path), names)
@@ -230,6 +234,7 @@ class Split:
     """
 
     def __init__(self, source: str | Path) -> None:
+        self.source = source
         shipped = SPLITS / f"{source}.json"
         path = shipped if shipped.is_file() and not Path(source).exists() else Path(source)
         self.rest = ""
@@ -258,12 +263,47 @@ class Split:
                 f'{{"train": [...], "val": [...]}}, or one that is known: {known}'
             ) from error
 
+    @property
+    def parts(self) -> set[str]:
+        """The parts that it names."""
+        return {*self.videos.values(), *self.folders.values(), self.rest} - {""}
+
     def part(self, video: str) -> str:
         """The part of a video, by its path below the folder of videos; "" for none."""
-        names = PurePath(video).with_suffix("").parts
-        starts = range(len(names))
-        for start in starts:
-            if names[start:] in self.videos:
-                return self.videos[names[start:]]
-        within = (names[start:stop] for start in starts for stop in range(start + 1, len(names)))
-        return next((self.folders[folder] for folder in within if folder in self.folders), self.rest)
+        for name in _endings(video):
+            if name in self.videos:
+                return self.videos[name]
+        return next((self.folders[name] for name in _folders(video) if name in self.folders), self.rest)
+
+    def unmatched(self, videos: Iterable[str]) -> list[str]:
+        """The entries that name none of these videos.
+
+        Raises:
+            UserError: an entry names a folder of them, without a slash behind it.
+        """
+        names: set[tuple[str, ...]] = set()
+        folders: set[tuple[str, ...]] = set()
+        for video in videos:
+            names.update(_endings(video))
+            folders.update(_folders(video))
+        missing = self.videos.keys() - names
+        if unslashed := sorted(missing & folders):
+            entry = "/".join(unslashed[0])
+            raise UserError(f'{self.source}: "{entry}" is a folder of videos; "{entry}/" means all in it')
+        return sorted(
+            ["/".join(entry) for entry in missing]
+            + ["/".join(entry) + "/" for entry in self.folders.keys() - folders]
+        )
+
+
+def _endings(video: str) -> Iterator[tuple[str, ...]]:
+    """What may name a video: its path and the last parts of it, without the name's ending."""
+    names = PurePath(video).with_suffix("").parts
+    return (names[start:] for start in range(len(names)))
+
+
+def _folders(video: str) -> Iterator[tuple[str, ...]]:
+    """What may name a folder that a video lies in."""
+    names = PurePath(video).parts[:-1]
+    starts = range(len(names))
+    return (names[start:stop] for start in starts for stop in range(start + 1, len(names) + 1))

@@ -28,7 +28,7 @@ def adapt(
     where learning has not bettered it, the weights are written as they were.
     """
     from moditalker import config as configuration
-    from moditalker.checkpoint import halved, load_weights, save_weights
+    from moditalker.checkpoint import check_writable, halved, load_weights, save_weights
     from moditalker.features.face import FaceTracker
     from moditalker.features.identity import Follower
     from moditalker.media import open_source
@@ -38,6 +38,7 @@ def adapt(
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: weights are written as .safetensors; choose a name that ends so")
+    check_writable(out)
     state, description = load_weights(preset_folder(preset) / "mtov.safetensors")
     config = configuration.from_dict(description["config"])
     tracker, clips = FaceTracker(), []

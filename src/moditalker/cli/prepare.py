@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from reprlib import repr as short
 from typing import Annotated
 
 import typer
@@ -67,5 +68,7 @@ def prepare(
         f"{out}: {totals['samples']} samples from {totals['videos']} videos, {kept:.1f} of {whole:.1f} min; "
         f"{totals['unusable']} videos unusable, {totals['failed']} failed; {out / REPORT} says why"
     )
+    if listed is not None and (missing := listed.unmatched(record["video"] for record in report["videos"])):
+        print(f"{split}: {len(missing)} of its entries name no video: {short(missing)}")
     if totals["failed"]:
         raise typer.Exit(1)

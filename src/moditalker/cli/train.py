@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
+from reprlib import repr as short
 from typing import Annotated
 
 import typer
 
 from moditalker.cli.common import Assignments, app
-from moditalker.errors import UserError
 
 
 class TaskName(str, Enum):
@@ -69,31 +69,34 @@ def train(
     """
     from moditalker import config as configuration
     from moditalker.checkpoint import halved, save_weights
+    from moditalker.folders import claimed
     from moditalker.training.loop import fit
     from moditalker.training.processes import Accelerated, Processes
-    from moditalker.training.tasks import build, find_data
+    from moditalker.training.runs import check_folder, record
+    from moditalker.training.tasks import build, find_data, parse_speakers
 
-    if (out / "last.pt").exists() and not resume:
-        raise UserError(f"{out}: holds a run; go on with it by --resume, or choose another folder")
+    check_folder(out, resume)
     settings = configuration.load(preset, overrides=assignments or ())
-    clips = find_data(data, split, frozenset(name for name in held_out.split(",") if name))
+    clips = find_data(data, split, parse_speakers(held_out))
     processes = Accelerated(precision.value) if accelerate or precision != Precision.no else Processes()
 
     def log(line: str) -> None:
         if processes.main:
             print(line, flush=True)
 
-    out.mkdir(parents=True, exist_ok=True)
-    if processes.main:
-        (out / "config.yaml").write_text(configuration.dump(settings), encoding="utf-8")
-        listed = {"sha256": clips.digest(), "train": len(clips.train), "val": len(clips.validation)}
-        (out / "data.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
-    work, training = build(
-        task.value, settings, clips, out, autoencoder, landmark_autoencoder, start_from, log, processes
-    )
-    figures = fit(work, training, out, log, processes)
-    if processes.main and figures:
-        weights = out / f"{'mtov' if task == TaskName.distillation else task.value}.safetensors"
-        state = work.model.state_dict()
-        save_weights(weights, halved(state), configuration.to_dict(work.config), {"figures": figures})
-        log(f"{weights}: the averaged weights, half precision")
+    with claimed(out) if processes.main else nullcontext():
+        if processes.main:
+            record(out, task.value, settings, clips)
+        if clips.unmatched:
+            log(f"{split}: {len(clips.unmatched)} of its entries name no video: {short(clips.unmatched)}")
+        work, training = build(
+            task.value, settings, clips, out, autoencoder, landmark_autoencoder, start_from, log, processes
+        )
+        figures = fit(work, training, out, log, processes)
+        if processes.main:
+            weights = out / f"{'mtov' if task == TaskName.distillation else task.value}.safetensors"
+            state, told = work.model.state_dict(), {"figures": figures or {}}
+            save_weights(weights, halved(state), configuration.to_dict(work.config), told)
+            log(f"{weights}: the averaged weights, half precision")
+        if figures is None:
+            log(f"{out}: --resume goes on with the run")

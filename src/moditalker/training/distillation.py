@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from moditalker.checkpoint import fill
 from moditalker.config import Config, TrainingConfig
 from moditalker.data import VideoBatch, VideoClips
 from moditalker.training.mtov import MToVTask
@@ -20,7 +21,11 @@ from moditalker.video.model import VideoModel
 
 
 class DistillationTask(MToVTask):
-    """Distil a video model, given by its state, to ``distillation.steps`` sampling steps."""
+    """Distil a video model, given by its state, to ``distillation.steps`` sampling steps.
+
+    Raises:
+        UserError: the state is another network's.
+    """
 
     name = "distillation"
 
@@ -29,7 +34,7 @@ class DistillationTask(MToVTask):
     ) -> None:
         few = replace(config.mtov_diffusion, sampling_steps=config.distillation.steps, eta=0.0)
         super().__init__(replace(config, mtov_diffusion=few), train, held_out)
-        self.model.load_state_dict(teacher)
+        fill(self.model, teacher, "the model to distil")
         for part in (self.model.autoencoder, self.model.landmark_encoder, self.model.pose_encoder):
             part.requires_grad_(False)
         self.teacher: VideoModel = copy.deepcopy(self.model).eval().requires_grad_(False)

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +35,10 @@ from moditalker import __version__
 from moditalker.config import Config, TrainingConfig
 from moditalker.errors import UserError
 from moditalker.training.processes import Processes
+
+CHECKPOINT, TRAINING = "last.pt", "training.json"  # in a run folder
+# What a file that is no whole checkpoint, or one of another network, makes torch raise.
+UNFIT = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def fit(
     log: Callable[[str], None] = print,
     processes: Processes | None = None,
     seconds: float = math.inf,
-) -> dict[str, float]:
+) -> dict[str, float] | None:
     """Train until ``config.steps``; resume from ``run/last.pt`` where there is one.
 
     With ``seconds`` it ends after these, and the schedule with them, if they are over first (one process
@@ -110,7 +115,9 @@ def fit(
 
     Returns:
         The figures of the last validation, or with ``keep: best`` of the best one, with the averaged
-        weights; ``task.model`` holds these weights.
+        weights; ``task.model`` holds these weights. None where SIGTERM ended the run before its end.
+    Raises:
+        UserError: the checkpoint is damaged or of another part or size, or one cannot be written.
     """
     processes = processes or Processes()
     if config.accumulate % processes.count:
@@ -126,11 +133,17 @@ def fit(
     average = copy.deepcopy(task.model.state_dict())
     best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}  # of `keep: best`
     step = 0
-    if (run / "last.pt").exists():
-        state = torch.load(run / "last.pt", weights_only=True, map_location=processes.device)
-        task.model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, step, best = state["average"], state["step"], state["best"]
+    if (run / CHECKPOINT).exists():
+        try:
+            state = torch.load(run / CHECKPOINT, weights_only=True, map_location=processes.device)
+            task.model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            average, step, best = state["average"], state["step"], state["best"]
+        except UNFIT as error:
+            raise UserError(
+                f"{run / CHECKPOINT}: damaged, or of another part or size; begin again in another folder"
+            ) from error
+        optimizer.param_groups[0]["weight_decay"] = config.weight_decay
         log(f"{task.name}: resumed at step {step}")
 
     def save() -> None:
@@ -143,8 +156,15 @@ def fit(
             "step": step,
             "best": best,
         }
-        torch.save(state, run / "last.pt.part")
-        (run / "last.pt.part").replace(run / "last.pt")
+        part = run / f"{CHECKPOINT}.part"
+        try:
+            torch.save(state, part)
+            part.replace(run / CHECKPOINT)
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            raise UserError(
+                f"{run / CHECKPOINT}: cannot be written, its disk may be full; make room and start again"
+            ) from error
 
     def validate() -> dict[str, float]:
         current = copy.deepcopy(task.model.state_dict())
@@ -189,7 +209,7 @@ def fit(
 
     run.mkdir(parents=True, exist_ok=True)
     if processes.main:
-        (run / "training.json").write_text(json.dumps(asdict(config), indent=2))
+        (run / TRAINING).write_text(json.dumps({"task": task.name, **asdict(config)}, indent=2))
         (run / "environment.json").write_text(json.dumps(environment(processes), indent=2))
     task.model.train()
     figures: dict[str, float] = {}
@@ -206,8 +226,10 @@ def fit(
         curves(run, step, processes.main) as curve,
         made_ahead(draw, wanted, processes.workers) as made,
     ):
-        last = step >= config.steps
-        while not last and not stopped():
+        last, ended = step >= config.steps, False
+        if last:
+            figures = validate()
+        while not last and not (ended := processes.any(stopped())):
             record = descend(made)
             step += 1
             decay = min(config.ema, (1 + step) / (10 + step))
@@ -237,15 +259,29 @@ def fit(
             if last or time.monotonic() - saved > 60 * config.save_minutes:
                 save()
                 saved = time.monotonic()
-        if stopped():
+        if ended:
             save()
-            log(f"{task.name}: stopped at step {step}, saved; --resume goes on from there")
+            log(f"{task.name}: stopped at step {step}, saved")
     if best["weights"]:
         average, figures = best["weights"], best["figures"]
         log(f"{task.name}: the weights of step {best['step']}, the best by validation")
     task.model.load_state_dict(average)
     task.model.eval()
-    return figures
+    return None if ended else figures
+
+
+def trained_weights(run: Path) -> dict[str, Tensor]:
+    """The weights that a run folder's training ends with: the averaged ones, the best with ``keep: best``.
+
+    Raises:
+        UserError: it holds no run, or a damaged one.
+    """
+    try:
+        state = torch.load(run / CHECKPOINT, weights_only=True, map_location="cpu")
+        weights: dict[str, Tensor] = state["best"]["weights"] or state["average"]
+    except UNFIT as error:
+        raise UserError(f"{run}: holds no whole checkpoint of a run; train that part first") from error
+    return weights
 
 
 @contextmanager

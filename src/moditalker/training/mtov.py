@@ -10,17 +10,16 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moditalker.checkpoint import fill
 from moditalker.config import Config, TrainingConfig
 from moditalker.data import VideoBatch, VideoClips, collate
 from moditalker.diffusion import Diffusion, draw_noise, generators
-from moditalker.errors import UserError
 from moditalker.training.autoencoder import (
     PixelLoss,
     beside,
@@ -29,6 +28,7 @@ from moditalker.training.autoencoder import (
     sheet,
     validation_items,
 )
+from moditalker.training.loop import trained_weights
 from moditalker.video.autoencoder import still_clip
 from moditalker.video.model import Conditions, VideoModel
 
@@ -37,10 +37,12 @@ class MToVTask:
     """Predict the planes of clips from landmarks, pose frames and the identity frame.
 
     Args:
-        autoencoder: run folder of task ``autoencoder``, whose averaged weights are taken; without one the
-            model has to be given weights before it trains.
+        autoencoder: run folder of task ``autoencoder``, whose weights are taken; without one the model has
+            to be given weights before it trains.
         landmark_autoencoder: run folder of task ``landmark-autoencoder``, from which E_L starts; it
             needs as many layers as E_L.
+    Raises:
+        UserError: a run folder holds no whole checkpoint, or one of another size.
     """
 
     name = "mtov"
@@ -58,14 +60,14 @@ class MToVTask:
         self.diffusion = Diffusion(config.mtov_diffusion)
         self.model = VideoModel(config)
         if autoencoder is not None:
-            self.model.autoencoder.load_state_dict(averaged(autoencoder))
+            fill(self.model.autoencoder, trained_weights(autoencoder), autoencoder)
         if landmark_autoencoder is not None:
             encoder = {
                 name.removeprefix("encoder."): value
-                for name, value in averaged(landmark_autoencoder).items()
+                for name, value in trained_weights(landmark_autoencoder).items()
                 if name.startswith("encoder.")
             }
-            self.model.landmark_encoder.load_state_dict(encoder)
+            fill(self.model.landmark_encoder, encoder, landmark_autoencoder)
         self.model.autoencoder.encoder.requires_grad_(False)
         if config.autoencoder.decoder == "pixels":
             self.model.autoencoder.requires_grad_(False)
@@ -157,18 +159,3 @@ class MToVTask:
             for kind, value in planes.items():
                 figures[name + kind] = float(face_psnr(self.model.decode(value, conditions), batch))
         return figures
-
-
-def averaged(run: Path) -> dict[str, Tensor]:
-    """The averaged weights of a run folder.
-
-    Raises:
-        UserError: it holds no run, or a damaged one.
-    """
-    try:
-        state: dict[str, Tensor] = torch.load(run / "last.pt", weights_only=True, map_location="cpu")[
-            "average"
-        ]
-    except (OSError, EOFError, RuntimeError, KeyError, UnpicklingError) as error:
-        raise UserError(f"{run}: holds no checkpoint of a run ({error}); train that part first") from error
-    return state

@@ -34,6 +34,10 @@ class Processes:
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
         """The gradients of all processes added up, in each of them, and divided by ``scale``."""
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in one of the processes; all have to ask."""
+        return flag
+
     def wait(self) -> None:
         """Until all processes have come here."""
 
@@ -78,12 +82,21 @@ class Accelerated(Processes):
         return context
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            if self.count > 1:
-                parameter.grad = self.accelerator.reduce(parameter.grad, "sum")
-            parameter.grad = parameter.grad / self.scale
+        reached = self._sum(torch.tensor([float(p.grad is not None) for p in parameters], device=self.device))
+        for parameter, count in zip(parameters, reached.tolist(), strict=True):
+            if not count:
+                continue  # as in one process, where the optimiser leaves it alone
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = self._sum(grad) / self.scale
+
+    def any(self, flag: bool) -> bool:
+        return bool(self._sum(torch.tensor(float(flag), device=self.device)))
+
+    def _sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.count == 1:
+            return tensor
+        total: torch.Tensor = self.accelerator.reduce(tensor, "sum")
+        return total
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()

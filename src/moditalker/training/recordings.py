@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from moditalker.errors import UserError
@@ -212,15 +213,24 @@ def make_recordings(
     return recordings
 
 
-def save_recordings(recordings: list[Recording], path: Path) -> None:
-    """To one safetensors file."""
+def save_recordings(recordings: list[Recording], path: Path, origin: str = "") -> None:
+    """To one safetensors file, whose metadata says what they were made of."""
     tensors: dict[str, NDArray[np.floating]] = {}
     for number, recording in enumerate(recordings):
         tensors[f"{number:05d}.{recording.speaker}.landmarks"] = np.ascontiguousarray(recording.landmarks)
         tensors[f"{number:05d}.{recording.speaker}.speech"] = recording.speech
     part = path.with_suffix(".part")
-    save_file(tensors, part)
+    save_file(tensors, part, {"origin": origin})
     part.replace(path)
+
+
+def recordings_origin(path: Path) -> str:
+    """What a file says that its recordings were made of; "" where it does not, or cannot be read."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return (file.metadata() or {}).get("origin", "")
+    except (OSError, SafetensorError):
+        return ""
 
 
 def load_recordings(path: Path) -> list[Recording]:

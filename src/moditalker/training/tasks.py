@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from reprlib import repr as short
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moditalker.checkpoint import load_weights
+from moditalker.checkpoint import fill, load_weights
 from moditalker.config import Config, TrainingConfig, to_dict
-from moditalker.data import VideoClip, VideoClips, read_clip
+from moditalker.data import VideoClip, VideoClips, chance, judged, read_clip
 from moditalker.errors import UserError
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
 from moditalker.shards import Sample, Split, open_dataset
 from moditalker.training.atom import AtomTask
 from moditalker.training.autoencoder import AutoencoderTask, LandmarkAutoencoderTask
 from moditalker.training.distillation import DistillationTask
-from moditalker.training.loop import Task
+from moditalker.training.loop import CHECKPOINT, Task
 from moditalker.training.mtov import MToVTask
 from moditalker.training.processes import Processes
 from moditalker.training.recordings import (
@@ -29,6 +31,7 @@ from moditalker.training.recordings import (
     load_recordings,
     make_recordings,
     read_motion_clip,
+    recordings_origin,
     save_recordings,
 )
 from moditalker.training.sync_expert import ROOMS, SyncExpertTask, read_sync_clip
@@ -38,10 +41,11 @@ RECORDINGS = 640  # of about ten seconds, beside the clips as they are
 
 @dataclass(frozen=True)
 class Data:
-    """The samples to train on and those to validate on."""
+    """The samples to train on and those to validate on; entries of the split that name no video of them."""
 
     train: list[Sample]
     validation: list[Sample]
+    unmatched: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """SHA-256 of all names, and of the checksums that their contents had when they were written."""
@@ -49,7 +53,12 @@ class Data:
         listed = [
             f"{part} {sample.name} {sample.sha256}" for part, group in parts.items() for sample in group
         ]
-        return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+        return hashlib.sha256("\n".join(listed).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def parse_speakers(text: str) -> frozenset[str]:
+    """Speakers' names, separated by commas."""
+    return frozenset(name.strip() for name in text.split(",")) - {""}
 
 
 def find_data(folder: Path, split: Path | None = None, held_out: frozenset[str] = frozenset()) -> Data:
@@ -61,15 +70,22 @@ def find_data(folder: Path, split: Path | None = None, held_out: frozenset[str] 
         held_out: speakers whose samples validate wherever they are listed.
 
     Raises:
-        UserError: no dataset, or a split that cannot be read; one of the parts is empty.
+        UserError: no dataset, or a split that cannot be read; one of the parts is empty; no such speaker.
     """
     samples = open_dataset(folder)
+    speakers = {sample.speaker for sample in samples}
+    if strangers := held_out - speakers:
+        raise UserError(
+            f"{folder}: there is no speaker {', '.join(sorted(strangers))} to hold out; "
+            f"there are {short(sorted(speakers))}"
+        )
     listed = Split(split) if split is not None else None
     parts = [listed.part(sample.video) if listed else sample.split or "train" for sample in samples]
-    drawn = "val" not in parts
+    unmatched = listed.unmatched(sample.video for sample in samples) if listed else []
+    drawn = "val" not in (listed.parts if listed else parts)
     chosen: dict[str, list[Sample]] = {"train": [], "val": []}
     for sample, part in zip(samples, parts, strict=True):
-        if part == "train" and (sample.speaker in held_out or (drawn and _chance(sample.video) < 0.1)):
+        if part == "train" and (sample.speaker in held_out or (drawn and chance(sample.video) < 0.1)):
             part = "val"
         if part in chosen:
             chosen[part].append(sample)
@@ -78,11 +94,7 @@ def find_data(folder: Path, split: Path | None = None, held_out: frozenset[str] 
             f"{folder}: {len(chosen['train'])} samples to train on and {len(chosen['val'])} to validate on; "
             "both are needed: prepare more videos, or give another --split"
         )
-    return Data(chosen["train"], chosen["val"])
-
-
-def _chance(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
+    return Data(chosen["train"], chosen["val"], tuple(unmatched))
 
 
 def build(
@@ -123,11 +135,8 @@ def build(
     task = _task(
         name, config, data, run, autoencoder, landmark_autoencoder, state, log, processes or Processes()
     )
-    if state is not None:
-        try:
-            task.model.load_state_dict(state)
-        except RuntimeError as error:
-            raise UserError(f"{start_from}: weights of another part or size ({error})") from error
+    if state is not None and start_from is not None:
+        fill(task.model, state, start_from)
     return task, training
 
 
@@ -194,10 +203,11 @@ def check_sample(sample: Sample, config: Config) -> None:
 def _atom(
     config: Config, data: Data, run: Path, log: Callable[[str], None], processes: Processes
 ) -> AtomTask:
-    encoder = load_speech_encoder(config.speech)
+    encoder, seed = load_speech_encoder(config.speech), config.atom_training.seed
+    judges = judged(sample.speaker for sample in data.validation)
     clips, validation = (
         [read_motion_clip(sample) for sample in part if "audio" in sample]
-        for part in (data.train, data.validation)
+        for part in (data.train, [sample for sample in data.validation if sample.speaker in judges])
     )
     if not clips or not validation:
         raise UserError(
@@ -205,10 +215,17 @@ def _atom(
             "both are needed: prepare videos with speech"
         )
     kept = run / "recordings.safetensors"
-    if processes.main and not kept.exists():
+    made_of = {"data": data.digest(), "speech": to_dict(config)["speech"], "seed": seed, "count": RECORDINGS}
+    origin = json.dumps(made_of, sort_keys=True)
+    if processes.main and (before := recordings_origin(kept)) != origin:
+        if before and (run / CHECKPOINT).exists():
+            raise UserError(
+                f"{kept}: made of other data, speech features or seed than are given now; give those of the "
+                "run, or choose another folder"
+            )
         log(f"atom: making {RECORDINGS} recordings out of {len(clips)} clips, once")
-        made = make_recordings(clips, encoder, RECORDINGS, config.atom_training.seed)
-        save_recordings([*made, *(plain_recording(clip, encoder) for clip in clips)], kept)
+        made = make_recordings(clips, encoder, RECORDINGS, seed)
+        save_recordings([*made, *(plain_recording(clip, encoder) for clip in clips)], kept, origin)
     processes.wait()
     groups: dict[str, list[MotionClip]] = {}
     for clip in validation:

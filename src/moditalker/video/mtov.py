@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moditalker.config import MToVConfig
+from moditalker.config import GROUPS, MToVConfig
 from moditalker.layers import timestep_embedding
 from moditalker.video.triplane import PlaneShape
 
-GROUPS = 32  # of each group norm: channel counts are its multiples
 CONDITIONS = 3  # landmark, pose and identity planes
 Planes = list[Tensor]  # hw, ws, hs, each (B, C, rows, columns)
 Size = tuple[int, int]
