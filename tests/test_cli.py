@@ -18,6 +18,7 @@ from standins import ASTRONAUT
 from moditalker import cli, config
 from moditalker.cli.common import parse_choice
 from moditalker.errors import UserError
+from moditalker.motion.track import Track
 
 
 @dataclass(frozen=True)
@@ -162,3 +163,28 @@ def test_the_result_must_be_a_video_in_a_folder_that_is_there(run, speech_wav, t
     assert "choose one of these endings" in sentence(run(*inputs, "--out", tmp_path / "out.txt"))
     assert "folder does not exist" in sentence(run(*inputs, "--out", tmp_path / "no" / "out.mp4"))
     assert "weights 'huge' do not exist" in sentence(run(*inputs[:-1], "huge", "--out", tmp_path / "o.mp4"))
+
+
+def test_no_output_takes_the_place_of_a_file(run, tmp_path):
+    names = ("f.mp4", "s.wav", "w.safetensors", "po.csv", "c.pem", "k.pem", "mtov.safetensors", "t.json")
+    files = {name: tmp_path / name for name in names}
+    for path in files.values():
+        path.write_bytes(b"taken")
+    Track(np.zeros((68, 3), np.float32), np.zeros((2, 68, 3), np.float32)).save(files["t.json"])
+    before = {path: path.read_bytes() for path in files.values()}
+    (linked := tmp_path / "linked.wav").hardlink_to(files["s.wav"])
+    common = ["--face", files["f.mp4"], "--audio", files["s.wav"], "--preset", tmp_path]
+    common += ["--weights", files["w.safetensors"], "--head", files["po.csv"]]
+    common += ["--certificate", files["c.pem"], "--key", files["k.pem"], "--out"]
+    out = tmp_path / "o.mp4"
+    for name in [name for name in names if name != "t.json"]:
+        result = run("generate", *common, out, "--report", files[name])
+        assert sentence(result).startswith(f"moditalker: --report {files[name]}: is one of the inputs")
+    assert "--report" in sentence(run("generate", *common, out, "--report", linked))
+    assert "--report" in sentence(run("generate", *common, out, "--report", out))
+    assert "is a folder" in sentence(run("generate", *common, out, "--report", tmp_path))
+    assert "--out" in sentence(run("generate", *common, files["f.mp4"]))
+    motion = ["--motion", files["t.json"]]
+    assert "--report" in sentence(run("render", *common, out, *motion, "--report", files["t.json"]))
+    assert "--json" in sentence(run("bench", *common[:4], "--json", files["s.wav"]))
+    assert {path: path.read_bytes() for path in files.values()} == before

@@ -245,6 +245,9 @@ def test_mistakes_are_sentences(tmp_path, speech_wav, face_video):
     with pytest.raises(UserError, match=r"head.mp4: is one of the inputs"):
         moved.save(head)
     assert head.read_bytes() == b"taken"
+    (out := tmp_path / "there.mp4").touch()
+    with pytest.raises(UserError, match=r"missing.wav: there is no such file"):
+        model.generate(face_video, speech_wav).save(out, audio="missing.wav")
     with pytest.raises(UserError, match=r"weights 'missing' do not exist"):
         MoDiTalker.from_pretrained("missing")
 

@@ -222,7 +222,7 @@ class Video:
         """
         source, sound = self.face.source, Path(audio) if audio is not None else self.audio
         for taken in (source.info.path, self.face.head, sound):
-            if taken is not None and Path(out).exists() and Path(out).samefile(taken):
+            if taken is not None and Path(out).exists() and taken.exists() and Path(out).samefile(taken):
                 raise UserError(f"{out}: is one of the inputs; choose another name for the result")
         metadata, seal, said = self._says(Path(out))
         self.clock.forget(keep={"preparing"})  # of an earlier run

@@ -165,14 +165,22 @@ def parse_provenance(
     return Provenance(consent, certificate, key)
 
 
-def check_report(report: Path | None, out: Path, inputs: Iterable[Path]) -> None:
-    """Before any work: whether the report can be written, and takes the place of nothing."""
-    if report is None:
+def check_output(option: str, path: Path | None, taken: Iterable[Path | None]) -> None:
+    """Before any work: whether a file can be written there, and takes the place of none that is `taken`."""
+    if path is None:
         return
-    if report.is_dir() or not report.absolute().parent.is_dir():
-        raise UserError(f"--report {report}: a file in a folder that exists is expected")
-    if report.resolve() in (path.resolve() for path in (out, *inputs)):
-        raise UserError(f"--report {report}: is the video or one of the inputs; choose another name")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{option} {path}: its folder does not exist; make it, or choose another")
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; give the name of a file")
+    if any(_same(path, other) for other in taken if other is not None):
+        raise UserError(f"{option} {path}: is one of the inputs, or another output; choose another name")
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.resolve() == other.resolve():
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None:

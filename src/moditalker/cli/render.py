@@ -73,4 +73,5 @@ def render(
         "motion": track,
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
-    make_video(face, audio, out, options, preset, device.value, lossless, report, weights)
+    reads = (motion, Path(head), certificate, key)
+    make_video(face, audio, out, options, preset, device.value, lossless, report, weights, reads)
