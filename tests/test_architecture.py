@@ -14,7 +14,7 @@ import moditalker
 ROOT = Path(moditalker.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
-    {"config", "weights", "workers"},
+    {"config", "limits", "weights", "workers"},
     {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine", "shards", "tts"},
     {"arriving", "features", "motion", "video", "provenance"},
     {"rendering", "metrics"},

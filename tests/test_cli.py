@@ -100,7 +100,7 @@ def test_choices_of_a_face(text, choice):
     assert parse_choice(text) == choice
 
 
-@pytest.mark.parametrize("text", ["", "biggest", "1,2,3", "-1", "1.5"])
+@pytest.mark.parametrize("text", ["", "biggest", "1,2,3", "-1", "1.5", "nan,nan", "1e400,2"])
 def test_choices_that_are_none(text):
     with pytest.raises(UserError, match="is expected"):
         parse_choice(text)
@@ -108,6 +108,12 @@ def test_choices_that_are_none(text):
 
 def test_a_missing_option_is_an_error_of_use(run):
     assert run("generate", "--face", "a.png").returncode == 2
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63), "9" * 30])
+def test_a_seed_out_of_bounds_is_an_error_of_use(run, seed, tmp_path):
+    inputs = ["--face", "f.png", "--audio", "a.wav", "--out", tmp_path / "o.mp4", "--seed", seed]
+    assert "Invalid value for '--seed'" in run("generate", *inputs).stderr
 
 
 @pytest.fixture(scope="module")

@@ -166,6 +166,14 @@ def test_smoothing_is_a_gaussian_in_time():
     assert len(changed) == len(track.landmarks)
 
 
+def test_a_track_holds_what_a_face_can_have():
+    track = speaking(0.2)
+    with pytest.raises(UserError, match="landmarks holds numbers beyond 10 eye distances"):
+        replace(track, landmarks=track.landmarks * np.nan)
+    with pytest.raises(UserError, match="identity must hold 68 points of 3 numbers"):
+        replace(track, identity=track.identity[:, :2])
+
+
 def test_the_default_style_changes_nothing():
     track = speaking()
     assert np.array_equal(track.styled(Style()).landmarks, track.landmarks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from moditalker import __version__
 from moditalker.errors import UserError
+from moditalker.limits import BOUNDS
 
 if TYPE_CHECKING:
     from moditalker.provenance import Provenance
@@ -54,9 +56,21 @@ VideoWeights = Annotated[
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same frames.")]
+(_LEAST_SEED, _MOST_SEED), (_LEAST_STEPS, _MOST_STEPS) = BOUNDS["seed"], BOUNDS["steps"]
+Seed = Annotated[
+    int, typer.Option(min=_LEAST_SEED, max=_MOST_SEED, help="The same seed gives the same frames.")
+]
+OtherSeed = Annotated[
+    int | None,
+    typer.Option(min=_LEAST_SEED, max=_MOST_SEED, help="By default the one that the track has."),
+]
 Steps = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="Sampling steps of both diffusion models; more is slower.")
+    int | None,
+    typer.Option(
+        min=_LEAST_STEPS,
+        max=_MOST_STEPS,
+        help="Sampling steps of both diffusion models; more is slower.",
+    ),
 ]
 Lossless = Annotated[
     bool, typer.Option("--lossless", help="Lossless pictures: outside the mouth region equal to the source.")
@@ -143,7 +157,7 @@ def parse_choice(text: str) -> str | int | tuple[float, float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) == 2:
+    if len(numbers) == 2 and all(map(math.isfinite, numbers)):
         return numbers[0], numbers[1]
     if len(numbers) == 1 and text.isdigit():
         return int(text)
