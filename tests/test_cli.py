@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from standins import ASTRONAUT
 from moditalker import cli, config
 from moditalker.cli.common import parse_choice
 from moditalker.errors import UserError
+from moditalker.media import AudioReader
 from moditalker.motion.track import Track
 
 
@@ -57,6 +60,28 @@ def test_as_a_process_of_its_own():
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("moditalker: preset 'x' does not exist")
     assert len(bad.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    ("number", "says"), [(signal.SIGINT, "moditalker: interrupted"), (signal.SIGTERM, "")]
+)
+def test_a_signal_ends_it_and_leaves_nothing_half_written(number, says, speech_wav, tmp_path, shipped):
+    sound = write_wav(tmp_path / "long.wav", np.tile(AudioReader(speech_wav).read(), 60))
+    command = ["generate", "--face", ASTRONAUT, "--audio", sound, "--out", tmp_path / "out" / "o.mp4"]
+    (out := tmp_path / "out").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moditalker", *map(str, command), "--preset", str(shipped)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list(out.glob(".*.part.mp4")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert not list(out.iterdir())
+    assert errors.strip().splitlines()[-1:] == ([says] if says else [])
 
 
 def test_help_names_every_option_of_the_main_job(run):

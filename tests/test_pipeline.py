@@ -290,7 +290,7 @@ def test_faces_are_chosen_by_numbers_and_places_of_any_kind(made):
     first = model.face(ASTRONAUT, 1, choose=0).anchor.landmarks
     for choose in (np.int64(0), [220, 120], np.array([220.0, 120.0])):
         assert np.array_equal(model.face(ASTRONAUT, 1, choose=choose).anchor.landmarks, first)
-    with pytest.raises(UserError, match="there is no face 1, at most 1 is seen at once"):
+    with pytest.raises(UserError, match="face 1 was asked for, and at most 1 can be seen at once"):
         model.face(ASTRONAUT, 1, choose=1)
 
 

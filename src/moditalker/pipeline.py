@@ -270,10 +270,9 @@ class MoDiTalker:
         with half_the_threads():
             anchor = follower.find_anchor()
         if anchor is None and isinstance(choose, int) and (count := self._count_faces(source)):
-            seen = f"{count} {'is' if count == 1 else 'are'} seen"
             raise UserError(
-                f"{face}: there is no face {choose}, at most {seen} at once; choose 0 (the one on the left) to "
-                f"{count - 1}"
+                f"{face}: face {choose} was asked for, and at most {count} can be seen at once; they count "
+                "from 0, the one on the left"
             )
         if anchor is None:
             where = "in the picture" if still else "in any of its frames"
@@ -397,9 +396,8 @@ def _features(speech: Iterable[ArrayLike], width: int) -> Iterator[Array]:
     for block in speech:
         features = np.asarray(block, np.float32)
         if features.ndim != 2 or features.shape[1] != width or not np.isfinite(features).all():
-            shape = features.shape
             raise UserError(
-                f"speech features of shape {shape}: finite ones of shape (n, {width}) are expected"
+                f"speech features of shape {features.shape}: finite ones of shape (n, {width}) are expected"
             )
         yield features
 
