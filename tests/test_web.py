@@ -142,6 +142,7 @@ for address in ("198.51.100.7", "198.51.100.8"):
         ("127.0.0.1", "GET", "localhost:7860", None, 200),
         ("127.0.0.1", "GET", "[::1]:7860", None, 200),
         ("box", "GET", "Box:7860", None, 200),
+        ("talk.example", "POST", "talk.example", "https://talk.example", 200),
         ("127.0.0.1", "GET", "evil.example:7860", None, 403),
         ("127.0.0.1", "GET", "127.0.0.1.evil.example", None, 403),
         ("127.0.0.1", "GET", "[::1", None, 403),
