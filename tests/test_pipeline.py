@@ -271,7 +271,8 @@ def test_numbers_out_of_bounds_are_told_before_any_work(numbers, made, face_vide
 
 def test_numbers_of_numpy_are_numbers(made):
     model, video, _ = made
-    assert type(model.video(video.face, video.motion, np.int64(3), np.int32(2)).seed) is int
+    made = model.video(video.face, video.motion, np.int64(3), np.int32(2))
+    assert (type(made.seed), type(made.steps)) == (int, int)
 
 
 def test_another_way_to_go_on_is_told(made):

@@ -180,7 +180,7 @@ class MoDiTalker:
         Raises:
             UserError: a file or a number that cannot be used, no face, too little sound.
         """
-        clock = Clock()
+        clock, (seed, steps) = Clock(), sampling(seed, steps)
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
@@ -219,7 +219,7 @@ class MoDiTalker:
         Raises:
             UserError: as `generate`; while iterating, also for a chunk that is no sound.
         """
-        clock = Clock()
+        clock, (seed, steps) = Clock(), sampling(seed, steps)
         sound = ArrivingSound(audio, rate, readers=2)  # for the features, and for the silences
         track = self.face(face, sound.length, extend, choose, head, blink, seed)
         said = self.motion(Speech(sound, sound.length, self.speech_encoder, clock), track, seed, steps)
@@ -352,7 +352,7 @@ class MoDiTalker:
         Raises:
             UserError: as `generate`.
         """
-        speech = self.speech(audio)
+        speech, (seed, steps) = self.speech(audio), sampling(seed, steps)
         motion = self.motion(speech, self.face(face, speech.seconds, choose=choose), seed, steps)
         made = {
             "version": __version__,
