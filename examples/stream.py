@@ -8,6 +8,7 @@ The speech's file stands for a microphone: it is given in chunks, with --live no
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker import MoDiTalker
+from moditalker.errors import UserError
 from moditalker.media import SAMPLE_RATE, AudioReader
 
 
@@ -88,4 +90,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"stream.py: {error}")

@@ -14,7 +14,8 @@ import moditalker
 ROOT = Path(moditalker.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
-    {"config", "folders", "weights", "workers"},
+    {"folders", "limits", "weights", "workers"},
+    {"config"},
     {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine", "shards", "tts"},
     {"arriving", "features", "motion", "video", "provenance"},
     {"rendering", "metrics"},

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -19,6 +20,7 @@ from conftest import write_wav
 from standins import ASTRONAUT
 
 from moditalker import cli
+from moditalker.cli.batch import Common, Entry, _identity, _is_to_do, _record
 from moditalker.cli.jobs import MAX_NAME, read_jobs
 from moditalker.errors import UserError
 from moditalker.media import AudioReader, VideoReader
@@ -139,6 +141,43 @@ def test_what_changed_is_made_again_and_strangers_are_left_alone(folder, batch, 
     assert json.loads((out / "batch.json").read_text())["made"] == 3
 
 
+def test_the_weights_are_part_of_what_a_video_was_made_of(tmp_path):
+    (job,) = read_jobs(write_csv(tmp_path / "jobs.csv", ["face", "audio"], [["f.png", "a.wav"]]))
+    common = Common(tmp_path, "tiny", "cpu", {"atom.safetensors": "1"})
+    video, entry = tmp_path / job.name, Entry(job.place, job.name)
+    video.touch()
+    _record(video, _identity(job, common), "made")
+    assert not _is_to_do(job, common, entry)
+    assert entry.state == "skipped"
+    for change in ({"preset": "other"}, {"device": "cuda"}, {"weights": {"atom.safetensors": "2"}}):
+        assert _is_to_do(job, replace(common, **change), Entry(job.place, job.name))
+
+
+@pytest.mark.parametrize("there", [{"frames": 2, "state": "done"}, {"state": "made"}, {"job": {}}, [1], "x"])
+def test_only_a_record_is_a_record(tmp_path, there):
+    """A report of `moditalker generate` may lie beside its video under the same name."""
+    (job,) = read_jobs(write_csv(tmp_path / "jobs.csv", ["face", "audio"], [["f.png", "a.wav"]]))
+    video, entry = tmp_path / job.name, Entry(job.place, job.name)
+    record = tmp_path / f"{job.name}.json"
+    record.write_text(json.dumps(there))
+    for exists in (False, True):
+        assert not _is_to_do(job, Common(tmp_path, "tiny", "cpu", {}), entry)
+        assert (entry.state, entry.error.split(" was there")[0]) == ("failed", str(record)), exists
+        video.touch()
+
+
+def test_the_output_folder_may_be_no_file(folder, batch, tmp_path):
+    jobs = write_csv(tmp_path / "jobs.csv", ["face", "audio"], [["f.png", "a.wav"]])
+    code, _, errors = batch(jobs, "--out", folder / "speech.wav")
+    assert code == 2
+    assert "speech.wav: is a file; give a folder" in errors
+
+
+def writer(part: Path) -> int:
+    """The process that writes, as the unfinished file's name has it."""
+    return int(part.name.split(".")[-3].partition("-")[0])
+
+
 @pytest.mark.slow
 def test_killed_workers_are_replaced_and_leave_nothing_half_written(folder, tmp_path, shipped):
     rows = [["face.png", "speech.wav", f"v{i}"] for i in range(8)]
@@ -149,11 +188,11 @@ def test_killed_workers_are_replaced_and_leave_nothing_half_written(folder, tmp_
     killed: set[int] = set()
     while process.poll() is None:
         parts = list(out.glob(".*.part.mp4")) if out.is_dir() else []
-        pids = {int(part.name.split(".")[-3]) for part in parts} - killed
+        pids = {writer(part) for part in parts} - killed
         if pids and len(killed) < 2:
             assert {child.pid for child in psutil.Process(process.pid).children()} >= pids
             os.kill(pids.pop(), signal.SIGKILL)
-            killed |= {int(part.name.split(".")[-3]) for part in parts}
+            killed |= {writer(part) for part in parts}
         time.sleep(0.005)
     assert len(killed) == 2
     summary = json.loads((out / "batch.json").read_text())
@@ -238,6 +277,7 @@ def test_names_that_are(tmp_path):
         ('{"face": "f", "audio": "a", "extend": "never"}', "--extend"),
         ('{"face": "f", "audio": "a", "lossless": "maybe"}', "true or false"),
         ('{"face": ["f"], "audio": "a"}', "text or a number"),
+        (r'{"face": "f\u0000", "audio": "a"}', "holds a character that no file"),
     ],
 )
 def test_rows_that_cannot_be_used(tmp_path, line, says):
@@ -285,9 +325,10 @@ def test_files_of_options_are_inputs_too(tmp_path):
         ("jobs.csv", b"face,audio\n", "there is no job"),
         ("jobs.csv", b"face,sound\na,b\n", "column 'sound' is not known"),
         ("jobs.csv", b'face,audio\n"a,b\n', "is not CSV"),
-        ("jobs.csv", b"\xff\xfe\x00", "not a readable text file"),
+        ("jobs.csv", b"face,audio,seed,seed\na,b,1,2\n", "two columns 'seed'"),
+        ("jobs.csv", b"\xff\xfe\x00", "not a text file in UTF-8"),
         ("jobs.jsonl", b"\n\n", "there is no job"),
-        ("none.csv", None, "not a readable text file"),
+        ("none.csv", None, r"cannot be read \(No such file or directory\)"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, name, content, says):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from standins import ASTRONAUT
 from moditalker import cli, config
 from moditalker.cli.common import parse_choice
 from moditalker.errors import UserError
+from moditalker.media import AudioReader
+from moditalker.motion.track import Track
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,28 @@ def test_as_a_process_of_its_own():
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("moditalker: preset 'x' does not exist")
     assert len(bad.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    ("number", "says"), [(signal.SIGINT, "moditalker: interrupted"), (signal.SIGTERM, "")]
+)
+def test_a_signal_ends_it_and_leaves_nothing_half_written(number, says, speech_wav, tmp_path, shipped):
+    sound = write_wav(tmp_path / "long.wav", np.tile(AudioReader(speech_wav).read(), 60))
+    command = ["generate", "--face", ASTRONAUT, "--audio", sound, "--out", tmp_path / "out" / "o.mp4"]
+    (out := tmp_path / "out").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moditalker", *map(str, command), "--preset", str(shipped)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list(out.glob(".*.part.mp4")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert not list(out.iterdir())
+    assert errors.strip().splitlines()[-1:] == ([says] if says else [])
 
 
 def test_help_names_every_option_of_the_main_job(run):
@@ -99,7 +125,7 @@ def test_choices_of_a_face(text, choice):
     assert parse_choice(text) == choice
 
 
-@pytest.mark.parametrize("text", ["", "biggest", "1,2,3", "-1", "1.5"])
+@pytest.mark.parametrize("text", ["", "biggest", "1,2,3", "-1", "1.5", "nan,nan", "1e400,2"])
 def test_choices_that_are_none(text):
     with pytest.raises(UserError, match="is expected"):
         parse_choice(text)
@@ -107,6 +133,12 @@ def test_choices_that_are_none(text):
 
 def test_a_missing_option_is_an_error_of_use(run):
     assert run("generate", "--face", "a.png").returncode == 2
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63), "9" * 30])
+def test_a_seed_out_of_bounds_is_an_error_of_use(run, seed, tmp_path):
+    inputs = ["--face", "f.png", "--audio", "a.wav", "--out", tmp_path / "o.mp4", "--seed", seed]
+    assert "Invalid value for '--seed'" in run("generate", *inputs).stderr
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +194,28 @@ def test_the_result_must_be_a_video_in_a_folder_that_is_there(run, speech_wav, t
     assert "choose one of these endings" in sentence(run(*inputs, "--out", tmp_path / "out.txt"))
     assert "folder does not exist" in sentence(run(*inputs, "--out", tmp_path / "no" / "out.mp4"))
     assert "weights 'huge' do not exist" in sentence(run(*inputs[:-1], "huge", "--out", tmp_path / "o.mp4"))
+
+
+def test_no_output_takes_the_place_of_a_file(run, tmp_path):
+    names = ("f.mp4", "s.wav", "w.safetensors", "po.csv", "c.pem", "k.pem", "mtov.safetensors", "t.json")
+    files = {name: tmp_path / name for name in names}
+    for path in files.values():
+        path.write_bytes(b"taken")
+    Track(np.zeros((68, 3), np.float32), np.zeros((2, 68, 3), np.float32)).save(files["t.json"])
+    before = {path: path.read_bytes() for path in files.values()}
+    (linked := tmp_path / "linked.wav").hardlink_to(files["s.wav"])
+    common = ["--face", files["f.mp4"], "--audio", files["s.wav"], "--preset", tmp_path]
+    common += ["--weights", files["w.safetensors"], "--head", files["po.csv"]]
+    common += ["--certificate", files["c.pem"], "--key", files["k.pem"], "--out"]
+    out = tmp_path / "o.mp4"
+    for name in [name for name in names if name != "t.json"]:
+        result = run("generate", *common, out, "--report", files[name])
+        assert sentence(result).startswith(f"moditalker: --report {files[name]}: is one of the inputs")
+    assert "--report" in sentence(run("generate", *common, out, "--report", linked))
+    assert "--report" in sentence(run("generate", *common, out, "--report", out))
+    assert "is a folder" in sentence(run("generate", *common, out, "--report", tmp_path))
+    assert "--out" in sentence(run("generate", *common, files["f.mp4"]))
+    motion = ["--motion", files["t.json"]]
+    assert "--report" in sentence(run("render", *common, out, *motion, "--report", files["t.json"]))
+    assert "--json" in sentence(run("bench", *common[:4], "--json", files["s.wav"]))
+    assert {path: path.read_bytes() for path in files.values()} == before

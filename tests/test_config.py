@@ -92,9 +92,12 @@ def test_a_mistake_is_named(assignment, sentence):
 def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(UserError, match="preset 'tinny' does not exist; there are tiny, paper, released"):
         config.load("tinny")
-    with pytest.raises(UserError, match="not a readable YAML file"):
+    with pytest.raises(UserError, match=r"missing.yaml: cannot be read \(No such file"):
         config.load(file=tmp_path / "missing.yaml")
     file = tmp_path / "list.yaml"
+    file.write_text("a: [")
+    with pytest.raises(UserError, match=r"list.yaml: is not YAML"):
+        config.load(file=file)
     file.write_text("- 1\n")
     with pytest.raises(UserError, match="keys and values are expected"):
         config.load(file=file)

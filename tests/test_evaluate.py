@@ -169,6 +169,14 @@ def test_a_manifest_finds_files_of_other_folders(tmp_path: Path, monkeypatch: py
     assert pair.generated.resolve() == tmp_path / made
 
 
+def test_a_name_that_no_file_has_costs_its_own_pair(tmp_path, capsys):
+    rows = [{"name": name, "generated": f"{name}\0.mp4", "reference": "b.mp4"} for name in "ab"]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run("evaluate", tmp_path / "pairs.jsonl", "--out", tmp_path / "report") == 1
+    videos = json.loads((tmp_path / "report" / "report.json").read_text())["videos"]
+    assert ["no such file" in video["error"] for video in videos] == [True, True]
+
+
 def test_manifests(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"generated": "a.mp4", "reference": "b.mp4"}\n\n')
     assert read_pairs(tmp_path) == [Pair("0001 a", tmp_path / "a.mp4", tmp_path / "b.mp4")]

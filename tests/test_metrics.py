@@ -39,6 +39,20 @@ def test_correlation_is_numpys_and_leaves_out_missing_frames() -> None:
         lips.correlation(a, b[:-1])
 
 
+def test_of_too_few_frames_nothing_is_told() -> None:
+    few = np.full(20, np.nan)
+    few[[4, 9]] = 0.1, 0.3
+    full = _speech(0)[:20]
+    assert math.isnan(lips.correlation(few, full))
+    assert all(map(math.isnan, lips.best_lag(few, full)))
+    assert all(map(math.isnan, lips.best_lag(full[:2], full[:2])))
+    few[14] = 0.2
+    assert math.isnan(partial_correlation(few, full, full))
+    assert lips.correlation(few, full) == pytest.approx(np.corrcoef(few[[4, 9, 14]], full[[4, 9, 14]])[0, 1])
+    lag, score = lips.best_lag(few, np.roll(few, 1))  # other lags have too few frames in common
+    assert (lag, score) == (-1, pytest.approx(1))
+
+
 @pytest.mark.parametrize("lag", [-3, 0, 4])
 def test_best_lag_finds_a_shift_and_its_sign(lag: int) -> None:
     track = _speech(2, 340)

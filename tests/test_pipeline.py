@@ -263,8 +263,79 @@ def test_mistakes_are_sentences(tmp_path, speech_wav, face_video):
     with pytest.raises(UserError, match=r"head.mp4: is one of the inputs"):
         moved.save(head)
     assert head.read_bytes() == b"taken"
+    (out := tmp_path / "there.mp4").touch()
+    with pytest.raises(UserError, match=r"missing.wav: there is no such file"):
+        model.generate(face_video, speech_wav).save(out, audio="missing.wav")
     with pytest.raises(UserError, match=r"weights 'missing' do not exist"):
         MoDiTalker.from_pretrained("missing")
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"seed": -1}, {"seed": 1.5}, {"seed": 2**63}, {"seed": True}, {"steps": 0}, {"steps": 1001}]
+)
+def test_numbers_out_of_bounds_are_told_before_any_work(numbers, made, face_video, speech_wav):
+    model, video, _ = made
+    (name, value), *_ = numbers.items()
+    says = f"{name} is {value}; it must be a whole number from"
+    for begin in (
+        lambda: model.generate(face_video, speech_wav, **numbers),
+        lambda: model.stream(face_video, [], **numbers),
+        lambda: model.motion([], video.face, **numbers),
+        lambda: model.video(video.face, video.motion, **numbers),
+    ):
+        with pytest.raises(UserError, match=says):
+            begin()
+
+
+def test_numbers_of_numpy_are_numbers(made):
+    model, video, _ = made
+    made = model.video(video.face, video.motion, np.int64(3), np.int32(2))
+    assert (type(made.seed), type(made.steps)) == (int, int)
+
+
+def test_another_way_to_go_on_is_told(made):
+    with pytest.raises(UserError, match="extend is 'never'"):
+        made[0].face(ASTRONAUT, 1, extend="never")
+
+
+@pytest.mark.parametrize("choose", [True, float("nan"), 1.5, (1.0, float("inf")), (1, 2, 3), None])
+def test_faces_that_cannot_be_chosen(choose, made):
+    with pytest.raises(UserError, match="no face is called"):
+        made[0].face(ASTRONAUT, 1, choose=choose)
+
+
+def test_faces_are_chosen_by_numbers_and_places_of_any_kind(made):
+    model = made[0]
+    first = model.face(ASTRONAUT, 1, choose=0).anchor.landmarks
+    for choose in (np.int64(0), [220, 120], np.array([220.0, 120.0])):
+        assert np.array_equal(model.face(ASTRONAUT, 1, choose=choose).anchor.landmarks, first)
+    with pytest.raises(UserError, match="face 1 was asked for, and at most 1 can be seen at once"):
+        model.face(ASTRONAUT, 1, choose=1)
+
+
+@pytest.mark.parametrize(
+    "track",
+    [
+        np.zeros((0, 68, 3)),
+        np.zeros((2, 204)),
+        np.zeros((2, 68, 2)),
+        np.full((2, 68, 3), np.nan),
+        np.full((2, 68, 3), 11.0),
+        "track",
+    ],
+)
+def test_tracks_that_no_face_can_have(track, made):
+    motion = made[1].motion
+    with pytest.raises(UserError, match=r"the track (must hold 68 points|holds numbers beyond 10)"):
+        motion.edited(track)
+
+
+@pytest.mark.parametrize("block", [np.zeros(8), np.zeros((4, 3)), np.nan])
+def test_features_that_are_none(block, made):
+    model, video, _ = made
+    features = block if np.ndim(block) else np.full((4, model.speech_encoder.width), block)
+    with pytest.raises(UserError, match=r"finite ones of shape \(n, \d+\) are expected"):
+        model.motion([features], video.face).array()
 
 
 def test_atom_and_settings_of_their_own(shipped, tmp_path):

@@ -204,6 +204,13 @@ def test_a_line_of_consent_is_one_line(text):
         Provenance(consent=text)
 
 
+def test_what_is_wrong_with_a_line_of_consent_is_told():
+    with pytest.raises(UserError, match=r"and it holds '\\n'"):
+        Provenance(consent="two\nlines")
+    with pytest.raises(UserError, match="and it has 1001 characters"):
+        Provenance(consent="x" * 1001)
+
+
 def test_no_provenance_goes_alone(capsys, words, tmp_path):
     arguments = ["generate", "--face", ASTRONAUT, "--audio", words, "--out", tmp_path / "o.mp4"]
     told = sentence(capsys, *arguments, "--no-provenance", "--consent", "me")

@@ -167,6 +167,13 @@ def test_the_example_runs(portrait, speech_wav, tmp_path, shipped, monkeypatch):
     assert AudioReader(out).seconds == pytest.approx(1.02, abs=0.05)
 
 
+def test_the_example_answers_a_mistake_with_a_sentence(speech_wav, tmp_path, shipped):
+    command = [sys.executable, ROOT / "examples" / "stream.py", "none.png", speech_wav, tmp_path / "o.mp4"]
+    done = subprocess.run([*command, "--preset", shipped], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"stream.py: none.png: there is no such file.*\n", done.stderr)
+
+
 @pytest.mark.slow
 @needs_grid
 def test_the_frames_of_generate_with_the_packages_weights(weights):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +166,14 @@ def test_smoothing_is_a_gaussian_in_time():
     assert len(changed) == len(track.landmarks)
 
 
+def test_a_track_holds_what_a_face_can_have():
+    track = speaking(0.2)
+    with pytest.raises(UserError, match="landmarks holds numbers beyond 10 eye distances"):
+        replace(track, landmarks=track.landmarks * np.nan)
+    with pytest.raises(UserError, match="identity must hold 68 points of 3 numbers"):
+        replace(track, identity=track.identity[:, :2])
+
+
 def test_the_default_style_changes_nothing():
     track = speaking()
     assert np.array_equal(track.styled(Style()).landmarks, track.landmarks)
@@ -227,6 +236,11 @@ def test_impossible_changes_get_a_sentence(change):
         change(speaking())
 
 
+def test_a_part_that_is_too_long_is_told_both_ends():
+    with pytest.raises(UserError, match=r"99999 s is no length .*; give 0.04 to 7200 s"):
+        speaking().retime(0.0, 1.0, 99999)
+
+
 def test_a_track_that_was_not_changed_is_generate(face_video, speech_wav, tmp_path):
     model = talker()
     expected = [image for _, image in model.generate(face_video, speech_wav, seed=5)]
@@ -275,11 +289,37 @@ def test_the_command_makes_changes_and_renders(
         ["--splice", "t.json"],
         ["--retime", "0-1"],
         ["--face", "x"],
+        ["--audio", speech_wav],
+        ["--seed", 0],
+        ["--steps", 2],
+        ["--preset", "tiny"],
+        ["--choose", "largest"],
+        ["--device", "cpu"],
     ):
         assert run("motion", "--track", "t.json", "--out", "n.json", *bad) == 2
     assert run("motion", "--track", "t.json") == 2
     assert run("motion", "--out", "n.json") == 2
     assert not (tmp_path / "n.json").exists()
+
+
+def test_no_output_of_the_command_takes_the_place_of_a_file(face_video, speech_wav, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    speaking(0.2).save("t.json")
+    speaking(0.2).save("u.json")
+    common = ["--face", face_video, "--audio", speech_wav]
+    inputs = (face_video, speech_wav, Path("t.json"), Path("u.json"))
+    before = {path: path.read_bytes() for path in inputs}
+    for outputs in (
+        [*common, "--out", face_video],
+        [*common, "--out", speech_wav],
+        [*common, "--preview", speech_wav],
+        [*common, "--out", "p.mp4", "--preview", "p.mp4"],
+        ["--track", "t.json", "--preview", "t.json"],
+        ["--track", "t.json", "--splice", "u.json@0.1", "--out", "u.json"],
+    ):
+        assert run("motion", *outputs) == 2
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert run("motion", "--track", "t.json", "--shut", "0-0.1", "--out", "t.json") == 0  # changed in place
 
 
 def test_the_preview_shows_the_mouth(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,6 +24,7 @@ from moditalker import tts
 from moditalker.errors import UserError
 from moditalker.media import AudioReader, probe
 from moditalker.web import views
+from moditalker.web.guard import Doorkeeper, own_address
 from moditalker.web.studio import Job, Limits, Studio
 from moditalker.web.tasks import Made, Order, Seen
 from moditalker.web.worker import Stopped, Worker
@@ -103,6 +106,69 @@ print("none")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "none\n", done.stderr
+
+
+def test_only_addresses_of_this_machine_are_listened_on():
+    assert own_address("127.0.0.1") == own_address("localhost") == "127.0.0.1"
+    assert own_address("0.0.0.0") == "0.0.0.0"
+    for host in ("", "no-such-host.invalid", "198.51.100.7", "x" * 70 + ".a"):
+        with pytest.raises(UserError, match=f"--host {host}: is no address of this machine"):
+            own_address(host)
+
+
+def test_an_own_address_may_be_spoken_to():
+    code = """
+import socket
+from moditalker.web.guard import stay_local
+stay_local("198.51.100.7")
+sender = socket.socket(type=socket.SOCK_DGRAM)
+for address in ("198.51.100.7", "198.51.100.8"):
+    try:
+        sender.sendto(b"", (address, 9))
+    except PermissionError as error:
+        assert "nothing is fetched" in str(error)
+        print(address)
+    except OSError:
+        pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "198.51.100.8\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "host", "origin", "status"),
+    [
+        ("127.0.0.1", "GET", "127.0.0.1:7860", None, 200),
+        ("127.0.0.1", "GET", "localhost:7860", None, 200),
+        ("127.0.0.1", "GET", "[::1]:7860", None, 200),
+        ("box", "GET", "Box:7860", None, 200),
+        ("talk.example", "POST", "talk.example", "https://talk.example", 200),
+        ("127.0.0.1", "GET", "evil.example:7860", None, 403),
+        ("127.0.0.1", "GET", "127.0.0.1.evil.example", None, 403),
+        ("127.0.0.1", "GET", "[::1", None, 403),
+        ("127.0.0.1", "POST", "127.0.0.1:7860", None, 200),
+        ("127.0.0.1", "POST", "127.0.0.1:7860", "http://127.0.0.1:7860", 200),
+        ("127.0.0.1", "POST", "127.0.0.1:7860", "https://evil.example", 403),
+        ("127.0.0.1", "POST", "127.0.0.1:7860", "null", 403),
+        (None, "GET", "talk.example", "https://evil.example", 200),
+        (None, "POST", "talk.example", "https://talk.example", 200),
+        (None, "POST", "talk.example", None, 200),
+        (None, "POST", "talk.example", "https://evil.example", 403),
+    ],
+)
+def test_other_sites_are_refused(name, method, host, origin, status):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        told.append(message)
+
+    told = []
+    headers = [(b"host", host.encode()), *([(b"origin", origin.encode())] if origin else [])]
+    scope = {"type": "http", "method": method, "path": "/upload", "headers": headers}
+    asyncio.run(Doorkeeper(app, name)(scope, None, send))
+    assert told[0]["status"] == status
+    assert dict(told[0]["headers"])[b"x-content-type-options"] == b"nosniff"
 
 
 # ------------------------------------------------------------------------------------------ the studio
@@ -242,7 +308,22 @@ def test_old_files_are_swept_and_those_in_use_are_not(shipped, tmp_path):
     studio.close()
 
 
+def test_a_video_that_took_longer_than_files_are_kept_may_still_be_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr("moditalker.web.studio.Worker", lambda *_: Mock(return_value="made"))
+    studio = Studio(limits=Limits(keeping=1000.0))
+    visitor = studio.visitor("a")
+    monkeypatch.setattr(studio._maker, "side_effect", lambda *_, **__: setattr(visitor, "active", 0.0))
+    studio.make("a", Order(tmp_path / "f.png")).future.result(60)
+    assert time.monotonic() - visitor.active < 60
+    studio.close()
+
+
 # ------------------------------------------------------------------------------------------ what is said
+
+
+def test_a_mistake_begins_with_a_capital_and_a_files_name_with_its_own_letter():
+    assert ">There is no face yet; give one<" in views.alert("there is no face yet; give one")
+    assert ">junk.mp4: is empty<" in views.alert("junk.mp4: is empty")
 
 
 def test_progress_tells_stage_place_and_time():

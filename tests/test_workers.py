@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,6 +34,8 @@ def do(job: Job) -> tuple[int, int]:
         raise UserError(f"{number} is wrong")
     if kind == "bug":
         return number, [][number]
+    if kind == "sleeps":
+        time.sleep(600)
     if kind == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if kind.startswith("dies once ") and not Path(kind.removeprefix("dies once ")).exists():
@@ -107,6 +112,27 @@ def test_a_reader_that_stops_early_ends_the_workers(tmp_path):
     workers = {int(line) for line in log.read_text().split()}
     assert workers
     assert not workers & {process.pid for process in psutil.process_iter()}
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    log = tmp_path / "log"
+    code = f"""
+from functools import partial
+from pathlib import Path
+from moditalker.workers import work
+from test_workers import begin
+list(work(partial(begin, Path({str(log)!r})), [("sleeps", 1)]))
+"""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    until = time.monotonic() + 60
+    while not (log.exists() and log.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    worker = psutil.Process(int(log.read_text()))
+    parent.kill()
+    parent.wait()
+    worker.wait(60)
 
 
 def test_workers_that_cannot_start_end_it_all():

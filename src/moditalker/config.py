@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import yaml
 
 from moditalker.errors import UserError
+from moditalker.limits import BOUNDS
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ CountOrZero = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(1e-12)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
-Seed = Annotated[int, Range(0, 2**63 - 1)]
+Seed = Annotated[int, Range(*BOUNDS["seed"])]
 
 
 @dataclass(frozen=True)
@@ -407,8 +408,10 @@ def check(config: Config) -> Config:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not a readable YAML file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its name") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: is not YAML; write settings as `moditalker config` shows them") from error
     if not isinstance(tree, dict | None):
         raise UserError(f"{path}: keys and values are expected, not {type(tree).__name__}")
     return tree or {}

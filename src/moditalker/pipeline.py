@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,13 @@ from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.face import Choice, FaceTracker
 from moditalker.features.head import BLINKS, Blinks, head_motion
-from moditalker.features.identity import FaceFrame, Follower
+from moditalker.features.identity import LOOK, LOOK_SECONDS, FaceFrame, Follower
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
 from moditalker.features.still import Still
 from moditalker.landmarks import shut_mouth
+from moditalker.limits import sampling
 from moditalker.machine import check_device, half_the_threads
-from moditalker.media import SAMPLE_RATE, AudioReader, Length, open_source, plan_frames
+from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, check_extend, open_source, plan_frames
 from moditalker.motion.atom import Atom
 from moditalker.motion.dynamics import REACH, sharpen
 from moditalker.motion.edit import RATE, Style
@@ -176,9 +178,9 @@ class MoDiTalker:
             provenance: what the video says about itself; None: nothing, see docs/provenance.md.
 
         Raises:
-            UserError: a file that cannot be used, no face, too little sound.
+            UserError: a file or a number that cannot be used, no face, too little sound.
         """
-        clock = Clock()
+        clock, (seed, steps) = Clock(), sampling(seed, steps)
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
@@ -217,7 +219,7 @@ class MoDiTalker:
         Raises:
             UserError: as `generate`; while iterating, also for a chunk that is no sound.
         """
-        clock = Clock()
+        clock, (seed, steps) = Clock(), sampling(seed, steps)
         sound = ArrivingSound(audio, rate, readers=2)  # for the features, and for the silences
         track = self.face(face, sound.length, extend, choose, head, blink, seed)
         said = self.motion(Speech(sound, sound.length, self.speech_encoder, clock), track, seed, steps)
@@ -258,6 +260,8 @@ class MoDiTalker:
         Raises:
             UserError: the file has no picture, or no face in any frame; a head motion that cannot be used.
         """
+        check_extend(extend)
+        choose, (seed, _) = _chosen(choose), sampling(seed, None)
         source, length = open_source(face), seconds if callable(seconds) else Fraction(seconds)
         still, blinks = source.info.kind == "picture", Blinks(blink, seed)
         if not still and head not in ("idle", "still"):
@@ -265,6 +269,11 @@ class MoDiTalker:
         follower = Follower(self.tracker, self.config.crop, source, choose)
         with half_the_threads():
             anchor = follower.find_anchor()
+        if anchor is None and isinstance(choose, int) and (count := self._count_faces(source)):
+            raise UserError(
+                f"{face}: face {choose} was asked for, and at most {count} can be seen at once; they count "
+                "from 0, the one on the left"
+            )
         if anchor is None:
             where = "in the picture" if still else "in any of its frames"
             raise UserError(f"{face}: no face was found {where}; give one that shows a face from the front")
@@ -285,13 +294,23 @@ class MoDiTalker:
         moved = None if head in ("idle", "still") else Path(head)
         return FaceTrack(source, anchor, known, frames, moved)
 
+    def _count_faces(self, source: Source) -> int:
+        """How many faces are seen at once, at most; 0 where none is."""
+        step = max(1, round(LOOK_SECONDS * source.info.fps))
+        counts = (len(self.tracker.detect(frame.image)) for frame in islice(source, 0, None, step))
+        return max(islice(filter(None, counts), LOOK), default=0)
+
     def motion(
         self, speech: Iterable[Array], face: FaceTrack, seed: int = 0, steps: int | None = None
     ) -> Motion:
         """Speech features and the face's identity -> frontal landmarks at 25 Hz, by AToM.
 
         The motion is relative to what AToM makes of silence; where a `Speech` is silent the mouth is shut.
+
+        Raises:
+            UserError: seed or steps out of bounds; while iterating, features that are none.
         """
+        seed, steps = sampling(seed, steps)
         diffusion, identity = Diffusion(self.config.atom_diffusion), face.anchor.frontal
 
         def say(features: Iterable[Array]) -> Iterator[Array]:
@@ -299,7 +318,8 @@ class MoDiTalker:
 
         def blocks() -> Iterator[Array]:
             rest, silent, atom = shut_mouth(identity), self._silent(say), self.config.atom
-            said: Iterator[Array] = (rest + atom.gain * (block - silent) for block in say(speech))
+            features = _features(speech, self.speech_encoder.width)
+            said: Iterator[Array] = (rest + atom.gain * (block - silent) for block in say(features))
             if atom.sharpen:
                 said = sharpen(said, atom.sharpen)
             return hush(said, speech.sound, identity) if isinstance(speech, Speech) else said
@@ -332,7 +352,7 @@ class MoDiTalker:
         Raises:
             UserError: as `generate`.
         """
-        speech = self.speech(audio)
+        speech, (seed, steps) = self.speech(audio), sampling(seed, steps)
         motion = self.motion(speech, self.face(face, speech.seconds, choose=choose), seed, steps)
         made = {
             "version": __version__,
@@ -349,8 +369,37 @@ class MoDiTalker:
     def video(
         self, face: FaceTrack, motion: Motion | Track, seed: int = 0, steps: int | None = None
     ) -> Video:
-        """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size."""
-        return Video(self, face, motion, seed, steps)
+        """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size.
+
+        Raises:
+            UserError: seed or steps out of bounds.
+        """
+        return Video(self, face, motion, *sampling(seed, steps))
+
+
+def _chosen(choose: object) -> Choice:
+    """A number or a place of whatever type, as `FaceTracker.track` takes them. Raises UserError."""
+    numbers = np.asarray(choose)
+    if numbers.dtype.kind in "iu" and numbers.ndim == 0:
+        return int(numbers)
+    if numbers.dtype.kind in "iuf" and numbers.shape == (2,) and np.isfinite(numbers).all():
+        return float(numbers[0]), float(numbers[1])
+    if isinstance(choose, str):
+        return choose
+    raise UserError(
+        f'no face is called {choose!r}; give "largest", "speaker", a number from 0 or a place (x, y)'
+    )
+
+
+def _features(speech: Iterable[ArrayLike], width: int) -> Iterator[Array]:
+    """Blocks of speech features, each (n, width). Raises UserError where one is none."""
+    for block in speech:
+        features = np.asarray(block, np.float32)
+        if features.ndim != 2 or features.shape[1] != width or not np.isfinite(features).all():
+            raise UserError(
+                f"speech features of shape {features.shape}: finite ones of shape (n, {width}) are expected"
+            )
+        yield features
 
 
 def _joined(picture: Config, motion: Config) -> Config:

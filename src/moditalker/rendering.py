@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from moditalker import __version__
@@ -27,7 +27,7 @@ from moditalker.landmarks import MOUTH, affine_error, affine_to_pose, shut_mouth
 from moditalker.machine import half_the_threads, peak_rss
 from moditalker.media import Frame, MediaInfo, Source, VideoWriter
 from moditalker.motion.edit import RATE, Style, styled
-from moditalker.motion.track import Track
+from moditalker.motion.track import Track, checked_points
 from moditalker.provenance import DEFAULT, Provenance, mark
 from moditalker.streams import Clock, Timeline, ahead, beside
 from moditalker.video.blend import Blender
@@ -100,9 +100,10 @@ class Motion:
         """The whole track, (S, 68, 3)."""
         return np.concatenate([np.zeros((0, 68, 3), np.float32), *self])
 
-    def edited(self, track: Array) -> Motion:
-        """The same identity with another track (S, 68, 3)."""
-        return replace(self, blocks=lambda: [track])
+    def edited(self, track: ArrayLike) -> Motion:
+        """The same identity with another track (S, 68, 3). Raises UserError: points that no face can have."""
+        points = checked_points(track, "the track", 3)
+        return replace(self, blocks=lambda: [points])
 
     def styled(self, style: Style) -> Motion:
         """Another mouth gain, expression strength or smoothing."""
@@ -221,7 +222,7 @@ class Video:
         """
         source, sound = self.face.source, Path(audio) if audio is not None else self.audio
         for taken in (source.info.path, self.face.head, sound):
-            if taken is not None and Path(out).exists() and Path(out).samefile(taken):
+            if taken is not None and Path(out).exists() and taken.exists() and Path(out).samefile(taken):
                 raise UserError(f"{out}: is one of the inputs; choose another name for the result")
         metadata, seal, said = self._says(Path(out))
         self.clock.forget(keep={"preparing"})  # of an earlier run

@@ -11,6 +11,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -240,12 +242,23 @@ def _serve(connection: Connection, threads: int) -> None:
     """A worker's life: the first message is `start`, each other one a job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at the keyboard: the parent sees to it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unfinished files go away
+    threading.Thread(target=_follow_parent, daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before anything that reads it is imported
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has ended
         function, message = _started(connection.recv())
         connection.send(message)
         while function is not None:
             connection.send(_attempted(function, connection.recv()))
+
+
+def _follow_parent() -> None:
+    """End this process when its parent has, were it in the middle of a job."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE)
+    os._exit(1)
 
 
 def _ending(code: int) -> str:

@@ -31,6 +31,8 @@ from moditalker.cli import (  # noqa: F401  (their commands)
 from moditalker.cli.common import app
 from moditalker.errors import UserError
 
+INTERRUPTED = 128 + signal.SIGINT
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave: 0 done, 1 a part of it failed, 2 the user's mistake, 130 interrupted, 143
@@ -43,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"moditalker: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("moditalker: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as left:
+        if left.code == INTERRUPTED:  # which Typer makes of Ctrl-C
+            print("moditalker: interrupted", file=sys.stderr)
+        raise

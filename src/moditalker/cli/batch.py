@@ -25,6 +25,7 @@ from moditalker.workers import work
 
 SUMMARY = "batch.json"
 STATES = ("made", "skipped", "failed", "unreached")
+RECORDED = ("begun", "made", "failed")  # states of a record
 
 
 @dataclass
@@ -37,6 +38,20 @@ class Entry:
     error: str = ""
     frames: int | None = None
     seconds: float | None = None  # that it took
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all jobs share. weights: names and SHA-256 of the preset's files."""
+
+    out: Path
+    preset: str
+    device: str
+    weights: dict[str, str]
+
+    @property
+    def arguments(self) -> list[str]:
+        return [f"--preset={self.preset}", f"--device={self.device}"]
 
 
 @app.command()
@@ -65,14 +80,20 @@ def batch(
 
     Example: moditalker batch jobs.csv --out videos --workers 2
     """
+    from moditalker.weights import preset_folder, sha256
+
     begun, listed = time.perf_counter(), read_jobs(jobs)
+    weights = {path.name: sha256(path) for path in sorted(preset_folder(preset).glob("*.safetensors"))}
+    common = Common(out, preset, device.value, weights)
     try:
         out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"--out {out}: is a file; give a folder") from None
     except OSError as error:
         raise UserError(f"{out}: the folder cannot be made ({error.strerror})") from error
     entries = {job.place: Entry(job.place, job.name) for job in listed}
-    todo = [job for job in listed if _is_to_do(job, out, entries[job.place])]
-    start = partial(_start, out, preset, device.value)
+    todo = [job for job in listed if _is_to_do(job, common, entries[job.place])]
+    start = partial(_start, common)
     columns = (
         TextColumn("videos"),
         BarColumn(),
@@ -89,7 +110,8 @@ def batch(
                     entry.state, entry.error = "failed", outcome.error
                     if outcome.details:
                         progress.console.print(outcome.details, markup=False, highlight=False)
-                    _record(out, outcome.item, _identity(outcome.item), "failed", error=outcome.error)
+                    identity = _identity(outcome.item, common)
+                    _record(out / outcome.item.name, identity, "failed", error=outcome.error)
                 else:
                     entry.state, entry.frames = "made", made["frames"]
                     entry.seconds = made["seconds"]["total"]
@@ -100,15 +122,17 @@ def batch(
         raise typer.Exit(1)
 
 
-def _is_to_do(job: Job, out: Path, entry: Entry) -> bool:
+def _is_to_do(job: Job, common: Common, entry: Entry) -> bool:
     """Whether a job is to be done; where not, `entry` gets to know why."""
-    video, record = out / job.name, _read_record(out, job)
+    video = common.out / job.name
+    path, record = _record_path(video), _read_record(video)
     if job.error:
         entry.state, entry.error = "failed", job.error
-    elif video.exists() and not record:
+    elif not record and (path.exists() or video.exists()):
+        there = path if path.exists() else video
         entry.state = "failed"
-        entry.error = f"{video} was there before, and not from a batch; move it, or choose another name"
-    elif video.exists() and record.get("state") == "made" and record.get("job") == _identity(job):
+        entry.error = f"{there} was there before, and not from a batch; move it, or choose another name"
+    elif video.exists() and record.get("state") == "made" and record["job"] == _identity(job, common):
         entry.state = "skipped"
     return entry.state == "unreached"
 
@@ -116,32 +140,33 @@ def _is_to_do(job: Job, out: Path, entry: Entry) -> bool:
 # ------------------------------------------------------------------------------------------- in each worker
 
 
-def _start(out: Path, preset: str, device: str) -> Callable[[Job], dict[str, Any]]:
-    loaded(preset, device, None).loading_seconds = 0.0  # once for a worker, so not part of what a video takes
-    return partial(_make, out, (f"--preset={preset}", f"--device={device}"))
+def _start(common: Common) -> Callable[[Job], dict[str, Any]]:
+    talker = loaded(common.preset, common.device, None)
+    talker.loading_seconds = 0.0  # once for a worker, so not part of what a video takes
+    return partial(_make, common)
 
 
-def _make(out: Path, common: tuple[str, ...], job: Job) -> dict[str, Any]:
+def _make(common: Common, job: Job) -> dict[str, Any]:
     """Do a job as `moditalker generate` does; what it reports."""
     from moditalker.media import remove_parts
 
-    video, identity = out / job.name, _identity(job)
-    if _read_record(out, job).get("state") == "begun":
+    video, identity = common.out / job.name, _identity(job, common)
+    if _read_record(video).get("state") == "begun":
         remove_parts(video)  # of a worker that was killed
-    _record(out, job, identity, "begun")
+    _record(video, identity, "begun")
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         report: dict[str, Any] = generate_command().main(
-            [*job.arguments, *common, f"--out={video}"], standalone_mode=False
+            [*job.arguments, *common.arguments, f"--out={video}"], standalone_mode=False
         )
-    _record(out, job, identity, "made", report=report)
+    _record(video, identity, "made", report=report)
     return report
 
 
 # -------------------------------------------------------------------------------------------------- records
 
 
-def _identity(job: Job) -> dict[str, Any]:
-    """What a video is made of: options and the state of the files that they name."""
+def _identity(job: Job, common: Common) -> dict[str, Any]:
+    """What a video is made of: options, the state of the files that they name, and the preset's weights."""
     files = {}
     for path in job.inputs:
         try:
@@ -149,21 +174,27 @@ def _identity(job: Job) -> dict[str, Any]:
         except OSError:
             continue  # the job will say so
         files[str(path)] = [status.st_size, status.st_mtime_ns]
-    return {"arguments": list(job.arguments), "files": files}
+    arguments = [*job.arguments, *common.arguments]
+    return {"arguments": arguments, "files": files, "weights_sha256": common.weights}
 
 
-def _record(out: Path, job: Job, identity: dict[str, Any], state: str, **more: Any) -> None:
-    """Write a job's record."""
-    _write(out / f"{job.name}.json", {"job": identity, "state": state, **more})
+def _record_path(video: Path) -> Path:
+    return video.with_name(f"{video.name}.json")
 
 
-def _read_record(out: Path, job: Job) -> dict[str, Any]:
-    """A job's record; {} where there is none that can be read."""
+def _record(video: Path, identity: dict[str, Any], state: str, **more: Any) -> None:
+    """Write a video's record."""
+    _write(_record_path(video), {"job": identity, "state": state, **more})
+
+
+def _read_record(video: Path) -> dict[str, Any]:
+    """A video's record; {} where there is none."""
     try:
-        record = json.loads((out / f"{job.name}.json").read_text(encoding="utf-8"))
+        record = json.loads(_record_path(video).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    known = isinstance(record, dict) and "job" in record and record.get("state") in RECORDED
+    return record if known else {}
 
 
 def _write(path: Path, content: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moditalker.cli.common import Device, On, Preset, Steps, app
+from moditalker.cli.common import Device, On, Preset, Steps, app, check_output
 from moditalker.cli.generate import portrait
 from moditalker.errors import UserError
 
@@ -35,9 +35,9 @@ def bench(
     from moditalker.bench import measure
     from moditalker.weights import ASSETS
 
-    result = measure(
-        face or portrait(), audio or ASSETS / "demo_speech.flac", seconds, preset, device.value, steps, repeat
-    )
+    face, audio = face or portrait(), audio or ASSETS / "demo_speech.flac"
+    check_output("--json", out, (face, audio))
+    result = measure(face, audio, seconds, preset, device.value, steps, repeat)
     if out is not None:
         try:
             out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

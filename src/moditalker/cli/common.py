@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from moditalker import __version__
 from moditalker.errors import UserError
+from moditalker.limits import BOUNDS
 
 if TYPE_CHECKING:
     from moditalker.provenance import Provenance
@@ -54,9 +56,21 @@ VideoWeights = Annotated[
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same frames.")]
+(_LEAST_SEED, _MOST_SEED), (_LEAST_STEPS, _MOST_STEPS) = BOUNDS["seed"], BOUNDS["steps"]
+Seed = Annotated[
+    int, typer.Option(min=_LEAST_SEED, max=_MOST_SEED, help="The same seed gives the same frames.")
+]
+OtherSeed = Annotated[
+    int | None,
+    typer.Option(min=_LEAST_SEED, max=_MOST_SEED, help="By default the one that the track has."),
+]
 Steps = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="Sampling steps of both diffusion models; more is slower.")
+    int | None,
+    typer.Option(
+        min=_LEAST_STEPS,
+        max=_MOST_STEPS,
+        help="Sampling steps of both diffusion models; more is slower.",
+    ),
 ]
 Lossless = Annotated[
     bool, typer.Option("--lossless", help="Lossless pictures: outside the mouth region equal to the source.")
@@ -143,7 +157,7 @@ def parse_choice(text: str) -> str | int | tuple[float, float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) == 2:
+    if len(numbers) == 2 and all(map(math.isfinite, numbers)):
         return numbers[0], numbers[1]
     if len(numbers) == 1 and text.isdigit():
         return int(text)
@@ -165,14 +179,22 @@ def parse_provenance(
     return Provenance(consent, certificate, key)
 
 
-def check_report(report: Path | None, out: Path, inputs: Iterable[Path]) -> None:
-    """Before any work: whether the report can be written, and takes the place of nothing."""
-    if report is None:
+def check_output(option: str, path: Path | None, taken: Iterable[Path | None]) -> None:
+    """Before any work: whether a file can be written there, and takes the place of none that is `taken`."""
+    if path is None:
         return
-    if report.is_dir() or not report.absolute().parent.is_dir():
-        raise UserError(f"--report {report}: a file in a folder that exists is expected")
-    if report.resolve() in (path.resolve() for path in (out, *inputs)):
-        raise UserError(f"--report {report}: is the video or one of the inputs; choose another name")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{option} {path}: its folder does not exist; make it, or choose another")
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; give the name of a file")
+    if any(_same(path, other) for other in taken if other is not None):
+        raise UserError(f"{option} {path}: is one of the inputs, or another output; choose another name")
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.resolve() == other.resolve():
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None:

@@ -31,7 +31,7 @@ from moditalker.cli.common import (
     Steps,
     VideoWeights,
     app,
-    check_report,
+    check_output,
     parse_choice,
     parse_provenance,
     progress_bar,
@@ -86,7 +86,8 @@ def generate(
         "style": Style(mouth_gain, expression, smoothing),
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
-    return make_video(face, audio, out, options, preset, device.value, lossless, report, weights)
+    reads = (Path(head), certificate, key)
+    return make_video(face, audio, out, options, preset, device.value, lossless, report, weights, reads)
 
 
 @app.command()
@@ -116,9 +117,15 @@ def make_video(
     lossless: bool = False,
     report: Path | None = None,
     weights: Path | None = None,
+    reads: tuple[Path | None, ...] = (),
 ) -> dict[str, Any]:
-    """What `generate` and `render` share: load, make, save, and say so; the report."""
-    check_report(report, out, (face, audio))
+    """What `generate` and `render` share: load, make, save, and say so; the report.
+
+    reads: files beside face, audio and weights that are inputs too.
+    """
+    inputs = (face, audio, weights, *reads, *Path(preset).glob("*.safetensors"))
+    check_output("--out", out, inputs)
+    check_output("--report", report, (out, *inputs))
     with progress_bar() as show:
         video = loaded(preset, device, weights).generate(face, audio, progress=show, **options)
         result = video.save(out, lossless=lossless)

@@ -59,8 +59,10 @@ def read_jobs(path: Path) -> list[Job]:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise UserError(f"{path}: {size} bytes; a jobs file may have {MAX_BYTES}: cut it into several")
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable text file in UTF-8 ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the file with the jobs") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 ({error}); save it as one") from error
     jobs, names = list[Job](), dict[str, str]()
     for place, row in kinds[path.suffix.lower()](path, text):
         if len(jobs) == MAX_JOBS:
@@ -90,6 +92,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
                 raise UserError(
                     f"{path}: column {column!r} is not known; there are {', '.join(sorted(known))}"
                 )
+            if columns.count(column) > 1:
+                raise UserError(f"{path}: there are two columns {column!r}; keep one of them")
         for row in reader:
             yield f"line {reader.line_num}", row
     except csv.Error as error:
@@ -152,6 +156,8 @@ def _arguments(given: Row) -> list[str]:
             if text not in _YES + _NO:
                 raise UserError(f"{key} {value!r}: true or false is expected")
             words += option.opts[:1] if text in _YES else option.secondary_opts[:1]
+        elif "\0" in str(value):
+            raise UserError(f"{key} {value!r}: holds a character that no file or text may have; take it out")
         elif isinstance(value, str | int | float):
             words.append(f"{option.opts[0]}={value}")
         else:

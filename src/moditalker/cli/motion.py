@@ -19,6 +19,7 @@ from moditalker.cli.common import (
     Smoothing,
     Steps,
     app,
+    check_output,
     parse_choice,
 )
 from moditalker.errors import UserError
@@ -31,6 +32,7 @@ _NUMBER = r"(\d{1,5}(?:\.\d{1,6})?)"
 
 @app.command()
 def motion(
+    context: typer.Context,
     face: Annotated[Path | None, typer.Option(help="Video or picture whose face the motion is for.")] = None,
     audio: Annotated[Path | None, typer.Option(help="The speech; also the sound of --preview.")] = None,
     track: Annotated[
@@ -74,9 +76,12 @@ def motion(
     if out is None and preview is None:
         raise UserError("nothing to write: give --out, --preview or both")
     style = Style(mouth_gain, expression, smoothing)
+    others = (_numbers("splice", text)[0] for text in splice or [])
+    inputs = (face, audio, *map(Path, others))
+    check_output("--out", out, inputs)  # which may be --track: it is read before, and written as a whole
+    check_output("--preview", preview, (out, track, *inputs))
     if track is not None:
-        if face is not None:
-            raise UserError("--track and --face: give a track to change, or a face and speech to make one of")
+        _check_unused(context, () if preview else ("audio",))
         made = Track.load(track)
     elif face is None or audio is None:
         raise UserError("--face and --audio are needed, or --track with a track to change")
@@ -98,25 +103,42 @@ def motion(
         print(f"{preview}: the landmarks of {made.seconds:.2f} s")
 
 
+def _check_unused(context: typer.Context, more: tuple[str, ...]) -> None:
+    """That no option was given which has no use beside --track, `more` of them among these."""
+    for name in ("face", *more, "seed", "steps", "preset", "choose", "device"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UserError(
+                f"--track and --{name}: give a track to change, or a face and speech to make one of"
+            )
+
+
 def _changed(track: Track, splice: list[str], retime: list[str], hold: list[str], shut: list[str]) -> Track:
     for text in splice:
-        path, at = _numbers("splice", text, rf"(.+)@{_NUMBER}", "TRACK@T")
+        path, at = _numbers("splice", text)
         track = track.splice(type(track).load(path), float(at))
     for text in retime:
-        start, end, seconds = _numbers("retime", text, rf"{_NUMBER}-{_NUMBER}={_NUMBER}", "A-B=SECONDS")
+        start, end, seconds = _numbers("retime", text)
         track = track.retime(float(start), float(end), float(seconds))
     for name, method, texts in (("hold", type(track).hold, hold), ("shut", type(track).shut, shut)):
         for text in texts:
-            start, end = _numbers(name, text, f"{_NUMBER}-{_NUMBER}", "A-B")
+            start, end = _numbers(name, text)
             track = method(track, float(start), float(end))
     return track
 
 
-def _numbers(option: str, text: str, pattern: str, form: str) -> tuple[str, ...]:
+def _numbers(option: str, text: str) -> tuple[str, ...]:
+    pattern, form, example = _FORMS[option]
     found = re.fullmatch(pattern, text)
     if found is None:
-        raise UserError(f"--{option} {text}: {form} is expected, in seconds, as in {_EXAMPLES[option]}")
+        raise UserError(f"--{option} {text}: {form} is expected, in seconds, as in {example}")
     return found.groups()
 
 
-_EXAMPLES = {"splice": "other.json@1.5", "retime": "1-1.5=0.8", "hold": "1-1.5", "shut": "1-1.5"}
+_SPAN = f"{_NUMBER}-{_NUMBER}"
+_FORMS = {
+    "splice": (rf"(.+)@{_NUMBER}", "TRACK@T", "other.json@1.5"),
+    "retime": (rf"{_SPAN}={_NUMBER}", "A-B=SECONDS", "1-1.5=0.8"),
+    "hold": (_SPAN, "A-B", "1-1.5"),
+    "shut": (_SPAN, "A-B", "1-1.5"),
+}

@@ -20,6 +20,7 @@ from moditalker.cli.common import (
     Lossless,
     NoProvenance,
     On,
+    OtherSeed,
     Out,
     Preset,
     Report,
@@ -40,7 +41,7 @@ def render(
     out: Out,
     preset: Preset = "tiny",
     weights: VideoWeights = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="By default the one that the track has.")] = None,
+    seed: OtherSeed = None,
     steps: Steps = None,
     lossless: Lossless = False,
     report: Report = None,
@@ -73,4 +74,5 @@ def render(
         "motion": track,
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
-    make_video(face, audio, out, options, preset, device.value, lossless, report, weights)
+    reads = (motion, Path(head), certificate, key)
+    make_video(face, audio, out, options, preset, device.value, lossless, report, weights, reads)

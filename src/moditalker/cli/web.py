@@ -37,23 +37,24 @@ def web(
 
     Example: moditalker web --port 7860
     """
-    from moditalker.web.guard import stay_local
+    from moditalker.web.guard import own_address, stay_local
     from moditalker.web.studio import Limits, Studio
     from moditalker.weights import ASSETS
 
-    stay_local()
+    stay_local(address := own_address(host))
     limits = Limits(megabytes=max_megabytes, seconds=max_seconds, keeping=60 * keep_minutes)
     done = threading.Event()
     studio = Studio(preset, device.value, limits)  # its processes load networks while the page is imported
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: done.set())
         try:
             from moditalker.web.page import launch
         except ImportError as error:
             raise UserError("the web page needs Gradio: pip install 'moditalker[web]'") from error
-        blocks, url = launch(studio, host, port, _samples(ASSETS / "demo_speech.flac"), browser)
+        samples = _samples(ASSETS / "demo_speech.flac")
+        blocks, url = launch(studio, host, address, port, samples, browser)
         studio.ready()
+        for number in (signal.SIGINT, signal.SIGTERM):  # until here they interrupt
+            signal.signal(number, lambda *_: done.set())
         print(f"MoDiTalker is at {url} (Ctrl+C ends it)", flush=True)
         done.wait()
         blocks.close(verbose=False)

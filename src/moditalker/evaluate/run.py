@@ -145,7 +145,7 @@ def _key(pair: Pair, settings: Settings) -> str:
     for path in (pair.generated, pair.reference, pair.face, pair.speech):
         try:
             stat = None if path is None else path.stat()
-        except OSError:
+        except (OSError, ValueError):  # no file has a zero in its name
             stat = None
         files.append(None if stat is None else [str(path), stat.st_size, stat.st_mtime_ns])
     said = json.dumps([SCHEMA, __version__, asdict(settings), files], sort_keys=True)

@@ -17,7 +17,16 @@ from moditalker.media.clips import Clip, read_clip
 from moditalker.media.files import Color, MediaInfo, probe
 from moditalker.media.pictures import read_picture
 from moditalker.media.sound import MIN_SECONDS, SAMPLE_RATE, AudioReader, resampled, write_wav
-from moditalker.media.sources import Frame, Length, Picture, Source, VideoReader, open_source, plan_frames
+from moditalker.media.sources import (
+    Frame,
+    Length,
+    Picture,
+    Source,
+    VideoReader,
+    check_extend,
+    open_source,
+    plan_frames,
+)
 from moditalker.media.writing import (
     ENCODERS,
     FORMATS,
@@ -44,6 +53,7 @@ __all__ = [
     "VideoReader",
     "VideoWriter",
     "can_encode",
+    "check_extend",
     "open_source",
     "plain_info",
     "plan_frames",

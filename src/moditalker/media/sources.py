@@ -214,6 +214,12 @@ def open_source(path: PathLike) -> Source:
     return Picture(path) if probe(path).kind == "picture" else VideoReader(path)
 
 
+def check_extend(extend: str) -> None:
+    """Raise UserError where a way to go on is none of `EXTEND`."""
+    if extend not in EXTEND:
+        raise UserError(f"extend is {extend!r}; it must be one of {', '.join(EXTEND)}.")
+
+
 def plan_frames(source: Source, seconds: Length, extend: str = "pingpong") -> Iterator[Frame]:
     """The output's frames, with the output's times, for so many seconds of speech.
 
@@ -226,8 +232,7 @@ def plan_frames(source: Source, seconds: Length, extend: str = "pingpong") -> It
     frames are exactly the video's. Each frame keeps its own duration, also backwards. Raises UserError for
     another ``extend``.
     """
-    if extend not in EXTEND:
-        raise UserError(f"extend is {extend!r}; it must be one of {', '.join(EXTEND)}.")
+    check_extend(extend)
     still = source.info.kind == "picture"
     slack = Fraction(0) if still else SLACK
     length = seconds if callable(seconds) else lambda _: seconds

@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from moditalker.metrics.lips import correlation, together
+from moditalker.metrics.lips import LEAST, correlation, together
 
 
 def partial_correlation(a: ArrayLike, b: ArrayLike, given: ArrayLike) -> float:
     """Correlation of what is left of `a` and `b` once `given` has explained what it can (linear regression).
 
-    In [-1, 1]; 0: nothing. Leakage: a = lip opening of the output driven by other audio, b = the face clip's
-    own, given = the audio clip's own. What remains came from the face clip's mouth. Plain correlation of a
-    and b is no test: two unrelated sentences of one corpus correlate too, by their rhythm. Raises ValueError.
+    In [-1, 1]; 0: nothing; nan: too few frames. Leakage: a = lip opening of the output driven by other audio,
+    b = the face clip's own, given = the audio clip's own. What remains came from the face clip's mouth. Plain
+    correlation of a and b is no test: two unrelated sentences of one corpus correlate too, by their rhythm.
+    Raises ValueError.
     """
     x, y, z = together(a, b, given)
-    if len(x) < 4:
-        return 0.0
+    if len(x) <= LEAST:  # one more than usual, since a line is taken out first
+        return float("nan")
     basis = np.stack([np.ones_like(z), z], axis=1)
     residuals = []
     for track in (x, y):

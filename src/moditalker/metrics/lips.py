@@ -1,7 +1,7 @@
 """How well lips follow: numbers from tracks of lip opening (S,).
 
 Frames where any of the tracks is not finite (no face was found) are left out. A track that does not move
-follows nothing: its correlation is 0, not undefined.
+follows nothing: its correlation is 0; of fewer than LEAST frames it is nan, undefined.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Track = NDArray[np.float64]
+
+LEAST = 3  # frames that a correlation is told of: two always lie on a line
 
 
 def together(*tracks: ArrayLike) -> list[Track]:
@@ -22,30 +24,34 @@ def together(*tracks: ArrayLike) -> list[Track]:
 
 
 def correlation(a: ArrayLike, b: ArrayLike) -> float:
-    """Pearson correlation of two tracks (S,), in [-1, 1]; fewer than 3 frames: 0. Raises ValueError."""
+    """Pearson correlation of two tracks (S,), in [-1, 1]; nan for too few frames. Raises ValueError."""
     x, y = together(a, b)
-    if len(x) < 3:
-        return 0.0
+    if len(x) < LEAST:
+        return float("nan")
     x, y = x - x.mean(), y - y.mean()
     size = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y / size) if size > 1e-12 else 0.0
 
 
-def best_lag(generated: ArrayLike, reference: ArrayLike, most: int = 5) -> tuple[int, float]:
+def best_lag(generated: ArrayLike, reference: ArrayLike, most: int = 5) -> tuple[float, float]:
     """The shift within +-`most` frames at which the tracks correlate best, and that correlation.
 
     Positive: the generated lips come late by that many frames. The lag closest to 0 wins a tie. [ours: the
-    cross-correlation's peak, each lag normalised over the frames that overlap] Raises ValueError.
+    cross-correlation's peak, each lag normalised over the frames that overlap] Both are nan where no lag has
+    enough frames. Raises ValueError.
     """
     a, b = np.asarray(generated, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError(f"tracks must be of one length, not {a.shape} and {b.shape}")
-    most = min(most, max(len(a) - 3, 0))
+    most = min(most, max(len(a) - LEAST, 0))
     scores = {
         lag: correlation(a[max(lag, 0) : len(a) + min(lag, 0)], b[max(-lag, 0) : len(b) - max(lag, 0)])
         for lag in sorted(range(-most, most + 1), key=abs)
     }
-    lag = max(scores, key=lambda key: scores[key])  # max keeps the first of equals
+    told = [lag for lag, score in scores.items() if not np.isnan(score)]
+    if not told:
+        return float("nan"), float("nan")
+    lag = max(told, key=lambda key: scores[key])  # max keeps the first of equals
     return lag, scores[lag]
 
 

@@ -86,7 +86,9 @@ def retime(track: Array, start: float, end: float, seconds: float) -> Array:
     """What took from ``start`` to ``end`` takes ``seconds``; what follows comes earlier or later."""
     first, last = _range(track, start, end)
     if not 1 / RATE <= seconds <= MAX_SECONDS:
-        raise UserError(f"{seconds:g} s is no length for a part of a track; give {1 / RATE:g} s or more")
+        raise UserError(
+            f"{seconds:g} s is no length for a part of a track; give {1 / RATE:g} to {MAX_SECONDS:g} s"
+        )
     count = round(seconds * RATE)
     timeline = Timeline([track], RATE)
     step = (last - first) / count / RATE

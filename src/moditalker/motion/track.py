@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from moditalker.checkpoint import write_whole
 from moditalker.errors import UserError
+from moditalker.limits import sampling
 from moditalker.motion import edit
 from moditalker.motion.edit import MAX_SECONDS, RATE, Style
 
@@ -35,11 +36,18 @@ class Track:
 
     landmarks: (S, 68, 3) float32, canonical units, 25 Hz; identity: (68, 3), the l_id; made: provenance,
     plain JSON (seed, steps, weights, names of files). Whatever changes a track gives a new one.
+
+    Raises:
+        UserError: points that no face can have.
     """
 
     identity: Array
     landmarks: Array
     made: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", checked_points(self.identity, "identity", 2))
+        object.__setattr__(self, "landmarks", checked_points(self.landmarks, "landmarks", 3))
 
     def __iter__(self) -> Iterator[Array]:
         yield self.landmarks
@@ -129,8 +137,25 @@ class Track:
             raise UserError(f"{path}: is no motion track (JSON: {str(error)[:100]})") from None
         try:
             return cls(*_checked(tree))
-        except ValueError as error:
+        except (ValueError, UserError) as error:
             raise UserError(f"{path}: is no motion track that can be used: {error}") from None
+
+
+def checked_points(value: Any, name: str, dimensions: int) -> Array:
+    """What is given as landmarks, as (68, 3) or (S, 68, 3) float32, canonical units, S at least 1.
+
+    Raises:
+        UserError: another shape, or numbers that no face has.
+    """
+    try:
+        points = np.asarray(value, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError):
+        points = np.zeros(0, np.float32)
+    if points.ndim != dimensions or points.shape[-2:] != (POINTS, 3) or not len(points):
+        raise UserError(f"{name} must hold {POINTS} points of 3 numbers{' a frame' * (dimensions > 2)}")
+    if not (np.abs(points) <= REACH).all():
+        raise UserError(f"{name} holds numbers beyond {REACH:g} eye distances")
+    return points
 
 
 def _plain(points: Array) -> Any:
@@ -143,15 +168,15 @@ def _refuse(constant: str) -> float:
 
 
 def _checked(tree: Any) -> tuple[Array, Array, dict[str, Any]]:
-    """What `Track` is made of; ValueError says what is wrong."""
+    """What `Track` is made of; ValueError or UserError says what is wrong."""
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise ValueError(f'"format" must be "{FORMAT}"')
     if tree.get("version") != VERSION:
         raise ValueError(f'"version" is {str(tree.get("version"))[:20]}; this program reads {VERSION}')
     if tree.get("fps") != RATE:
         raise ValueError(f'"fps" is {str(tree.get("fps"))[:20]}; it must be {RATE:g}')
-    identity = _points(tree.get("identity"), "identity", 2)
-    frames = _points(tree.get("frames"), "frames", 3)
+    identity = checked_points(tree.get("identity"), '"identity"', 2)
+    frames = checked_points(tree.get("frames"), '"frames"', 3)
     if not 1 <= len(frames) <= MAX_SECONDS * RATE:
         raise ValueError(f"{len(frames)} frames; 1 to {MAX_SECONDS * RATE:g} are expected")
     made = tree.get("made", {})
@@ -159,21 +184,5 @@ def _checked(tree: Any) -> tuple[Array, Array, dict[str, Any]]:
         raise ValueError(f'"made" must be an object of at most {MAX_MADE} characters')
     if not isinstance(made.get("edits", []), list):
         raise ValueError('"made.edits" must be a list')
-    for name, least, most in (("seed", 0, 2**63 - 1), ("steps", 1, 1000)):
-        value = made.get(name)
-        if value is not None and not (type(value) is int and least <= value <= most):
-            raise ValueError(f'"made.{name}" must be a whole number from {least} to {most}')
+    sampling(0 if made.get("seed") is None else made["seed"], made.get("steps"))
     return identity, frames, made
-
-
-def _points(value: Any, name: str, dimensions: int) -> Array:
-    """Nested lists -> (..., 68, 3)."""
-    try:
-        points = np.array(value if isinstance(value, list) else [], dtype=np.float32)
-    except (ValueError, TypeError, OverflowError):
-        points = np.zeros(0, np.float32)
-    if points.ndim != dimensions or points.shape[-2:] != (POINTS, 3):
-        raise ValueError(f'"{name}" must hold {POINTS} points of 3 numbers{" a frame" * (dimensions > 2)}')
-    if not (np.abs(points) <= REACH).all():
-        raise ValueError(f'"{name}" holds numbers beyond {REACH:g} eye distances')
-    return points

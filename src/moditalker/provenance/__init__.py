@@ -31,9 +31,9 @@ class Provenance:
         if (self.certificate is None) != (self.key is None):
             raise UserError("--certificate and --key: one needs the other")
         if self.consent is not None and not (0 < len(self.consent) <= CONSENT and self.consent.isprintable()):
-            raise UserError(
-                f"--consent: {len(self.consent)} characters; one line of 1 to {CONSENT} is expected"
-            )
+            odd = [character for character in self.consent if not character.isprintable()]
+            fault = f"it holds {odd[0]!r}" if odd else f"it has {len(self.consent)} characters"
+            raise UserError(f"consent is one line of 1 to {CONSENT} printable characters, and {fault}")
 
 
 DEFAULT = Provenance()

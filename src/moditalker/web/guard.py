@@ -1,11 +1,18 @@
-"""Nothing leaves: neither this process nor the visitor's browser speaks to another machine."""
+"""Nothing leaves: neither this process nor the visitor's browser speaks to another machine. Nor do other
+sites speak to the page, through a visitor's browser.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
+
+from moditalker.errors import UserError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -19,18 +26,37 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+FOREIGN = b"This page answers its own visitors only.\n"
 
 
-def stay_local() -> None:
+def own_address(host: str) -> str:
+    """The address of this machine that a name or an address stands for.
+
+    Raises:
+        UserError: it is none of this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)
+        family, kind, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except (OSError, UnicodeError):
+        raise UserError(
+            f"--host {host}: is no address of this machine; give 127.0.0.1, 0.0.0.0 or one of its own"
+        ) from None
+    return str(address[0])
+
+
+def stay_local(own: str = "") -> None:
     """From now on this process connects to this machine only, and asks no name server.
 
     The page's framework fetches what a visitor names by an address, and asks for its newest version: this is
-    one lock before all such doors. It cannot be undone.
+    one lock before all such doors. It cannot be undone. own: an address of this machine.
     """
-    sys.addaudithook(_refuse)
+    sys.addaudithook(partial(_refuse, own))
 
 
-def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+def _refuse(own: str, event: str, arguments: tuple[Any, ...]) -> None:
     if event == "socket.getaddrinfo":
         host = arguments[0]
     elif event in ("socket.connect", "socket.sendto"):
@@ -38,8 +64,13 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
         host = address[0] if isinstance(address, tuple) else None  # others are files of this machine
     else:
         return
-    if not _local(host):
+    if not _local(host) and host != own:
         raise PermissionError(f"no connection to {host!r}: nothing is fetched from the network")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _local(host: object) -> bool:
@@ -53,11 +84,18 @@ def _local(host: object) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-class Headers:
-    """ASGI middleware: HEADERS with each answer. What visitors give or get is not kept by caches between."""
+class Doorkeeper:
+    """ASGI middleware: HEADERS with each answer, and a refusal of what other sites ask.
 
-    def __init__(self, app: App) -> None:
-        self.app = app
+    What visitors give or get is not kept by caches between.
+
+    Args:
+        name: of this machine, where it alone may ask: a request for any other host comes from a page whose
+            name was made to lead here. None: whoever asks.
+    """
+
+    def __init__(self, app: App, name: str | None = None) -> None:
+        self.app, self.name = app, name
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:
@@ -71,4 +109,25 @@ class Headers:
                 message["headers"] = kept + [(n.encode(), v.encode()) for n, v in extra.items()]
             await send(message)
 
-        await self.app(scope, receive, sending if scope["type"] == "http" else send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif self._foreign(scope):
+            content = [(b"content-type", b"text/plain; charset=utf-8")]
+            await sending({"type": "http.response.start", "status": 403, "headers": content})
+            await sending({"type": "http.response.body", "body": FOREIGN})
+        else:
+            await self.app(scope, receive, sending)
+
+    def _foreign(self, scope: Message) -> bool:
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = _host_of("//" + headers.get(b"host", "")), headers.get(b"origin")
+        if self.name is not None and not _local(host) and host != self.name.lower():
+            return True
+        return scope["method"] not in ("GET", "HEAD") and origin is not None and _host_of(origin) != host
+
+
+def _host_of(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return address

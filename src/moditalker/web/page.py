@@ -14,8 +14,9 @@ import gradio as gr
 from moditalker import tts
 from moditalker.errors import UserError
 from moditalker.motion.edit import Style
+from moditalker.provenance import Provenance
 from moditalker.web import views
-from moditalker.web.guard import Headers
+from moditalker.web.guard import Doorkeeper, is_loopback
 from moditalker.web.studio import Job, Studio, Visitor
 from moditalker.web.tasks import Order, Seen
 
@@ -295,7 +296,7 @@ class Page:
                 seed=int(seed or 0),
                 extend=EXTEND[extend],
                 style=Style(mouth, expression, smoothing),
-                consent=consent or "",
+                provenance=Provenance((consent or "").strip() or None),
             )
             if kind == "sound" and audio is None:
                 raise UserError("there is no speech yet; give a recording, or type what the face shall say")
@@ -403,22 +404,31 @@ def theme() -> gr.themes.Base:
 
 
 def launch(
-    studio: Studio, host: str, port: int | None, samples: tuple[Path, Path] | None, browser: bool = False
+    studio: Studio,
+    host: str,
+    address: str,
+    port: int | None,
+    samples: tuple[Path, Path] | None,
+    browser: bool = False,
 ) -> tuple[gr.Blocks, str]:
     """Open the page; its server runs in a thread. Returns it and the page's address.
 
+    Args:
+        host: the name that visitors know, and address: what it stands for (`own_address`).
+
     Raises:
-        UserError: host or port cannot be listened on.
+        UserError: the port cannot be listened on.
     """
     from starlette.middleware import Middleware
 
     os.environ["GRADIO_TEMP_DIR"] = str(studio.root)
     page = Page(studio, samples)
     page.blocks.queue(api_open=False)
+    doorkeeper = Middleware(Doorkeeper, name=host if is_loopback(address) else None)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     try:
         _, url, _ = page.blocks.launch(
-            server_name=host,
+            server_name=f"[{address}]" if ":" in address else address,
             server_port=port,
             inbrowser=browser,
             prevent_thread_lock=True,
@@ -437,10 +447,9 @@ def launch(
             theme=theme(),
             css_paths=HERE / "page.css",
             head=f"<script>{script}</script>",
-            app_kwargs={"middleware": [Middleware(Headers)], "docs_url": None, "redoc_url": None},
+            app_kwargs={"middleware": [doorkeeper], "docs_url": None, "redoc_url": None},
         )
     except OSError as error:
-        raise UserError(
-            f"{host}:{port or 7860}: cannot be listened on ({error}); choose another --port"
-        ) from error
+        fault = "no port from 7860 on is free" if port is None else f"port {port} is taken, or not allowed"
+        raise UserError(f"{address}: {fault}; choose another --port") from error
     return page.blocks, url

@@ -223,7 +223,7 @@ class Studio:
                 raise UserError(f"{len(self._jobs)} videos wait already; try again in some minutes")
             self._jobs.append(job)
             visitor.job = job
-            job.future = self._pool.submit(self._make, job, order)
+            job.future = self._pool.submit(self._make, job, order, visitor)
         job.future.add_done_callback(lambda _: self._jobs.remove(job))
         return job
 
@@ -237,7 +237,7 @@ class Studio:
         jobs = list(self._jobs)
         return jobs.index(job) if job in jobs else 0
 
-    def _make(self, job: Job, order: Order) -> Made:
+    def _make(self, job: Job, order: Order, visitor: Visitor) -> Made:
         try:
             job.folder.mkdir()
             made: Made = self._maker(
@@ -252,6 +252,8 @@ class Studio:
         except BaseException:
             shutil.rmtree(job.folder, ignore_errors=True)
             raise
+        finally:
+            visitor.active = time.monotonic()  # from now on the video may be looked at
 
 
 def _ignored(stage: str, done: int, total: int) -> None:

@@ -22,7 +22,7 @@ from moditalker.media import AudioReader, Frame, VideoWriter, open_source, probe
 from moditalker.motion.edit import RATE, Style
 from moditalker.motion.track import Track
 from moditalker.pipeline import MoDiTalker
-from moditalker.provenance import Provenance
+from moditalker.provenance import DEFAULT, Provenance
 from moditalker.rendering import Video
 from moditalker.web.worker import Report, Task
 
@@ -61,7 +61,7 @@ class Order:
     seed: int = 0
     extend: str = "pingpong"
     style: Style = Style()  # noqa: RUF009 (frozen)
-    consent: str = ""  # who agreed to the video
+    provenance: Provenance = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _make(
         extend=order.extend,
         choose=order.choose,
         style=order.style,
-        provenance=Provenance(order.consent.strip() or None),
+        provenance=order.provenance,
     )
     track = _listen(
         video, seconds, report, {"preset": talker.name, "weights_sha256": talker.digests, "seed": order.seed}

@@ -69,8 +69,9 @@ def note(text: str) -> str:
 
 
 def alert(text: str) -> str:
-    """A mistake, and the way out."""
-    return f'<p class="alert" role="alert">{escape(text[:1].upper() + text[1:])}</p>'
+    """A mistake, and the way out. One that begins with the name of a file leaves it as it is."""
+    named = ": " in text
+    return f'<p class="alert" role="alert">{escape(text if named else text[:1].upper() + text[1:])}</p>'
 
 
 def said_before(limits: Limits) -> str:

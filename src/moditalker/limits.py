@@ -1,0 +1,31 @@
+"""Whole numbers that may be asked for, wherever they come from: the command line, Python, a file."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
+from moditalker.errors import UserError
+
+BOUNDS = {"seed": (0, 2**63 - 1), "steps": (1, 1000)}
+
+
+def whole(name: str, value: Any) -> int:
+    """A seed or a number of steps as a plain int.
+
+    Raises:
+        UserError: it is no whole number, or out of its bounds.
+    """
+    least, most = BOUNDS[name]
+    try:
+        number = -1 if isinstance(value, bool) else index(value)
+    except TypeError:
+        number = -1
+    if not least <= number <= most:
+        raise UserError(f"{name} is {value!r:.40}; it must be a whole number from {least} to {most}")
+    return number
+
+
+def sampling(seed: Any, steps: Any) -> tuple[int, int | None]:
+    """A seed, and steps where they are not the preset's. Raises UserError."""
+    return whole("seed", seed), None if steps is None else whole("steps", steps)
