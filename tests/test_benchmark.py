@@ -79,11 +79,15 @@ def test_a_split_chooses(tmp_path: Path) -> None:
     data, split = folder(tmp_path, a=2, b=2), tmp_path / "split.json"
     split.write_text(json.dumps({"train": ["a/c0.mpg"], "val": ["a/c1.mpg", "b/c0.mpg", "../b/c1.mpg"]}))
     names = [clip.name for clip in benchmark.choose_clips(data, split)]
-    assert names == ["a_c1", "b_c0", "b_c1"]  # of a path in the split, only the last two names count
+    assert names == ["a_c1", "b_c0"]  # nothing outside the folder
     with pytest.raises(UserError, match="at least 2"):
         benchmark.choose_clips(data, split, "train")
+    split.write_text(json.dumps({"val": ["a/"], "train": "rest"}))
+    assert [clip.name for clip in benchmark.choose_clips(data, split)] == ["a_c0", "a_c1"]
+    assert [clip.name for clip in benchmark.choose_clips(data, split, "train")] == ["b_c0", "b_c1"]
+    split.write_text("[]")
     with pytest.raises(UserError, match="not a split"):
-        benchmark.choose_clips(data, split, "test")
+        benchmark.choose_clips(data, split)
 
 
 def test_manifests_are_what_evaluate_reads(tmp_path: Path) -> None:

@@ -106,3 +106,8 @@ def test_videos_of_other_weights_under_one_name_are_refused(
         claim([Competitor("mine", one.source, ("mtov.anchor=previous",))], str(shipped), out)
     with pytest.raises(UserError, match="other weights or settings"):
         claim([Competitor("other", one.source)], str(shipped), out)
+    (out / "videos" / "self").mkdir()
+    (out / "videos" / "self" / "a.mp4").touch()
+    claim([one], str(shipped), out)
+    with pytest.raises(UserError, match="preset tiny"):
+        claim([], "tiny", out)

@@ -153,6 +153,18 @@ def test_track_follows_without_lag(tracker: FaceTracker, portrait: Picture) -> N
     assert not any(face.cut for face in faces if face is not None)
 
 
+@pytest.mark.parametrize("shift", [12, 24, 36])
+def test_a_fast_face_is_seen_as_well_as_a_slow_one(
+    tracker: FaceTracker, portrait: Picture, shift: int
+) -> None:
+    before, after = (on_grey([(portrait, x, 20)], 250, 360) for x in (60, 60 + shift))
+    (face,), (there,) = tracker.detect(before), tracker.detect(after)
+    found = tracker.again(after, face)
+    assert found is not None
+    error = np.linalg.norm(found.landmarks[:, :2] - there.landmarks[:, :2], axis=1)
+    assert error.mean() < 0.01 * there.size
+
+
 def test_lost_and_found(tracker: FaceTracker, portrait: Picture) -> None:
     still = on_grey([(portrait, 60, 20)], 250, 360)
     hidden = still.copy()

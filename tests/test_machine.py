@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import psutil
 import pytest
@@ -31,8 +33,24 @@ def test_half_the_threads_until_it_is_over(all_of_them, half):
 
 def test_half_the_threads_of_blocks_that_end_in_any_order():
     before = torch.get_num_threads()
+
+    def inside(entered, leave, told):
+        with half_the_threads():
+            entered.set()
+            leave.wait()
+        told.append(torch.get_num_threads())
+
     try:
         torch.set_num_threads(4)
+        told, doors = [], [(threading.Event(), threading.Event()) for _ in range(2)]
+        threads = [threading.Thread(target=inside, args=(*door, told)) for door in doors]
+        for thread, (entered, _) in zip(threads, doors, strict=True):  # both are in before one leaves
+            thread.start()
+            entered.wait()
+        for thread, (_, leave) in zip(threads, doors, strict=True):
+            leave.set()
+            thread.join()
+        assert told == [4, 4]
         one, other = half_the_threads(), half_the_threads()
         one.__enter__()
         other.__enter__()

@@ -535,6 +535,17 @@ def test_time_0_is_the_first_frame_that_can_be_decoded(tmp_path: Path) -> None:
     assert click(tmp_path / "b.mkv") == pytest.approx(0.5, abs=0.01)
 
 
+def test_sound_that_leads_by_seconds(tmp_path: Path) -> None:
+    whole = make(
+        tmp_path / "whole.mp4", list(pattern(75)), options={"bf": "0"}, audio="aac", seconds=6, rate=16_000
+    )
+    path = remuxed(whole, tmp_path / "a.mkv", lambda kind, time: time + 2 if kind == "video" else time)
+    assert click(path) == pytest.approx(1, abs=0.01)
+    for out in (".mp4", ".mkv"):
+        copied(path, tmp_path / f"b{out}")
+        assert click(tmp_path / f"b{out}") == pytest.approx(1, abs=0.01)
+
+
 @pytest.mark.parametrize("out", [".mp4", ".mkv", ".mov"])
 @pytest.mark.parametrize("codec", ["aac", "libopus", "pcm_s16le"])
 def test_long_gaps_in_sound_stay(tmp_path: Path, codec: str, out: str) -> None:

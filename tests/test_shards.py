@@ -171,7 +171,7 @@ def test_entries_that_name_no_video(tmp_path):
     assert split.unmatched(videos) == ["s2/", "s4/b"]
     path.write_text('{"val": ["s3"], "train": "rest"}')
     with pytest.raises(UserError, match='"s3" is a folder of videos; "s3/" means all in it'):
-        Split(path).unmatched(videos)
+        Split(path).check(videos)
 
 
 def test_hdtf_tests_on_98_videos():

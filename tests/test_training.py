@@ -20,7 +20,7 @@ from moditalker.errors import UserError
 from moditalker.shards import Sample
 from moditalker.training import loop
 from moditalker.training.adaptation import AdaptationTask, adapt, judge, known_texture, split
-from moditalker.training.autoencoder import AutoencoderTask, validation_items
+from moditalker.training.autoencoder import AutoencoderTask
 from moditalker.training.distillation import DistillationTask
 from moditalker.training.loop import fit, learning_rate, trained_weights
 from moditalker.training.mtov import MToVTask
@@ -348,14 +348,10 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_few_of_many_speakers_judge() -> None:
-    config = small()
     names = [f"s{i}" for i in range(100)]
     assert len(judged(names)) == JUDGED
     assert judged(names) == judged(reversed(names)) != set(names[:JUDGED])
     assert judged(["a", "b\udcff"]) == {"a", "b\udcff"}
-    data = clips(config, 1)
-    data.clips = [replace(data.clips[0], speaker=name) for name in names]
-    assert set(validation_items(data, 1)) == judged(names)
 
 
 def test_distillation_moves_the_unet_alone_towards_its_teacher(tmp_path: Path) -> None:

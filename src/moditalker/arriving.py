@@ -35,7 +35,7 @@ class ArrivingSound:
     def __init__(self, chunks: Iterable[ArrayLike], rate: int = SAMPLE_RATE, readers: int = 1) -> None:
         if not RATES[0] <= rate <= RATES[1]:
             raise UserError(f"sound at {rate} samples a second; {RATES[0]} to {RATES[1]} are possible")
-        self.rate = rate
+        self.rate, self.notes = rate, list[str]()  # as `AudioReader` has them
         self._heard = 0  # samples taken, at that rate
         self._sound = resampled(self._taken(chunks), rate)
         self._ended = False

@@ -29,6 +29,7 @@ from moditalker.features.face import FaceTracker
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import Atom
 from moditalker.pipeline import MoDiTalker
+from moditalker.shards import Split
 from moditalker.tables import Scored, medians, page
 from moditalker.workers import work
 
@@ -80,16 +81,10 @@ def choose_clips(data: Path, split: Path | None = None, part: str = "val", each:
     Raises:
         UserError: fewer than two clips, or the split cannot be read.
     """
-    if split is None:
-        paths = [path for path in sorted(data.glob("*/*")) if path.suffix.lower() in VIDEOS]
-    else:
-        try:
-            listed = json.loads(split.read_text(encoding="utf-8"))[part]
-            paths = [data / Path(str(entry)).parent.name / Path(str(entry)).name for entry in listed]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f'{split}: not a split ({error}); JSON with a list "{part}" is expected'
-            ) from error
+    paths = [path for path in sorted(data.glob("*/*")) if path.suffix.lower() in VIDEOS]
+    if split is not None:
+        listed = Split(split)
+        paths = [path for path in paths if listed.part(path.relative_to(data).as_posix()) == part]
     groups: dict[str, list[Clip]] = {}
     for path in paths:
         if path.is_file():

@@ -94,7 +94,8 @@ def load(one: Competitor, preset: str) -> MoDiTalker:
 
 
 def claim(models: Sequence[Competitor], preset: str, out: Path) -> None:
-    """Note in the folder (models.json) whose its videos are, so that a later run takes no others for them.
+    """Note in the folder (models.json) whose its videos are, the preset's too, so that a later run takes no
+    others for them.
 
     Raises:
         UserError: videos of a name are there, of other weights or settings; weights that do not exist.
@@ -104,7 +105,8 @@ def claim(models: Sequence[Competitor], preset: str, out: Path) -> None:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    for one in models:
+    named = {"": Competitor(f"preset {preset}", preset), **{one.slug: one for one in models}}
+    for slug, one in named.items():
         given = weights_of(one.source, preset)
         folder = preset_folder(given["name"])
         files = given.get("atom", folder / ATOM), given.get("weights", folder / VIDEO)
@@ -112,12 +114,13 @@ def claim(models: Sequence[Competitor], preset: str, out: Path) -> None:
             "weights_sha256": [sha256(file) for file in files if file.is_file()],
             "settings": list(one.settings),
         }
-        made = any(any((out / "videos" / f"{kind}-{one.slug}").glob("*.mp4")) for kind in KINDS)
-        if made and known.get(one.slug, told) != told:
+        kinds = [f"{kind}-{slug}" if slug else kind for kind in KINDS]
+        made = any(any((out / "videos" / kind).glob("*.mp4")) for kind in kinds)
+        if made and known.get(slug, told) != told:
             raise UserError(
-                f"{out}: its videos of {one.name!r} are of other weights or settings; choose another --out, "
-                "or another name"
+                f"{out}: its videos of {one.name!r} are of other weights or settings; choose another --out"
+                + (", or another name" if slug else "")
             )
-        known[one.slug] = told
+        known[slug] = told
     out.mkdir(parents=True, exist_ok=True)
     write_whole(path, (json.dumps(known, indent=1) + "\n").encode())

@@ -13,6 +13,9 @@ from moditalker.errors import UserError
 
 _LOCK = threading.Lock()
 _BEFORE: list[int] = []  # torch's threads before, once for each block of `half_the_threads` that is open
+_OWN = (
+    threading.local()
+)  # blocks that are open in a thread: torch counts by thread, and new ones ask the last
 
 
 @contextmanager
@@ -25,12 +28,14 @@ def half_the_threads() -> Iterator[None]:
     with _LOCK:
         _BEFORE.append(_BEFORE[0] if _BEFORE else torch.get_num_threads())
         torch.set_num_threads(max(1, _BEFORE[0] // 2))
+        _OWN.open = getattr(_OWN, "open", 0) + 1
     try:
         yield
     finally:
         with _LOCK:
             threads = _BEFORE.pop()
-            if not _BEFORE:
+            _OWN.open = getattr(_OWN, "open", 1) - 1
+            if not _BEFORE or not _OWN.open:
                 torch.set_num_threads(threads)
 
 

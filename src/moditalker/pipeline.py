@@ -184,13 +184,14 @@ class MoDiTalker:
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
-            sound = AudioReader(audio)
-            speech = Speech(sound, sound.seconds, self.speech_encoder, clock)
+            speech = replace(self.speech(audio), clock=clock)
             track = self.face(face, speech.seconds, extend, choose, head, blink, seed)
         said = motion or self.motion(speech, track, seed, steps)
         video = self.video(track, said.styled(style or Style()), seed, steps)
-        video = replace(video, clock=clock, progress=progress, provenance=provenance)
-        return replace(video, audio=Path(audio), notes=tuple(sound.notes))
+        notes = tuple(speech.sound.notes)
+        return replace(
+            video, audio=Path(audio), clock=clock, progress=progress, provenance=provenance, notes=notes
+        )
 
     def stream(
         self,
@@ -269,7 +270,7 @@ class MoDiTalker:
         follower = Follower(self.tracker, self.config.crop, source, choose)
         with half_the_threads():
             anchor = follower.find_anchor()
-        if anchor is None and isinstance(choose, int) and (count := self._count_faces(source)):
+        if anchor is None and isinstance(choose, int) and 0 < (count := self._count_faces(source)) <= choose:
             raise UserError(
                 f"{face}: face {choose} was asked for, and at most {count} can be seen at once; they count "
                 "from 0, the one on the left"
@@ -379,13 +380,16 @@ class MoDiTalker:
 
 def _chosen(choose: object) -> Choice:
     """A number or a place of whatever type, as `FaceTracker.track` takes them. Raises UserError."""
-    numbers = np.asarray(choose)
-    if numbers.dtype.kind in "iu" and numbers.ndim == 0:
+    if isinstance(choose, str) and choose in ("largest", "speaker"):
+        return choose
+    try:
+        numbers = np.asarray(choose)
+    except ValueError:  # lists of unequal lengths
+        numbers = np.asarray("")
+    if numbers.dtype.kind in "iu" and numbers.ndim == 0 and numbers >= 0:
         return int(numbers)
     if numbers.dtype.kind in "iuf" and numbers.shape == (2,) and np.isfinite(numbers).all():
         return float(numbers[0]), float(numbers[1])
-    if isinstance(choose, str):
-        return choose
     raise UserError(
         f'no face is called {choose!r}; give "largest", "speaker", a number from 0 or a place (x, y)'
     )

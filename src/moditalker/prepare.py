@@ -34,7 +34,7 @@ from moditalker.features.identity import FaceFrame, Follower
 from moditalker.features.speech import FRAME, load_speech_encoder
 from moditalker.folders import claimed, told_when_full
 from moditalker.landmarks import transform
-from moditalker.media import AudioReader, Frame, VideoReader
+from moditalker.media import SAMPLE_RATE, AudioReader, Frame, VideoReader
 from moditalker.shards import Split, add_sample, appearing, append, shard_writer
 from moditalker.video.autoencoder import Autoencoder
 from moditalker.weights import sha256
@@ -52,6 +52,7 @@ MAX_STILL = 5  # samples' frames that one source frame may become, as where a ca
 MAX_STANDING = 90_000  # 1 h of such frames, after which a video is given up
 RIVAL = 0.6  # of the followed face's size: another face so large may be the one that speaks
 LOOK = 25  # frames between looks for others
+SLACK = 0.2  # s that a sound may end before its picture
 SILENT = 1e-4  # peak of a sound that holds nothing
 SHARD_BYTES = 1 << 30  # after which a shard is full
 REPORT, PARTS = "report.json", "parts"
@@ -149,11 +150,14 @@ class Worker:
             with shard_writer(self.parts / f"{job.key}.tar") as shard:
                 for first, frames in self.pieces(source, record):
                     heard = None if sound is None else sound.take(first, len(frames))
+                    if sound is not None and sound.missing > SLACK:
+                        record.notes.append(f"its sound ends in frames {first} on: a sample without sound")
+                        heard = None
                     key = f"{job.key}_{first:06d}"
                     add_sample(shard, key, *self.sample(job, first, frames, heard))
                     record.samples.append(key)
                     record.kept_seconds = round(record.kept_seconds + float(len(frames) / RATE), 3)
-            record.notes = [*source.notes] if sound is None else [*source.notes, *sound.notes]
+            record.notes += [*source.notes] if sound is None else [*source.notes, *sound.notes]
         except UserError as error:
             record = Record.of(job)
             record.error = str(error)
@@ -275,6 +279,7 @@ class Sound:
         reader = AudioReader(path)
         self.chunks, self.notes = iter(reader), reader.notes
         self.held, self.first = np.zeros(0, np.float32), 0  # samples, and the number of the first
+        self.missing = 0.0  # seconds that the stretch taken last goes on after the sound's end
 
     def take(self, first: int, count: int) -> NDArray[np.float32]:
         """What is heard during frames first to first + count - 1: (640 count,); silence after the end."""
@@ -286,6 +291,7 @@ class Sound:
             if self.first + len(self.held) >= stop:
                 break
         heard = self.held[start - self.first : stop - self.first]
+        self.missing = (stop - start - len(heard)) / SAMPLE_RATE
         return np.pad(heard, (0, stop - start - len(heard)))
 
 
@@ -347,7 +353,7 @@ def find_videos(folder: Path, split: Split | None = None) -> list[Job]:
             speaker = name.parent.as_posix() if name.parent.parts else re.sub(r"(_\d+)+$", "", name.stem)
             jobs.append(Job(path.absolute(), name.as_posix(), plain(name), speaker, part))
     if split is not None:
-        split.unmatched(job.video for job in jobs)
+        split.check(job.video for job in jobs)
         jobs = [job for job in jobs if job.split]
     if not jobs:
         listed = "" if split is None else " that the split lists"
@@ -362,12 +368,16 @@ def files_below(folder: Path) -> Iterator[Path]:
     waiting = deque([folder])
     while waiting:
         for place, folders, files in os.walk(waiting.popleft()):
-            state = Path(place).stat()
+            try:
+                state = Path(place).stat()
+            except OSError:
+                continue  # it is gone
             if (state.st_dev, state.st_ino) in seen:
                 folders.clear()
                 continue
             seen.add((state.st_dev, state.st_ino))
-            waiting.extend(below for name in sorted(folders) if (below := Path(place, name)).is_symlink())
+            folders.sort()
+            waiting.extend(below for name in folders if (below := Path(place, name)).is_symlink())
             yield from (Path(place, name) for name in files)
 
 
@@ -396,6 +406,7 @@ class Dataset:
         self.out, self.parts, self.made_by, self.shard_bytes = out, out / PARTS, made_by, shard_bytes
         self.records: dict[str, Record] = {}  # that the report holds
         self.open: dict[str, list[tuple[Job, Record]]] = {}  # of the next shard, by part of the split
+        self.stale: list[str] = []  # videos whose samples in shards are of what they were before
         if (out / REPORT).exists():
             self._read_report()
             self._check_split(split)
@@ -437,12 +448,14 @@ class Dataset:
     def finished(self, job: Job) -> Record | None:
         """What an earlier run knows of a video, if it need not be looked at again."""
         record = self.records.get(job.video)
-        if record is not None and record.samples:
-            return record if (self.out / record.shard).is_file() else None
+        now, sealed = Record.of(job), record is not None and bool(record.samples)
         if record is None:
             record = self._part(job)
-        now = Record.of(job)
         same = record is not None and (record.bytes, record.modified) == (now.bytes, now.modified)
+        if sealed and record is not None:
+            if not same:
+                self.stale.append(job.video)
+            return record if (self.out / record.shard).is_file() else None
         return record if same and record is not None and not record.failed else None
 
     def _part(self, job: Job) -> Record | None:
@@ -510,6 +523,7 @@ class Dataset:
         report = {
             "settings": self.made_by,
             "totals": totals,
+            "stale": self.stale,
             "videos": [asdict(record) for record in records],
         }
         save_json(self.out / REPORT, report)
@@ -556,6 +570,10 @@ def prepare(
         known = {job: record for job in jobs if (record := dataset.finished(job)) is not None}
         todo = [job for job in jobs if job not in known]
         queue = deque(jobs)
+        there = {job.video for job in jobs}
+        dataset.stale += [
+            video for video, record in dataset.records.items() if record.samples and video not in there
+        ]
 
         def take() -> None:
             while queue and queue[0] in known:

@@ -326,8 +326,8 @@ class Video:
             change = (pasted.astype(np.float32) - image) * face.strength
             pasted = (image + change).round().astype(np.uint8)
         if self.provenance is not None and face.landmarks is not None:
-            seconds = float(face.frame.time)
-            pasted = mark.embed(pasted, result.mask, face.landmarks, seconds, face.strength)
+            seconds, aspect = float(face.frame.time), float(self.face.source.info.pixel_aspect)
+            pasted = mark.embed(pasted, result.mask, face.landmarks, seconds, face.strength, aspect)
         return pasted
 
     def _keep(self, number: int, reason: str) -> None:

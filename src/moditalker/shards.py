@@ -276,24 +276,25 @@ class Split:
         return next((self.folders[name] for name in _folders(video) if name in self.folders), self.rest)
 
     def unmatched(self, videos: Iterable[str]) -> list[str]:
-        """The entries that name none of these videos.
+        """The entries that name none of these videos."""
+        names, folders = _named(videos)
+        missing = ["/".join(entry) for entry in self.videos.keys() - names]
+        return sorted(missing + ["/".join(entry) + "/" for entry in self.folders.keys() - folders])
 
-        Raises:
-            UserError: an entry names a folder of them, without a slash behind it.
-        """
-        names: set[tuple[str, ...]] = set()
-        folders: set[tuple[str, ...]] = set()
-        for video in videos:
-            names.update(_endings(video))
-            folders.update(_folders(video))
-        missing = self.videos.keys() - names
-        if unslashed := sorted(missing & folders):
-            entry = "/".join(unslashed[0])
+    def check(self, videos: Iterable[str]) -> None:
+        """Raise UserError where an entry names a folder of these videos, without a slash behind it."""
+        names, folders = _named(videos)
+        for entry in sorted("/".join(entry) for entry in (self.videos.keys() - names) & folders):
             raise UserError(f'{self.source}: "{entry}" is a folder of videos; "{entry}/" means all in it')
-        return sorted(
-            ["/".join(entry) for entry in missing]
-            + ["/".join(entry) + "/" for entry in self.folders.keys() - folders]
-        )
+
+
+def _named(videos: Iterable[str]) -> tuple[set[tuple[str, ...]], set[tuple[str, ...]]]:
+    """All that may name one of these videos, and all that may name a folder of them."""
+    names, folders = set[tuple[str, ...]](), set[tuple[str, ...]]()
+    for video in videos:
+        names.update(_endings(video))
+        folders.update(_folders(video))
+    return names, folders
 
 
 def _endings(video: str) -> Iterator[tuple[str, ...]]:

@@ -101,8 +101,8 @@ def verify(path: str | Path, choose: Choice = "largest") -> Findings:
 
 def _mark(path: Path, choose: Choice) -> Mark:
     """What the face in a video shows; the search ends where it is sure."""
-    reader, tracker, detector = VideoReader(path, planes=False), FaceTracker(), Detector()
-    fps = float(reader.info.fps)
+    reader, tracker = VideoReader(path, planes=False), FaceTracker()
+    fps, detector = float(reader.info.fps), Detector(float(reader.info.pixel_aspect))
     looked = 0.0
     with half_the_threads():
         faces = beside(

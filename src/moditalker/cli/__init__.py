@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"moditalker: {error}", file=sys.stderr)
         sys.exit(2)
-    except SystemExit as left:
-        if left.code == INTERRUPTED:  # which Typer makes of Ctrl-C
+    except (SystemExit, KeyboardInterrupt) as left:
+        # Typer makes the code of Ctrl-C, while it is at work.
+        if isinstance(left, KeyboardInterrupt) or left.code == INTERRUPTED:
             print("moditalker: interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         raise

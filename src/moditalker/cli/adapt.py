@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import Choose, Preset, app, parse_choice
+from moditalker.cli.common import Choose, Preset, app, check_output, parse_choice
 from moditalker.errors import UserError
 
 
@@ -39,6 +39,7 @@ def adapt(
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: weights are written as .safetensors; choose a name that ends so")
     check_writable(out)
+    check_output("--out", out, (*face, *preset_folder(preset).glob("*.safetensors")))
     state, description = load_weights(preset_folder(preset) / "mtov.safetensors")
     config = configuration.from_dict(description["config"])
     tracker, clips = FaceTracker(), []

@@ -49,12 +49,14 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
 def _provenance() -> tuple[str, str | None]:
     """Whether manifests can be signed, and with which key."""
     try:
+        from moditalker.checkpoint import check_writable
         from moditalker.provenance import credentials, manifest  # noqa: F401  (is its package here?)
     except ImportError:
         return "no manifests", "pip install c2pa-python"
     key = credentials.folder() / credentials.FILE
     try:
         if not key.exists():
+            check_writable(key)
             return "no key yet; the first video makes one", None
         credentials.own()
     except UserError as error:

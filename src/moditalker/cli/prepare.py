@@ -70,5 +70,10 @@ def prepare(
     )
     if listed is not None and (missing := listed.unmatched(record["video"] for record in report["videos"])):
         print(f"{split}: {len(missing)} of its entries name no video: {short(missing)}")
+    if stale := report["stale"]:
+        print(
+            f"{len(stale)} videos were changed or went since they were prepared; their samples are the old "
+            f"ones, another folder would have the new: {short(stale)}"
+        )
     if totals["failed"]:
         raise typer.Exit(1)

@@ -8,14 +8,17 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import Choose, app, parse_choice
+from moditalker.cli.common import app, parse_choice
+from moditalker.errors import UserError
 
 
 @app.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="The video to look into.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
-    choose: Choose = "largest",
+    choose: Annotated[
+        str, typer.Option(help="Among several faces: largest, a number from the left (0, 1, ...), or x,y.")
+    ] = "largest",
 ) -> None:
     """Tell whether a video says that it is synthetic: its C2PA manifest, and MoDiTalker's invisible mark.
 
@@ -26,6 +29,10 @@ def verify(
     """
     from moditalker import verify as verification
 
+    if choose == "speaker":
+        raise UserError(
+            "--choose speaker: who spoke before the sound was replaced is not known; give each face's number"
+        )
     found = verification.verify(file, parse_choice(choose))
     print(json.dumps(found.to_dict(), indent=2) if as_json else found)
     if not found.synthetic:

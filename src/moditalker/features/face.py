@@ -34,6 +34,7 @@ DETECTION = 0.5  # detector score above which a place is tried [MediaPipe]
 SURE = 0.85  # under it, faces are also looked for upside down; faces that stand upright have more
 TURNED = 0.1  # by how much these must be more likely
 DOUBT = 0.25  # a face so much less likely than another one is not taken for its size alone
+OFF_CENTRE = 0.1  # sizes of the face that it may move from frame to frame and be seen well enough
 LOST_SECONDS, LOST_MOVE = 1.0, 1.0  # s, and sizes of the face: who comes back after more may be another
 REGION = 1.5  # side of the mesh's region over the face's extent [MediaPipe]
 GAP_SECONDS = 0.2  # shorter losses are interpolated
@@ -123,7 +124,8 @@ class FaceTracker:
         """All faces of a picture, from left to right.
 
         image: (H, W, 3) uint8 RGB. tiles: how many times the picture is halved, into overlapping tiles, to
-        find faces too small for one look at the whole, none smaller than 128 pixels.
+        find faces too small for one look at the whole, none smaller than 128 pixels; 0: faces upside down
+        are not looked for either.
         """
         candidates = self._candidates(image, tiles)
         rough = zip(self._meshes(image, [region for region, _ in candidates]), candidates, strict=True)
@@ -195,6 +197,8 @@ class FaceTracker:
     def again(self, frame: Image, face: Face) -> Face | None:
         """The face of the previous frame in this one, or None where it cannot be it."""
         found = self._meshes(frame, [region_of(face.points)])[0]
+        if found.score >= PRESENCE and _moved(face, found) > OFF_CENTRE:
+            found = self._meshes(frame, [region_of(found.points)])[0]  # now well centred
         return found if found.score >= PRESENCE and _moved(face, found) < 0.5 else None
 
     def _candidates(self, image: Image, tiles: int) -> list[tuple[Region, float]]:
@@ -203,7 +207,7 @@ class FaceTracker:
         side = max(height, width)
         whole = Region((width - 1) / 2, (height - 1) / 2, side)
         looks = [self._detections(image, whole, *network) for network in (self.near, self.far)]
-        if max((score for look in looks for score in look[:, 0]), default=0.0) < SURE:
+        if tiles and max((score for look in looks for score in look[:, 0]), default=0.0) < SURE:
             # The mesh fits any face upside down, and would believe in it.
             turned = replace(whole, angle=math.pi)
             found = [self._detections(image, turned, *network) for network in (self.near, self.far)]

@@ -61,8 +61,8 @@ class FaceFrame:
 
     landmarks: (68, 3) pixels of the frame, None where there is no face; matrix: (2, 3) frame -> crop pixels;
     yaw: degrees that the head is turned by; cut: the first face of a new shot; shot: its number, the same
-    where it is shown again;
-    strength: of the generated mouth, less than 1 near frames whose face is not usable.
+    where it is shown again and remembered; strength: of the generated mouth, less than 1 near frames whose
+    face is not usable.
     """
 
     frame: Frame

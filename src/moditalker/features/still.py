@@ -114,9 +114,9 @@ class Still:
     def turned(self, angles: Angles, closure: float = 0.0) -> tuple[Pixels, Array]:
         """The picture with its head turned by (yaw, pitch, roll) degrees, and the 68 landmarks in it.
 
-        Near the picture's edges, where there is little room, it turns less. closure: of the eyes, 0 as they
-        are, 1 shut. The landmarks (68, 3) do not follow the lids: what the mouth does is not to depend on a
-        blink.
+        It turns by less where the picture would fold: near its edges, where there is little room, and by
+        large angles about several axes at once. closure: of the eyes, 0 as they are, 1 shut. The landmarks
+        (68, 3) do not follow the lids: what the mouth does is not to depend on a blink.
         """
         image = shut_eyes(self.image, self.eyes, closure) if closure > 0 else self.image
         if not np.any(angles):

@@ -30,9 +30,9 @@ class AudioReader:
 
     Time 0 is the first frame of the file's video that can be decoded, if it has one, else the first sample;
     gaps between time stamps become silence and overlaps are cut, so that sample n is heard at n / 16000 s. A
-    clock that was set anew goes on, as in `VideoReader`. In the mono mix of
-    surround sound the centre counts 1, front 0.71, back and side 0.5, low frequencies 0, divided by their
-    sum: nothing clips. Raises UserError if there is no sound.
+    clock that was set anew goes on, as in `VideoReader`. In the mono mix of surround sound the centre counts
+    1, front 0.71, back and side 0.5, low frequencies 0, divided by their sum: nothing clips. Raises UserError
+    if there is no sound.
     """
 
     def __init__(self, path: PathLike) -> None:
@@ -85,17 +85,19 @@ class AudioReader:
     def _timed(self) -> Iterator[tuple[Any, Fraction]]:
         """Decoded frames and their start: samples are counted while the (rounded) stamps agree with that."""
         expected, zero, tolerance, damage = Fraction(0), self.zero, Fraction(0), list[str]()
+        begun = False
         with opened(self.path) as container:
             for frame in decoded(container, streams(container)[1], damage):
                 if not frame.samples or not frame.sample_rate:
                     continue
                 start = expected if frame.pts is None else frame.pts * frame.time_base - zero
-                if anew(start, expected):
+                if begun and anew(start, expected):
                     zero += start - expected
                     start = expected
                 elif abs(start - expected) <= tolerance:
                     start = expected
                 yield frame, start
+                begun = True
                 expected, tolerance = start + Fraction(frame.samples, frame.sample_rate), Fraction(1, 20)
         if damage and not self.notes:
             self.notes.append(f"{self.path.name}: {len(damage)} damaged pieces of the sound were skipped.")

@@ -50,14 +50,24 @@ class Mark:
     seconds: float  # with a face in sight, that were looked at
 
 
-def place(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Where the mark belongs: landmarks (68, 3) of a frame, pixels -> matrix (2, 3), frame -> mark's crop."""
-    matrix: NDArray[np.float64] = align(landmarks[None], FACE)[0]
+def place(landmarks: NDArray[np.floating], aspect: float = 1.0) -> NDArray[np.float64]:
+    """Where the mark belongs: landmarks (68, 3) of a frame, pixels -> matrix (2, 3), frame -> mark's crop.
+
+    aspect: width of a pixel over its height. The mark is made for the picture as it is shown, so a video that
+    is stretched to square pixels keeps it.
+    """
+    matrix: NDArray[np.float64] = align((landmarks * np.array([aspect, 1, 1]))[None], FACE)[0]
+    matrix[:, 0] *= aspect
     return matrix
 
 
 def embed(
-    image: Pixels, mask: Array, landmarks: NDArray[np.floating], seconds: float, strength: float = 1.0
+    image: Pixels,
+    mask: Array,
+    landmarks: NDArray[np.floating],
+    seconds: float,
+    strength: float = 1.0,
+    aspect: float = 1.0,
 ) -> Pixels:
     """A frame with the mark in it.
 
@@ -67,9 +77,10 @@ def embed(
         landmarks: (68, 3) of the face, pixels of the frame.
         seconds: from the video's beginning.
         strength: of the generated picture, in [0, 1].
+        aspect: width of a pixel over its height.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    matrix = place(landmarks)
+    matrix = place(landmarks, aspect)
     if not len(rows) or not np.isfinite(matrix).all():
         return image
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -84,9 +95,13 @@ def embed(
 
 
 class Detector:
-    """Looks for the mark, frame by frame, in constant memory."""
+    """Looks for the mark, frame by frame, in constant memory.
 
-    def __init__(self) -> None:
+    aspect: width of a pixel over its height.
+    """
+
+    def __init__(self, aspect: float = 1.0) -> None:
+        self.aspect = aspect
         # Steps are counted from the beginning, and half a step later: a cut video may start anywhere.
         self.halves = [_Steps(0.0), _Steps(STEP / 2)]
         self.seconds, self.last = 0.0, 0.0
@@ -94,7 +109,7 @@ class Detector:
     def add(self, image: Pixels, landmarks: NDArray[np.floating] | None, seconds: float) -> None:
         """The next frame (H, W, 3) uint8, its face (68, 3) if it shows one, its time from the beginning."""
         elapsed, self.last = seconds - self.last, seconds
-        matrix = None if landmarks is None else place(landmarks)
+        matrix = None if landmarks is None else place(landmarks, self.aspect)
         if matrix is None or not np.isfinite(matrix).all():
             return
         self.seconds += min(elapsed, STEP)

@@ -139,9 +139,12 @@ def fit(
             task.model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             average, step, best = state["average"], state["step"], state["best"]
+        except torch.OutOfMemoryError:
+            raise
         except UNFIT as error:
             raise UserError(
-                f"{run / CHECKPOINT}: damaged, or of another part or size; begin again in another folder"
+                f"{run / CHECKPOINT}: cannot be read, is damaged, or of another part or size "
+                f"({type(error).__name__}); begin again in another folder"
             ) from error
         optimizer.param_groups[0]["weight_decay"] = config.weight_decay
         log(f"{task.name}: resumed at step {step}")

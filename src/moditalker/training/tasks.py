@@ -81,7 +81,10 @@ def find_data(folder: Path, split: Path | None = None, held_out: frozenset[str] 
         )
     listed = Split(split) if split is not None else None
     parts = [listed.part(sample.video) if listed else sample.split or "train" for sample in samples]
-    unmatched = listed.unmatched(sample.video for sample in samples) if listed else []
+    unmatched: list[str] = []
+    if listed is not None:
+        listed.check(sample.video for sample in samples)
+        unmatched = listed.unmatched(sample.video for sample in samples)
     drawn = "val" not in (listed.parts if listed else parts)
     chosen: dict[str, list[Sample]] = {"train": [], "val": []}
     for sample, part in zip(samples, parts, strict=True):
@@ -94,7 +97,9 @@ def find_data(folder: Path, split: Path | None = None, held_out: frozenset[str] 
             f"{folder}: {len(chosen['train'])} samples to train on and {len(chosen['val'])} to validate on; "
             "both are needed: prepare more videos, or give another --split"
         )
-    return Data(chosen["train"], chosen["val"], tuple(unmatched))
+    judges = judged(sample.speaker for sample in chosen["val"])
+    validation = [sample for sample in chosen["val"] if sample.speaker in judges]
+    return Data(chosen["train"], validation, tuple(unmatched))
 
 
 def build(
@@ -204,10 +209,9 @@ def _atom(
     config: Config, data: Data, run: Path, log: Callable[[str], None], processes: Processes
 ) -> AtomTask:
     encoder, seed = load_speech_encoder(config.speech), config.atom_training.seed
-    judges = judged(sample.speaker for sample in data.validation)
     clips, validation = (
         [read_motion_clip(sample) for sample in part if "audio" in sample]
-        for part in (data.train, [sample for sample in data.validation if sample.speaker in judges])
+        for part in (data.train, data.validation)
     )
     if not clips or not validation:
         raise UserError(

@@ -69,8 +69,8 @@ def note(text: str) -> str:
 
 
 def alert(text: str) -> str:
-    """A mistake, and the way out. One that begins with the name of a file leaves it as it is."""
-    named = ": " in text
+    """A mistake, and the way out. The name of a file that it begins with stays as it is."""
+    named = "." in text.partition(": ")[0]
     return f'<p class="alert" role="alert">{escape(text if named else text[:1].upper() + text[1:])}</p>'
 
 
