@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from moditalker.config import AugmentationConfig, Config, TrainingConfig, load
-from moditalker.data import JUDGED, VideoClip, VideoClips, augment_clip, judged
+from moditalker.data import VideoClip, VideoClips, augment_clip
 from moditalker.errors import UserError
 from moditalker.shards import Sample
 from moditalker.training import loop
@@ -26,7 +26,7 @@ from moditalker.training.loop import fit, learning_rate, trained_weights
 from moditalker.training.mtov import MToVTask
 from moditalker.training.processes import Accelerated, Processes
 from moditalker.training.runs import record
-from moditalker.training.tasks import Data
+from moditalker.training.tasks import JUDGED, Data, judged
 from moditalker.video.model import VideoModel
 
 

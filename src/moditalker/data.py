@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,19 +16,7 @@ from moditalker.landmarks import MIRROR, lip_opening
 from moditalker.shards import Sample
 from moditalker.video.model import pose_frames
 
-JUDGED = 32  # speakers, at most, whose clips validate: they are held in memory
 SHUT_SHARE = 0.5  # of the x_id have the mouth shut most, as the one that is chosen for a video; the rest: any
-
-
-def chance(name: str) -> float:
-    """A number in [0, 1) that is as good as random, and always the same for a name."""
-    content = name.encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") / 2**32
-
-
-def judged(speakers: Iterable[str]) -> set[str]:
-    """The speakers to validate on, no more than `JUDGED` of them: the same ones in each run."""
-    return set(sorted(set(speakers), key=lambda speaker: (chance(speaker), speaker))[:JUDGED])
 
 
 @dataclass(frozen=True)

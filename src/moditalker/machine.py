@@ -13,9 +13,15 @@ from moditalker.errors import UserError
 
 _LOCK = threading.Lock()
 _BEFORE: list[int] = []  # torch's threads before, once for each block of `half_the_threads` that is open
-_OWN = (
-    threading.local()
-)  # blocks that are open in a thread: torch counts by thread, and new ones ask the last
+
+
+class _Own(threading.local):
+    """Blocks that are open in a thread: torch counts by thread, and new threads take what was set last."""
+
+    open = 0
+
+
+_OWN = _Own()
 
 
 @contextmanager
@@ -28,14 +34,14 @@ def half_the_threads() -> Iterator[None]:
     with _LOCK:
         _BEFORE.append(_BEFORE[0] if _BEFORE else torch.get_num_threads())
         torch.set_num_threads(max(1, _BEFORE[0] // 2))
-        _OWN.open = getattr(_OWN, "open", 0) + 1
+        _OWN.open += 1
     try:
         yield
     finally:
         with _LOCK:
             threads = _BEFORE.pop()
-            _OWN.open = getattr(_OWN, "open", 1) - 1
-            if not _BEFORE or not _OWN.open:
+            _OWN.open -= 1
+            if not _BEFORE or _OWN.open <= 0:
                 torch.set_num_threads(threads)
 
 

@@ -447,16 +447,14 @@ class Dataset:
 
     def finished(self, job: Job) -> Record | None:
         """What an earlier run knows of a video, if it need not be looked at again."""
-        record = self.records.get(job.video)
-        now, sealed = Record.of(job), record is not None and bool(record.samples)
-        if record is None:
-            record = self._part(job)
-        same = record is not None and (record.bytes, record.modified) == (now.bytes, now.modified)
-        if sealed and record is not None:
-            if not same:
-                self.stale.append(job.video)
-            return record if (self.out / record.shard).is_file() else None
-        return record if same and record is not None and not record.failed else None
+        record = self.records.get(job.video) or self._part(job)
+        if record is None or (record.shard and not (self.out / record.shard).is_file()):
+            return None
+        now = Record.of(job)
+        same = (record.bytes, record.modified) == (now.bytes, now.modified)
+        if record.shard and not same:
+            self.stale.append(job.video)
+        return record if record.shard or (same and not record.failed) else None
 
     def _part(self, job: Job) -> Record | None:
         try:

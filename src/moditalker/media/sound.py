@@ -84,21 +84,21 @@ class AudioReader:
 
     def _timed(self) -> Iterator[tuple[Any, Fraction]]:
         """Decoded frames and their start: samples are counted while the (rounded) stamps agree with that."""
-        expected, zero, tolerance, damage = Fraction(0), self.zero, Fraction(0), list[str]()
-        begun = False
+        expected: Fraction | None = None  # nothing is, before the first
+        zero, damage = self.zero, list[str]()
         with opened(self.path) as container:
             for frame in decoded(container, streams(container)[1], damage):
                 if not frame.samples or not frame.sample_rate:
                     continue
-                start = expected if frame.pts is None else frame.pts * frame.time_base - zero
-                if begun and anew(start, expected):
+                stamp = zero + (expected or 0) if frame.pts is None else frame.pts * frame.time_base
+                start = stamp - zero
+                if expected is not None and anew(start, expected):
                     zero += start - expected
                     start = expected
-                elif abs(start - expected) <= tolerance:
+                elif expected is not None and abs(start - expected) <= Fraction(1, 20):
                     start = expected
                 yield frame, start
-                begun = True
-                expected, tolerance = start + Fraction(frame.samples, frame.sample_rate), Fraction(1, 20)
+                expected = start + Fraction(frame.samples, frame.sample_rate)
         if damage and not self.notes:
             self.notes.append(f"{self.path.name}: {len(damage)} damaged pieces of the sound were skipped.")
 

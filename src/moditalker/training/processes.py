@@ -82,15 +82,17 @@ class Accelerated(Processes):
         return context
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        reached = self._sum(torch.tensor([float(p.grad is not None) for p in parameters], device=self.device))
-        for parameter, count in zip(parameters, reached.tolist(), strict=True):
+        counts = [float(parameter.grad is not None) for parameter in parameters]  # processes that have one
+        if self.count > 1:
+            counts = self._sum(torch.tensor(counts, device=self.device)).tolist()
+        for parameter, count in zip(parameters, counts, strict=True):
             if not count:
                 continue  # as in one process, where the optimiser leaves it alone
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = self._sum(grad) / self.scale
 
     def any(self, flag: bool) -> bool:
-        return bool(self._sum(torch.tensor(float(flag), device=self.device)))
+        return flag if self.count == 1 else bool(self._sum(torch.tensor(float(flag), device=self.device)))
 
     def _sum(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.count == 1:

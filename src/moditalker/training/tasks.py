@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as short
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from moditalker.checkpoint import fill, load_weights
 from moditalker.config import Config, TrainingConfig, to_dict
-from moditalker.data import VideoClip, VideoClips, chance, judged, read_clip
+from moditalker.data import VideoClip, VideoClips, read_clip
 from moditalker.errors import UserError
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
 from moditalker.shards import Sample, Split, open_dataset
@@ -36,6 +36,7 @@ from moditalker.training.recordings import (
 )
 from moditalker.training.sync_expert import ROOMS, SyncExpertTask, read_sync_clip
 
+JUDGED = 32  # speakers, at most, whose clips validate: they are held in memory
 RECORDINGS = 640  # of about ten seconds, beside the clips as they are
 
 
@@ -100,6 +101,17 @@ def find_data(folder: Path, split: Path | None = None, held_out: frozenset[str] 
     judges = judged(sample.speaker for sample in chosen["val"])
     validation = [sample for sample in chosen["val"] if sample.speaker in judges]
     return Data(chosen["train"], validation, tuple(unmatched))
+
+
+def chance(name: str) -> float:
+    """A number in [0, 1) that is as good as random, and always the same for a name."""
+    content = name.encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") / 2**32
+
+
+def judged(speakers: Iterable[str]) -> set[str]:
+    """The speakers to validate on, no more than `JUDGED` of them: the same ones in each run."""
+    return set(sorted(set(speakers), key=lambda speaker: (chance(speaker), speaker))[:JUDGED])
 
 
 def build(
