@@ -70,7 +70,7 @@ class PaintedMouth:
 
 def small_config() -> configuration.Config:
     """The preset `tiny` with networks that are smaller still."""
-    config = configuration.load("tiny")
+    config = configuration.load("tiny", overrides=["compose.enabled=false"])
     return configuration.check(
         replace(
             config,

@@ -17,6 +17,7 @@ LEVELS: list[set[str]] = [
     {"folders", "limits", "weights", "workers"},
     {"config"},
     {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine", "shards", "tts"},
+    {"looks"},
     {"arriving", "features", "motion", "video", "provenance"},
     {"rendering", "metrics"},
     {"data", "prepare", "pipeline", "convert", "verify"},

@@ -15,6 +15,7 @@ from moditalker.features.face_model import default_model
 from moditalker.features.identity import (
     MAX_YAW,
     MOUTHS,
+    Candidate,
     FaceFrame,
     Follower,
     _remembered,
@@ -22,6 +23,7 @@ from moditalker.features.identity import (
     choose_anchor,
 )
 from moditalker.landmarks import Pose, apply_pose, lip_opening
+from moditalker.looks import Look
 from moditalker.media import Frame, open_source, plan_frames
 
 
@@ -38,6 +40,11 @@ class Seen:
 
     def __init__(self, landmarks: np.ndarray, cut: bool = False) -> None:
         self.landmarks, self.cut = landmarks, cut
+
+
+def seen(points, light: int) -> Candidate:
+    crop = np.full((4, 4, 3), light, np.uint8)
+    return points.astype(np.float32), Look(crop, np.eye(2, 3), crop, points[:, :2].astype(np.float32))
 
 
 @pytest.mark.parametrize("yaw", [-80.0, -30.0, 0.0, 45.0, 55.0])
@@ -57,10 +64,7 @@ def test_the_anchor_is_the_frame_whose_mouth_is_shut_most():
     change = [lip_opening(turned(0) + basis[..., k]) - lip_opening(turned(0)) for k in range(basis.shape[-1])]
     k = int(np.argmax(np.abs(change)))
     faces = [turned(0) + amount * np.sign(change[k]) * basis[..., k] for amount in (0.5, 2.0, 0.0, 1.0)]
-    candidates = [
-        (face.astype(np.float32), np.eye(2, 3), np.full((4, 4, 3), 100 + i, np.uint8))
-        for i, face in enumerate(faces)
-    ]
+    candidates = [seen(face, 100 + i) for i, face in enumerate(faces)]
     anchor = choose_anchor(candidates)
     assert anchor.crop[0, 0, 0] == 102
     assert anchor.landmarks == pytest.approx(faces[2][:, :2], abs=1e-3)
@@ -133,10 +137,7 @@ def test_what_is_too_long_to_be_remembered_is_looked_at_again(monkeypatch):
 
 
 def test_an_anchor_is_not_taken_from_the_dark():
-    faces = [
-        (turned(0).astype(np.float32), np.eye(2, 3), np.full((4, 4, 3), light, np.uint8))
-        for light in (10, 60, 110, 120, 130, 255)
-    ]
+    faces = [seen(turned(0), light) for light in (10, 60, 110, 120, 130, 255)]
     assert sorted(int(crop[0, 0, 0]) for crop, _ in choose_anchor(faces).seen) == [110, 120, 130]
 
 

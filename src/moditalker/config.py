@@ -159,6 +159,16 @@ class MToVConfig:
 
 
 @dataclass(frozen=True)
+class ComposeConfig:
+    """How frames are put together at the source's own size out of the person's own pixels [ours]."""
+
+    enabled: bool = False  # off: what MToV generates is pasted into the frame [paper]
+    network: bool = True  # what MToV generates shows where no frame of the source shows it; off: nothing does
+    looks: Count = 32  # frames of a shot that mouths are taken from, at most
+    change: NotNegative = 80.0  # price of taking another one, squared pixels of a crop of 128
+
+
+@dataclass(frozen=True)
 class AtomLossConfig:
     """Eq. 4 and what is added to it; weights."""
 
@@ -264,6 +274,7 @@ class Config:
     mtov_diffusion: DiffusionConfig = field(
         default_factory=lambda: DiffusionConfig(schedule="sqrt-linear", sampling_steps=100)
     )
+    compose: ComposeConfig = field(default_factory=ComposeConfig)
     atom_loss: AtomLossConfig = field(default_factory=AtomLossConfig)
     pixel_loss: PixelLossConfig = field(default_factory=PixelLossConfig)
     mtov_loss: MToVLossConfig = field(default_factory=MToVLossConfig)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
-from itertools import chain, groupby, islice
+from itertools import chain, groupby, islice, repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
 from moditalker.features.identity import Anchor, FaceFrame, anchored
 from moditalker.landmarks import MOUTH, affine_error, affine_to_pose, shut_mouth, transform
+from moditalker.looks import Look
 from moditalker.machine import half_the_threads, peak_rss
 from moditalker.media import Frame, MediaInfo, Source, VideoWriter
 from moditalker.motion.edit import RATE, Style, styled
@@ -31,6 +32,8 @@ from moditalker.motion.track import Track, checked_points
 from moditalker.provenance import DEFAULT, Provenance, mark
 from moditalker.streams import Clock, Timeline, ahead, beside
 from moditalker.video.blend import Blender
+from moditalker.video.compose import Composer
+from moditalker.video.references import Chooser, Gallery, faded
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -39,6 +42,7 @@ Progress = Callable[[str, int, int], None]
 STEADY = 0.1  # share of a new frame (25 Hz) in the steady shape that lips at rest have [ours]
 NEAR_REST = 0.02  # canonical units from the rest face where lips no longer count as at rest
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
+LOOK_SECONDS = 0.12  # between frames that are looked at for mouths to take
 
 
 class Sampler(Protocol):
@@ -135,6 +139,19 @@ class Target:
     wanted: Array | None = None  # that the speech wants
 
 
+@dataclass(frozen=True)
+class Layers:
+    """A frame and what its new picture is put together from.
+
+    looks: of the source whose mouths it takes, with weights; region: (3, h, w) that MToV generated. Without
+    either, the frame stays the source's.
+    """
+
+    target: Target
+    looks: Sequence[tuple[Look, float]] = ()
+    region: Tensor | None = None
+
+
 class Wish:
     """What the speech wants of each frame, in the head's pose (paper: the affine step).
 
@@ -187,22 +204,25 @@ class Video:
     progress: Progress | None = None
     provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
     notes: tuple[str, ...] = ()  # of the sound, for the report
+    away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
         # Finding faces, making mouths and pasting run beside each other, each in a thread of its own.
         info = self.face.source.info
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
-        blender = Blender(self.talker.config.crop, float(info.fps))
+        crop = self.talker.config.crop
+        blender, composer = Blender(crop, float(info.fps)), Composer(crop)
         self.kept.clear()
         with half_the_threads():
-            made = ahead(self.clock.each("video", beside(self._targets(lead), self._regions)), lead)
-            for number, (target, region) in enumerate(self.clock.each("waiting", made)):
-                if region is None:
-                    self._keep(number, target.face.lacks)
+            made = ahead(self.clock.each("video", self._layers(self._targets(lead))), lead)
+            for number, layers in enumerate(self.clock.each("waiting", made)):
+                face = layers.target.face
+                if not layers.looks and layers.region is None:
+                    self._keep(number, face.lacks)
                 with self.clock.stage("paste"):
-                    image = self._pasted(blender, target, region)
-                yield target.face.frame, image
+                    image = self._pasted(blender, composer, layers)
+                yield face.frame, image
                 if self.progress is not None:
                     self.progress("generating", number + 1, self.face.expected)
 
@@ -278,7 +298,7 @@ class Video:
         size = self.talker.config.crop.size
         run, before = 0, False
         faces = self.clock.each("waiting", ahead(self.clock.each("face", self.face), lead))
-        for face, anchor in anchored(faces, self.face.anchor, size, lead):
+        for face, anchor in anchored(faces, self.face.anchor, size, lead, fps):
             if wish is not None:
                 wish.advance(float(face.frame.time))
             if face.usable != before or face.cut:
@@ -294,40 +314,85 @@ class Video:
             wanted = source if wish is None else transform(wish.posed(points, anchor), matrix)[0]
             yield Target(face, run, anchor, face.crop(size), source, wanted)
 
-    def _regions(self, targets: Iterator[Target]) -> Iterator[Tensor | None]:
-        """The generated region of each frame, run by run; None where there is no usable face."""
+    def _layers(self, targets: Iterator[Target]) -> Iterator[Layers]:
+        """What each frame is put together from, run by run."""
+        settings, galleries = self.talker.config.compose, dict[int, Gallery]()
         for _, run in groupby(targets, key=lambda target: target.run):
             first = next(run)
+            run = chain([first], run)
             if first.crop is None:
-                yield from (None for _ in chain([first], run))
+                yield from map(Layers, run)
                 continue
+            if not settings.enabled:
+                yield from (Layers(item, (), made) for item, made in self._generated(run, first.anchor))
+                continue
+            shot = first.face.shot
+            if shot not in galleries:
+                galleries = {shot: Gallery(first.anchor.looks, len(first.crop), settings.looks)}
+            gallery = galleries[shot]
+            generate = settings.network and not gallery.shows_inside
+            made = self._generated(run, first.anchor) if generate else zip(run, repeat(None))
+            for (target, region), looks in faded(self._chosen(made, gallery)):
+                yield Layers(target, looks, region)
+
+    def _chosen(
+        self, made: Iterable[tuple[Target, Tensor | None]], gallery: Gallery
+    ) -> Iterator[tuple[tuple[Target, Tensor | None], Look]]:
+        """Each frame of a run with the look that its mouth comes from."""
+        fps = float(self.face.source.info.fps)
+        chooser = Chooser[tuple[Target, Tensor | None]](self.talker.config.compose.change)
+        step = max(1, round(LOOK_SECONDS * fps))
+        for number, (target, region) in enumerate(made):
+            assert target.crop is not None
+            assert target.wanted is not None
+            face = target.face
+            if number % step == 0 and self.face.source.info.kind != "picture":
+                gallery.add(face.look(target.crop, fps))
+            cost = gallery.costs(target.wanted, face.scale, face.frame.index / fps, self.away)
+            yield from chooser.push((target, region), gallery.looks, cost)
+        yield from chooser.finish()
+
+    def _generated(self, run: Iterator[Target], anchor: Anchor) -> Iterator[tuple[Target, Tensor]]:
+        """Frames of one run with the region that MToV generates for each."""
+
+        def regions(targets: Iterator[Target]) -> Iterator[Tensor]:
             inputs = (
                 (target.crop, target.wanted[:, :2], target.landmarks[:, :2])
-                for target in chain([first], run)
+                for target in targets
                 if target.crop is not None and target.wanted is not None and target.landmarks is not None
             )
-            anchor = first.anchor
             identity = anchor.crop, anchor.landmarks
             yield from self.talker.sampler(
                 inputs, identity, self.seed, self.steps, anchor.mouths, anchor.seen
             )
 
-    def _pasted(self, blender: Blender, target: Target, region: Tensor | None) -> Pixels:
-        face = target.face
+        return beside(run, regions)
+
+    def _pasted(self, blender: Blender, composer: Composer, layers: Layers) -> Pixels:
+        target, region, face = layers.target, layers.region, layers.target.face
         image: Pixels = face.frame.image
         if face.cut:
             blender.reset()
-        if region is None or target.landmarks is None or target.wanted is None:
+        if target.crop is None or target.landmarks is None or target.wanted is None:
             return image
-        generated = region.permute(1, 2, 0).float().cpu().numpy()
-        result = blender.paste(image, generated, face.matrix, target.landmarks, target.wanted)
-        pasted = result.frame
+        if layers.looks:
+            composed = composer.compose(
+                image, face.matrix, target.crop, target.landmarks, target.wanted, layers.looks, region
+            )
+            pasted = composed.frame
+            mask = blender.native_mask(image.shape[:2], face.matrix, target.landmarks, target.wanted)
+        elif region is not None:
+            generated = region.permute(1, 2, 0).float().cpu().numpy()
+            result = blender.paste(image, generated, face.matrix, target.landmarks, target.wanted)
+            pasted, mask = result.frame, result.mask
+        else:
+            return image
         if face.strength < 1:
             change = (pasted.astype(np.float32) - image) * face.strength
             pasted = (image + change).round().astype(np.uint8)
         if self.provenance is not None and face.landmarks is not None:
             seconds, aspect = float(face.frame.time), float(self.face.source.info.pixel_aspect)
-            pasted = mark.embed(pasted, result.mask, face.landmarks, seconds, face.strength, aspect)
+            pasted = mark.embed(pasted, mask, face.landmarks, seconds, face.strength, aspect)
         return pasted
 
     def _keep(self, number: int, reason: str) -> None:

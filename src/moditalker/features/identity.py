@@ -18,13 +18,14 @@ from moditalker.features.face import Choice, Face, FaceTracker, changes
 from moditalker.features.face_model import WEIGHTS, default_model, frontalize
 from moditalker.features.speaker import Speakers
 from moditalker.landmarks import LIP_INNER, align_stream, lip_opening, procrustes, transform, warp
+from moditalker.looks import Look, look_at
 from moditalker.media import Frame, Source
 from moditalker.streams import beside, fade
 
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
-Candidate = tuple[Array, Matrix, Pixels]  # of a frame: landmarks (68, 3), matrix (2, 3), crop
+Candidate = tuple[Array, Look]  # of a frame: landmarks (68, 3) in its pixels, and what it shows
 
 LOOK = 25  # faces that the anchor is chosen from
 LOOK_SECONDS = 0.12  # between them, so that the mouth has time to shut
@@ -43,16 +44,26 @@ class Anchor:
 
     crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
     frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which
-    every frame of this person is frontalised; seen: crop and landmarks of each frame that it was chosen from;
-    mouths: of those with open mouths.
+    every frame of this person is frontalised; looks: the frames it was chosen from; open_mouths: which of
+    them show open mouths, unlike each other.
     """
 
     crop: Pixels
     landmarks: Array
     frontal: Array
     neutral: NDArray[np.float64]
-    mouths: tuple[tuple[Pixels, Array], ...] = ()
-    seen: tuple[tuple[Pixels, Array], ...] = ()
+    looks: tuple[Look, ...] = ()
+    open_mouths: tuple[int, ...] = ()
+
+    @property
+    def seen(self) -> list[tuple[Pixels, Array]]:
+        """Crop and landmarks of each look."""
+        return [(look.crop, look.landmarks) for look in self.looks]
+
+    @property
+    def mouths(self) -> list[tuple[Pixels, Array]]:
+        """The same of the open mouths."""
+        return [(self.looks[i].crop, self.looks[i].landmarks) for i in self.open_mouths]
 
 
 @dataclass(frozen=True)
@@ -84,15 +95,26 @@ class FaceFrame:
     def usable(self) -> bool:
         return not self.lacks
 
+    @property
+    def scale(self) -> float:
+        """Pixels of the frame for one of the crop, of a usable frame."""
+        return float(1 / np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
+
     def crop(self, size: int) -> Pixels:
         """The aligned crop, (size, size, 3) uint8, of a usable frame."""
         crop: Pixels = warp(self.frame.image[None], self.matrix[None], size)[0]
         return crop
 
-    def candidate(self, size: int) -> Candidate:
-        """What `choose_anchor` wants to know of a usable frame."""
+    def look(self, crop: Pixels, fps: float) -> Look:
+        """What a usable frame shows; crop: its own. fps: of the source."""
         assert self.landmarks is not None
-        return self.landmarks, self.matrix, self.crop(size)
+        points = transform(self.landmarks[None], self.matrix[None])[0]
+        return look_at(self.frame.image, self.matrix, crop, points, self.frame.index / fps)
+
+    def candidate(self, size: int, fps: float) -> Candidate:
+        """What `choose_anchor` wants to know of a usable frame. fps: of the source."""
+        assert self.landmarks is not None
+        return self.landmarks, self.look(self.crop(size), fps)
 
 
 class Follower:
@@ -171,7 +193,7 @@ class Follower:
                 break
             if item.usable:
                 first = shots[item.frame.index]
-                seen.append(item.candidate(self.crop.size))
+                seen.append(item.candidate(self.crop.size, float(self.source.info.fps)))
             if len(seen) == LOOK:
                 break
         return seen
@@ -219,12 +241,12 @@ def _seen(face: Face | None, matrix: Matrix) -> tuple[Array | None, Matrix, floa
 
 
 def anchored(
-    faces: Iterable[FaceFrame], anchor: Anchor, size: int, look: int
+    faces: Iterable[FaceFrame], anchor: Anchor, size: int, look: int, fps: float = 25.0
 ) -> Iterator[tuple[FaceFrame, Anchor]]:
     """Each frame with the anchor of its shot: the given one is the first shot's, those of later shots are
     chosen from their first frames, and kept for when they are shown again.
 
-    size: of the crops; look: frames to choose from, which are held.
+    size: of the crops; look: frames to choose from, which are held; fps: of the source.
     """
     source, held = iter(faces), deque[FaceFrame]()
     anchors = dict[int, Anchor]()
@@ -237,7 +259,8 @@ def anchored(
             elif cut and anchors:
                 held.extend(islice(source, look - 1 - len(held)))
                 shot = takewhile(lambda other: not other.cut, held)
-                anchor = choose_anchor([item.candidate(size) for item in chain([face], shot) if item.usable])
+                usable = [item for item in chain([face], shot) if item.usable]
+                anchor = choose_anchor([item.candidate(size, fps) for item in usable])
             if len(anchors) < SHOTS:
                 anchors[face.shot] = anchor
             cut = False
@@ -250,18 +273,16 @@ def choose_anchor(faces: list[Candidate]) -> Anchor:
     What speech adds to it is then all that moves. Measured against rather open mouths, lips follow the speech
     at least as well and the picture is nearer to the source [ours].
     """
-    light = np.array([face[2].mean() for face in faces])
+    light = np.array([look.crop.mean() for _, look in faces])
     usual = np.sort(light)[len(light) // 2]  # no face that is dark as a fade begins, or white with a flash
     faces = [face for face, own in zip(faces, light, strict=True) if LIGHT * own <= usual <= own / LIGHT]
-    points, matrices = np.stack([face[0] for face in faces]), np.stack([face[1] for face in faces])
+    points, looks = np.stack([face[0] for face in faces]), tuple(face[1] for face in faces)
     neutral = default_model().neutral(points)
     frontal, _ = frontalize(points, neutral)
     opening = lip_opening(frontal)
     shut = int(np.argmin(opening))
-    aligned = transform(points, matrices)[..., :2]
-    seen = tuple((face[2], own) for face, own in zip(faces, aligned, strict=True))
-    mouths = tuple(seen[i] for i in _open_mouths(frontal, opening))
-    return Anchor(*seen[shut], frontal[shut], neutral, mouths, seen)
+    mouths = tuple(_open_mouths(frontal, opening))
+    return Anchor(looks[shut].crop, looks[shut].landmarks, frontal[shut], neutral, looks, mouths)
 
 
 def _open_mouths(frontal: Array, opening: NDArray[np.floating]) -> list[int]:

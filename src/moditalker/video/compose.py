@@ -1,0 +1,378 @@
+"""Each output frame, put together at the source's own size out of the person's own pixels.
+
+Three layers, from below:
+1. The current frame, moved from its own landmarks to the wanted ones. What is near either mouth, the one that
+   is there and the one that is wanted, never comes from it, so nothing that the source says shows through.
+2. Lips and what is around them: other frames of the same person (`looks`), moved in the same way, in the
+   light of the current one.
+3. What lies between the lips where no look shows it: what the network painted.
+Where nothing moves and nothing is put, a pixel is the source's, exactly.
+
+Lengths are in pixels of a crop whose eyes are 42 pixels apart, and grow with the crop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moditalker.config import CropConfig
+from moditalker.landmarks import JAW, NOSE, inverse
+from moditalker.looks import Look
+from moditalker.video.flow import OUTLINE, SIDES, Gap, Spline, outline_distance
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.floating]
+Box = tuple[slice, slice]
+
+NODE, MOUTH_NODE = 4.0, 2.0  # between the places where flows are calculated: of the face, of the mouth
+RING = 22.0  # beyond the jaw, where nothing moves any more
+NECK = 1.6  # times RING below the chin
+NEAR, FAR = 3.0, 8.0  # from the lips' outline: nearer is a look's alone, farther is the current frame's alone
+AROUND_MOUTH = 14.0  # of the mouth's box beyond the outline
+STILL = 0.05  # pixels of the frame: less is no motion
+TOP = 10.0  # rows above the nose's base over which motion fades out
+EDGE = 0.35  # half the width over which one lip's flow becomes the other's
+LIGHT_REACH = (
+    7.0  # standard deviation of the Gaussian over which the light of a look is brought to the frame's
+)
+LIGHT_ODD = 0.12  # of white: pixels that differ by more than others do hardly show the same thing
+DARK = 0.06  # of white: darker than this, light adds rather than multiplies
+BORDER = 4.0  # at the other borders
+LEAST_GAP = 1.0  # a look whose lips are nearer shows nothing of what is between them
+STRETCH_FROM = 0.3  # the least opening in which something can be missing
+PARTED = 0.25, 0.5  # the wanted opening over a look's: below, lips hide what is between them; above, none
+STRETCH = (
+    0.25,
+    0.6,
+)  # a look's opening over the wanted one: how much it may be stretched, and how little shows
+
+
+@dataclass(frozen=True)
+class Composed:
+    """frame: (H, W, 3) uint8; mask: (H, W) float32 in [0, 1], where it is not the source's."""
+
+    frame: Pixels
+    mask: NDArray[np.float32]
+
+
+class Composer:
+    """Puts the frames of one video together.
+
+    Args:
+        crop: the aligned crop that landmarks and what is painted are in.
+    """
+
+    def __init__(self, crop: CropConfig) -> None:
+        self.crop = crop
+        self.unit = crop.eye_distance / 42
+
+    def compose(
+        self,
+        image: Pixels,
+        matrix: NDArray[np.floating],
+        crop: Pixels,
+        own: Floats,
+        wanted: Floats,
+        looks: Sequence[tuple[Look, float]],
+        painted: Tensor | None = None,
+    ) -> Composed:
+        """One frame.
+
+        Args:
+            image: (H, W, 3) uint8, the source at native size. Not changed.
+            matrix: (2, 3) frame -> crop pixel; crop: (size, size, 3) uint8, what is there.
+            own, wanted: (68, 2 or 3) landmarks, crop pixels.
+            looks: whose mouth is shown, with weights that add up to 1.
+            painted: (3, h, w) in [-1, 1], the crop's rows from crop.region_top on, with a mouth of the
+                network's own; None: only looks are used.
+        """
+        own, wanted = (np.asarray(points[:, :2], np.float64) for points in (own, wanted))
+        mask, frame = np.zeros(image.shape[:2], np.float32), image.copy()
+        skin = _Skin(own, wanted, self.unit)
+        if skin.flow is not None and (face := _Canvas.of(image, matrix, *skin.extent)) is not None:
+            self._move(image, face, skin.flow, frame, mask)
+        mouth = _Canvas.of(image, matrix, *_around(wanted, AROUND_MOUTH * self.unit))
+        if mouth is not None and looks:
+            lips, share = self._mouth(mouth, crop, wanted, own, skin, looks, painted)
+            part = _floats(frame[mouth.box])
+            part += share * (lips - part)
+            frame[mouth.box] = _bytes(part)
+            np.maximum(mask[mouth.box], share.numpy(), out=mask[mouth.box])
+        return Composed(frame, mask)
+
+    def _move(
+        self, image: Pixels, face: _Canvas, flow: _Field, frame: Pixels, mask: NDArray[np.float32]
+    ) -> None:
+        """Draw the current frame where the wanted landmarks want it, and note where it moved."""
+        shift = face.to_frame(flow.at(face))
+        moves = shift.abs().amax(0) > STILL
+        sampled = _sample(_floats(image[face.box]), face.own + shift)
+        np.copyto(frame[face.box], _bytes(sampled), where=moves[..., None].numpy())
+        mask[face.box] = moves.float().numpy()
+
+    def _mouth(
+        self,
+        mouth: _Canvas,
+        crop: Pixels,
+        wanted: Floats,
+        own: Floats,
+        skin: _Skin,
+        looks: Sequence[tuple[Look, float]],
+        painted: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Lips and what is around them, (3, h, w) in [0, 1], and how much of each pixel they are, (h, w)."""
+        unit = self.unit
+        field = _Field.over(*_around(wanted, AROUND_MOUTH * unit), MOUTH_NODE * unit)
+        distance = outline_distance(field.places, wanted)
+        beneath = field.places if skin.flow is None else field.places + skin.flow.lookup(field.places)
+        # What the current frame would show there must be as far from the lips that it has.
+        either = np.minimum(distance, outline_distance(beneath, own))
+        ring = _step(distance / unit - 1) * _step((AROUND_MOUTH - distance / unit) / 3)
+        here = _sample(_floats(crop), _tensor(beneath))
+        lips = _Lips(wanted, mouth, unit)
+        halves = [Spline(wanted[points], unit**2).at(field.places) for points in SIDES]
+        side = torch.from_numpy(lips.gap.is_below(field.places))
+        share = 1 - _step((either / unit - NEAR) / (FAR - NEAR))
+        total = torch.zeros(3, *mouth.places.shape[1:])
+        for look, weight in looks:
+            upper, lower = (
+                _tensor(basis @ (look.landmarks - wanted)[points].astype(np.float32))
+                for basis, points in zip(halves, SIDES, strict=True)
+            )
+            seen = _sample(_floats(look.crop), _tensor(field.places) + torch.where(side, lower, upper))
+            light = _light(here, seen, torch.from_numpy(ring).float(), LIGHT_REACH * unit / field.step)
+            fine = field.with_values(torch.cat([upper, lower, light])).at(mouth)
+            picture = lips.drawn(look, fine[:2], fine[2:4])
+            if painted is not None and (missing := lips.missing(look)) > 0:
+                top = torch.tensor([0.0, float(self.crop.region_top)]).view(2, 1, 1)
+                inside = _sample((painted + 1) / 2, mouth.places - top)
+                picture = torch.lerp(picture, inside, missing * lips.between)
+            total += weight * ((picture + DARK) * fine[4:] - DARK)
+        return total, field.with_values(share).at(mouth)[0]
+
+
+class _Lips:
+    """The wanted lips on a canvas: what is above, between and below them.
+
+    below: (h, w) from 0 above the gap to 1 below it; between: (h, w), 1 between the lips.
+    """
+
+    def __init__(self, wanted: Floats, mouth: _Canvas, unit: float) -> None:
+        self.mouth, self.unit, self.gap = mouth, unit, Gap.of(wanted)
+        self.open = self.gap.open()
+        x, y = mouth.places.numpy()
+        upper, lower = self.gap.edges(x)
+        beyond = self.gap.beyond(x)
+        half = (lower - upper) / 2 + EDGE * unit + 0.5 * beyond
+        self.below = _plane(np.clip(0.5 + (y - (upper + lower) / 2) / (2 * half), 0, 1))
+        width = 2 * EDGE * unit
+        between = _step(0.5 + (y - upper) / width) * _step(0.5 + (lower - y) / width)
+        self.between = _plane(between * (beyond == 0))
+
+    def missing(self, look: Look) -> float:
+        """How little of what is between the wanted lips a look can show, from 0 to 1."""
+        if self.open < STRETCH_FROM * self.unit:
+            return 0.0
+        ratio = look.opening / max(self.open, 1e-3)
+        shown = min(1.0, look.opening / (LEAST_GAP * self.unit))
+        return 1 - shown * float(_step((ratio - STRETCH[0]) / (STRETCH[1] - STRETCH[0])))
+
+    def drawn(self, look: Look, upper: Tensor, lower: Tensor) -> Tensor:
+        """What a look shows, (3, h, w), its lips carried to the wanted ones by the flow of either."""
+        source, to_pixels = _floats(look.pixels), inverse(look.matrix)
+
+        def at(flow: Tensor) -> Tensor:
+            return _sample(source, _through(to_pixels, self.mouth.places + flow))
+
+        # Lips that part are one smooth flow; lips that shut on each other hide what was between them.
+        parted = float(_step((self.open / max(1e-3, look.opening) - PARTED[0]) / (PARTED[1] - PARTED[0])))
+        if parted >= 1:
+            return at(torch.lerp(upper, lower, self.below))
+        shut = torch.lerp(at(upper), at(lower), self.below)
+        return shut if parted <= 0 else torch.lerp(shut, at(torch.lerp(upper, lower, self.below)), parted)
+
+
+class _Skin:
+    """The flow of the face but for the lips: from wanted to own landmarks, none beyond jaw and nose.
+
+    flow: None where nothing moves; extent: its corners in crop pixels.
+    """
+
+    extent: tuple[Floats, Floats]
+
+    def __init__(self, own: Floats, wanted: Floats, unit: float) -> None:
+        self.flow: _Field | None = None
+        points = np.concatenate([JAW, OUTLINE])
+        shifts = (own - wanted)[points]
+        if np.abs(shifts).max() < STILL:
+            return
+        jaw = (own + wanted)[JAW] / 2
+        middle = jaw[[4, 12]].mean(0)
+        away = jaw - middle
+        away = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6)
+        reach = RING * unit * np.where(np.abs(np.arange(17) - 8) < 4, NECK, 1.0)[:, None]
+        ring = jaw + reach * away
+        top = np.concatenate([wanted[NOSE], wanted[[36, 39, 42, 45]]])
+        fixed = np.concatenate([ring, top])
+        spline = Spline(np.concatenate([wanted[points], fixed]), unit**2)
+        low, high = ring.min(0), ring.max(0)
+        nose = min(own[33, 1], wanted[33, 1])
+        low[1] = nose - TOP * unit
+        field = _Field.over(low, high, NODE * unit)
+        flow = spline.at(field.places)[..., : len(points)] @ shifts.astype(np.float32)
+        x, y = field.places[..., 0], field.places[..., 1]
+        ends = _step((y - low[1]) / (TOP * unit)) * _step((high[1] - y) / (BORDER * unit))
+        ends = ends * _step((x - low[0]) / (BORDER * unit)) * _step((high[0] - x) / (BORDER * unit))
+        flow = flow * ends[..., None]
+        moving = np.abs(flow).max(-1) > STILL / 4
+        if moving.any():
+            rows, columns = np.flatnonzero(moving.any(1)), np.flatnonzero(moving.any(0))
+            self.extent = field.places[rows[0], columns[0]], field.places[rows[-1], columns[-1]]
+            self.flow = field.with_values(_tensor(flow))
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Values (C, rows, columns) at the nodes of a grid in crop pixels. origin: (2,) of the first node."""
+
+    origin: Floats
+    step: float
+    places: Floats  # (rows, columns, 2)
+    values: Tensor
+
+    @classmethod
+    def over(cls, low: Floats, high: Floats, step: float) -> _Field:
+        columns, rows = (int(np.ceil((b - a) / step)) + 1 for a, b in zip(low, high, strict=True))
+        x, y = low[0] + step * np.arange(columns), low[1] + step * np.arange(rows)
+        places = np.stack(np.meshgrid(x, y), axis=-1)
+        return cls(np.asarray(low, np.float64), step, places, torch.zeros(0, rows, columns))
+
+    def with_values(self, values: Floats | Tensor) -> _Field:
+        """The same nodes with values: an array (rows, columns) or a tensor (C, rows, columns)."""
+        return replace(self, values=values if isinstance(values, Tensor) else _plane(values)[None])
+
+    def at(self, canvas: _Canvas) -> Tensor:
+        """Between the nodes, at each pixel of a canvas: (C, h, w)."""
+        origin = torch.from_numpy(self.origin).float().view(2, 1, 1)
+        return _sample(self.values, (canvas.places - origin) / self.step, "bilinear")
+
+    def lookup(self, places: Floats) -> Floats:
+        """Between the nodes, at places (rows, columns, 2): (rows, columns, C)."""
+        at = _tensor((places - self.origin) / self.step)
+        return _sample(self.values, at, "bilinear").permute(1, 2, 0).numpy().astype(np.float64)
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """A box of the frame. places: (2, h, w) crop pixel of each of its pixels; own: (2, h, w) its own x, y."""
+
+    box: Box
+    matrix: Floats  # frame -> crop pixel
+    places: Tensor
+    own: Tensor
+
+    @classmethod
+    def of(cls, image: Pixels, matrix: NDArray[np.floating], low: Floats, high: Floats) -> _Canvas | None:
+        """The pixels under the rectangle from low to high, crop pixels; None where they are outside."""
+        matrix = np.asarray(matrix, np.float64)
+        if not np.isfinite(matrix).all():
+            return None
+        corners = np.array([[x, y, 1.0] for x in (low[0], high[0]) for y in (low[1], high[1])])
+        corners = corners @ inverse(matrix).T
+        limits = np.array([image.shape[1], image.shape[0]])
+        first = np.clip(np.floor(corners.min(0)).astype(int), 0, limits)
+        last = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, limits)
+        if (last - first < 2).any():
+            return None
+        (x0, y0), (x1, y1) = first.tolist(), last.tolist()
+        x, y = (torch.arange(a, b, dtype=torch.float32) for a, b in ((x0, x1), (y0, y1)))
+        own = torch.stack([(x - x[0]).expand(len(y), -1), (y - y[0])[:, None].expand(-1, len(x))])
+        (a, b, c), (d, e, f) = matrix.tolist()
+        places = torch.stack([a * x + (b * y + c)[:, None], d * x + (e * y + f)[:, None]])
+        return cls((slice(y0, y1), slice(x0, x1)), matrix, places, own)
+
+    def to_frame(self, shift: Tensor) -> Tensor:
+        """Shifts (2, h, w) in crop pixels -> pixels of the frame."""
+        back = torch.from_numpy(inverse(self.matrix)[:, :2]).float()
+        return torch.einsum("ij,jhw->ihw", back, shift)
+
+
+def _around(landmarks: Floats, margin: float) -> tuple[Floats, Floats]:
+    lips = landmarks[OUTLINE]
+    return lips.min(0) - margin, lips.max(0) + margin
+
+
+def _through(matrix: NDArray[np.floating], places: Tensor) -> Tensor:
+    """Places (2, h, w) through a matrix (2, 3)."""
+    (a, b, c), (d, e, f) = np.asarray(matrix, np.float64).tolist()
+    return torch.stack([a * places[0] + b * places[1] + c, d * places[0] + e * places[1] + f])
+
+
+def _tensor(values: Floats) -> Tensor:
+    """(rows, columns, C) -> (C, rows, columns) float32."""
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32))
+
+
+def _plane(values: Floats) -> Tensor:
+    """(rows, columns) as float32."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _floats(pixels: Pixels) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255
+
+
+def _bytes(image: Tensor) -> Pixels:
+    """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
+    return (image * 255).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _sample(image: Tensor, places: Tensor, mode: str = "bicubic") -> Tensor:
+    """(C, H, W) at places (2, h, w), x and y in its pixels; its edge goes on beyond it."""
+    grid = torch.empty(1, *places.shape[1:], 2)
+    for axis, length in enumerate((image.shape[2], image.shape[1])):
+        torch.add(places[axis] * (2 / length), 1 / length - 1, out=grid[0, ..., axis])
+    return F.grid_sample(image[None], grid, mode=mode, padding_mode="border", align_corners=False)[0]
+
+
+def _step(x: Floats | float) -> Floats:
+    """Smooth step from 0 at 0 to 1 at 1."""
+    x = np.clip(x, 0, 1)
+    return np.asarray(x * x * (3 - 2 * x))
+
+
+def _light(current: Tensor, seen: Tensor, weight: Tensor, sigma: float) -> Tensor:
+    """Factors (3, rows, columns) that bring a look's light to the frame's, from where both show the same."""
+    difference = current - seen
+    inside = weight > 0.5
+    if int(inside.sum()) < 12:
+        return torch.ones_like(current)
+    middle = difference[:, inside].median(dim=1).values
+    odd = (difference - middle[:, None, None]).square().sum(0)
+    weight = weight * torch.exp(-odd / (2 * LIGHT_ODD**2)) + 1e-6
+    both = torch.cat([current, seen]) + DARK
+    mean = (both * weight).sum((-2, -1), keepdim=True) / weight.sum()
+    blurred = _blur(torch.cat([both * weight, weight[None]]), sigma)
+    trust = 0.02
+    local = (blurred[:-1] + trust * mean) / (blurred[-1] + trust)
+    return (local[:3] / local[3:]).clamp(0.5, 2.0)
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (C, h, w); zeros beyond the border."""
+    down, across = (_blur_matrix(n, sigma) for n in image.shape[1:])
+    return down @ image @ across
+
+
+def _blur_matrix(length: int, sigma: float) -> Tensor:
+    at = torch.arange(length, dtype=torch.float32)
+    taps = torch.exp(-0.5 * ((at[:, None] - at) / sigma) ** 2)
+    return taps / (sigma * (2 * torch.pi) ** 0.5)

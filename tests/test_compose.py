@@ -1,0 +1,220 @@
+"""Frames put together at the source's own size: flows, the looks that are chosen, and what is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from moditalker.config import load
+from moditalker.features.face_model import default_model
+from moditalker.landmarks import MOUTH, Pose, apply_pose, inverse, lip_opening, shut_mouth, warp
+from moditalker.looks import MOST, Look, look_at
+from moditalker.video.compose import Composer
+from moditalker.video.flow import Gap, Spline, outline_distance
+from moditalker.video.references import Chooser, Gallery, faded
+
+CROP = load("tiny").crop
+SIDE = 300  # of the source's frames
+MATRIX = np.array([[0.5, 0.02, -8.0], [-0.02, 0.5, -4.0]])  # frame -> crop
+
+
+def face(opening: float = 0.0) -> np.ndarray:
+    """Landmarks (68, 2) of an upright face in the crop, its lips so many crop pixels apart."""
+    pose = Pose(np.diag([1.0, -1.0, -1.0])[None], np.array([42.0]), np.array([[63.5, 45.0, 0.0]]))
+    points = shut_mouth(apply_pose(default_model().mean[None], pose)[0])[:, :2]
+    points[[67, 66, 65, 58, 57, 56, 59, 55]] += [0, opening]
+    points[6:11] += [0, opening * 0.8]
+    return points
+
+
+def picture(points: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A frame (SIDE, SIDE, 3): fine skin, red lips, dark between them."""
+    y, x = np.mgrid[:SIDE, :SIDE].astype(float)
+    places = np.stack([x, y], -1) @ MATRIX[:, :2].T + MATRIX[:, 2]
+    grain = np.random.default_rng(seed).normal(0, 12, (SIDE, SIDE, 1))
+    for axis in (0, 1):  # of a camera: neighbours are a little alike
+        grain = (np.roll(grain, 1, axis) + 2 * grain + np.roll(grain, -1, axis)) / 4
+    image = np.array([190.0, 150, 130]) + grain + 0.2 * (places[..., :1] - 64)
+    lips = outline_distance(places, points) < 0
+    image[lips] = np.array([170.0, 80, 80]) + grain[lips]
+    upper, lower = Gap.of(points).edges(places[..., 0])
+    between = (
+        (places[..., 1] > upper) & (places[..., 1] < lower) & (Gap.of(points).beyond(places[..., 0]) == 0)
+    )
+    image[between] = 30
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def aligned(image: np.ndarray) -> np.ndarray:
+    return warp(image[None], MATRIX[None], CROP.size)[0]
+
+
+def look(opening: float, seconds: float = 0.0, seed: int = 1) -> Look:
+    points = face(opening)
+    image = picture(points, seed)
+    return look_at(image, MATRIX, aligned(image), points, seconds)
+
+
+def composed(own: float, wanted: float, looks: list[Look], painted=None):
+    image, shares = picture(face(own)), [(one, 1 / len(looks)) for one in looks]
+    composer = Composer(CROP)
+    result = composer.compose(image, MATRIX, aligned(image), face(own), face(wanted), shares, painted)
+    return image, result
+
+
+def test_a_spline_goes_through_its_shifts_and_is_even_between_them():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 100, (30, 2))
+    affine = points @ rng.normal(size=(2, 2)) + 3
+    assert Spline(points, 0.0).at(points) @ affine == pytest.approx(affine, abs=1e-3)
+    between = rng.uniform(0, 100, (7, 5, 2))
+    assert (Spline(points, 4.0).at(between) @ points.astype(np.float32)) == pytest.approx(between, abs=1e-2)
+
+
+def test_distances_to_the_lips_have_their_sign():
+    points = face(8.0)
+    middle = points[MOUTH].mean(0)
+    assert outline_distance(middle, points) < -3
+    assert outline_distance(points[48:60], points) == pytest.approx(0, abs=1e-6)
+    assert outline_distance(points[8], points) == pytest.approx(
+        np.linalg.norm(points[8] - points[57]), abs=1.0
+    )
+
+
+def test_a_gap_is_as_wide_as_the_lips_are_apart():
+    assert Gap.of(face(0.0)).open() < 0.2
+    assert Gap.of(face(6.0)).open() == pytest.approx(6.0, abs=0.8)
+    upper, lower = Gap.of(face(6.0)).edges(np.array([-10.0, 200.0]))
+    assert lower - upper == pytest.approx(0, abs=0.3)  # beyond the corners it is shut
+
+
+def test_where_nothing_moves_pixels_are_the_sources():
+    image, result = composed(0.0, 6.0, [look(6.0)])
+    changed = (result.frame != image).any(-1)
+    assert not changed[result.mask == 0].any()
+    assert 0.01 < changed.mean() < 0.4
+    rows = np.flatnonzero(changed.any(1))
+    nose = inverse(MATRIX) @ [*face()[30], 1]
+    assert rows[0] > nose[1]  # eyes and nose are the source's
+    same, still = composed(3.0, 3.0, [look(3.0)])
+    assert (still.mask[(still.frame != same).any(-1)] > 0).all()
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(0.0, 7.0), (7.0, 0.0), (7.0, 3.0)])
+def test_the_mouth_is_the_wanted_one(own, wanted):
+    """Measured on pixels: the dark between the lips is as high as it shall be."""
+    _, result = composed(own, wanted, [look(wanted + 1, seed=3)])
+    x, y = inverse(MATRIX) @ [*face(wanted)[[62, 66]].mean(0), 1]
+    column = result.frame[int(y) - 30 : int(y) + 30, round(x)].astype(int).sum(1)
+    dark = (column < 180).sum() * 0.5  # pixels of the crop
+    assert dark == pytest.approx(wanted, abs=1.5)
+
+
+def test_nothing_of_the_sources_own_mouth_reaches_the_picture():
+    """The same wish over a shut and a wide open source: near the lips the same pixels."""
+    one, other = (composed(own, 4.0, [look(4.0)])[1].frame.astype(int) for own in (0.0, 9.0))
+    places = np.stack(np.mgrid[:SIDE, :SIDE][::-1], -1) @ MATRIX[:, :2].T + MATRIX[:, 2]
+    near = outline_distance(places, face(4.0)) < 2
+    assert np.abs(one - other)[near].mean() < 2
+
+
+def test_fine_detail_is_kept_in_the_mouth():
+    _, result = composed(0.0, 6.0, [look(5.0)])
+    real = picture(face(6.0), seed=4)
+    places = np.stack(np.mgrid[:SIDE, :SIDE][::-1], -1) @ MATRIX[:, :2].T + MATRIX[:, 2]
+    around = (outline_distance(places, face(6.0)) > 3) & (outline_distance(places, face(6.0)) < 7)
+
+    def detail(image: np.ndarray) -> float:
+        grey = image.astype(float).mean(-1)
+        return float(np.abs(grey - np.roll(grey, 1, 0))[around].mean())
+
+    assert detail(result.frame) == pytest.approx(detail(real), rel=0.25)
+
+
+def test_light_of_a_look_becomes_the_frames():
+    dark = look(5.0)
+    dark = replace(dark, pixels=(dark.pixels * 0.6).astype(np.uint8), crop=(dark.crop * 0.6).astype(np.uint8))
+    _, plain = composed(0.0, 5.0, [look(5.0)])
+    _, lit = composed(0.0, 5.0, [dark])
+    assert np.abs(plain.frame.astype(int) - lit.frame).mean(-1)[plain.mask > 0.9].mean() < 6
+
+
+def test_what_no_look_shows_is_painted():
+    painted = torch.zeros(3, CROP.size - CROP.region_top, CROP.size)
+    painted[1] = 1.0  # green
+    _, result = composed(0.0, 7.0, [look(0.0)], painted)
+    x, y = inverse(MATRIX) @ [*face(7.0)[[62, 66]].mean(0), 1]
+    red, green, _ = result.frame[round(y), round(x)].astype(int)
+    assert green > red + 60
+    _, seen = composed(0.0, 7.0, [look(7.0)], painted)
+    assert seen.frame[round(y), round(x)].max() < 90  # a look that shows it needs no paint
+
+
+def test_a_mouth_at_the_pictures_edge_is_no_error():
+    image, wide = picture(face())[:230], [(look(6.0), 1.0)]
+    result = Composer(CROP).compose(image, MATRIX, aligned(image), face(), face(6.0), wide)
+    assert result.frame.shape == image.shape
+    away = np.add(MATRIX, [[0, 0, 900], [0, 0, 900]])
+    result = Composer(CROP).compose(image, away, aligned(image), face(), face(6.0), wide)
+    assert np.array_equal(result.frame, image)
+
+
+def test_a_look_keeps_the_frames_own_pixels():
+    points = face(4.0)
+    image = picture(points)
+    kept = look_at(image, MATRIX, aligned(image), points)
+    assert kept.scale == pytest.approx(2.0, rel=0.01)
+    x, y = (inverse(kept.matrix) @ [*points[57], 1]).round().astype(int)
+    u, v = (inverse(MATRIX) @ [*points[57], 1]).round().astype(int)
+    assert np.array_equal(kept.pixels[y - 2 : y + 3, x - 2 : x + 3], image[v - 2 : v + 3, u - 2 : u + 3])
+
+
+def test_a_huge_face_is_kept_smaller():
+    points = face(4.0)
+    large, matrix = np.zeros((2400, 2400, 3), np.uint8), MATRIX.copy()
+    matrix[:, :2] /= 8
+    kept = look_at(large, matrix, large[:128, :128], points)
+    assert kept.scale <= MOST
+
+
+def test_a_gallery_keeps_what_is_unlike():
+    gallery = Gallery([look(a) for a in (0.0, 0.05, 8.0)], CROP.size, 3)
+    assert len(gallery.looks) == 2
+    gallery.add(look(4.0))
+    gallery.add(look(4.4))
+    gallery.add(look(12.0))
+    assert len(gallery.looks) == 3
+    openings = sorted(one.opening for one in gallery.looks)
+    assert openings[0] < 1
+    assert openings[-1] > 11
+    assert gallery.shows_inside
+
+
+def test_looks_near_in_time_can_be_left_out():
+    gallery = Gallery([look(0.0, 0.0), look(6.0, 5.0)], CROP.size, 8)
+    wanted = face(6.0)
+    assert gallery.costs(wanted, 2.0, 5.0, 0.0).argmin() == 1
+    assert gallery.costs(wanted, 2.0, 5.0, 1.0).argmin() == 0
+    assert np.isfinite(gallery.costs(wanted, 2.0, 5.0, 100.0)).all()  # without any left, all may be used
+
+
+def test_the_chosen_look_changes_when_it_pays_and_fades():
+    looks = [look(0.0), look(8.0)]
+    gallery = Gallery(looks, CROP.size, 8)
+    wishes = [face(a) for a in [0.0] * 12 + [8.0] * 12]
+    wishes[5] = face(4.2)  # a moment is not worth a change
+    chooser: Chooser[int] = Chooser(80.0)
+
+    def chosen():
+        for number, wish in enumerate(wishes):
+            yield from chooser.push(number, gallery.looks, gallery.costs(wish, 2.0, 0.0, 0.0))
+        yield from chooser.finish()
+
+    made = list(faded(chosen()))
+    assert [number for number, _ in made] == list(range(24))
+    shares = [sum(weight for one, weight in mixed if one is looks[1]) for _, mixed in made]
+    assert shares == pytest.approx([0.0] * 11 + [0.25, 0.75] + [1.0] * 11)
+    assert lip_opening(face(8.0)) > lip_opening(face(0.0))
