@@ -22,6 +22,8 @@ from moditalker.metrics.head_motion import rotation_error
 from moditalker.metrics.leakage import partial_correlation
 from moditalker.metrics.lmd import landmark_distance
 from moditalker.metrics.lpips import lpips
+from moditalker.metrics.mouth_colour import ALIKE, OPEN, colour_distance
+from moditalker.metrics.mouth_detail import LEAST, detail_ratio
 from moditalker.metrics.psnr import psnr
 from moditalker.metrics.seam import seam_ratio
 from moditalker.metrics.silence import stillness
@@ -79,6 +81,33 @@ def _lpips_region(case: Case) -> float:
     return lpips(case.region(case.generated, at), case.region(_reference(case), at))
 
 
+def _lpips_mouth(case: Case) -> float:
+    at = np.flatnonzero(case.usable)[::SPARSE]
+    return lpips(case.mouth(case.generated, at), case.mouth(_reference(case), at))
+
+
+def _mouth_detail(case: Case) -> float:
+    ratio = detail_ratio(case.generated.detail, _face(case).detail)
+    if math.isnan(ratio):
+        raise UserError(
+            f"the face's own mouth has less than {LEAST:g} grey levels of detail finer than a crop of "
+            "128 pixels holds"
+        )
+    return ratio
+
+
+def _mouth_colour(case: Case, part: int) -> float:
+    """part: 0 for all between the lips, 1 for the teeth."""
+    made, face = case.generated, _face(case)
+    distance = colour_distance(made.colours[:, part], made.opening, face.colours[:, part], face.opening)
+    if math.isnan(distance):
+        raise UserError(
+            f"no mouth that is open (by {OPEN:g} eye distances) has one of the face's own that is open as "
+            f"far (within {ALIKE:.0%}) to be held against"
+        )
+    return distance
+
+
 def _mouth_distance(case: Case, unit: NDArray[np.floating] | float) -> float:
     made, real = (one.landmarks[:, MOUTH, :2] / unit for one in (case.generated, _reference(case)))
     return landmark_distance(made, real)
@@ -123,7 +152,7 @@ def _csim(case: Case) -> float:
     return cosine_similarity(made, own)
 
 
-PAIR, FACE, SPEECH = ("reference",), ("face",), ("speech",)
+PAIR, FACE, ANY_FACE, SPEECH = ("reference",), ("face",), ("identity",), ("speech",)
 
 MEASURES: dict[str, Measure] = {
     "lip_correlation": Measure(
@@ -222,6 +251,11 @@ MEASURES: dict[str, Measure] = {
         _lpips_region,
         "lpips-alex",
     ),
+    "lpips_mouth": Measure(
+        *("LPIPS, mouth", "", LOWER, PAIR, f"AlexNet, over the mouth at native size, every {SPARSE}th frame"),
+        _lpips_mouth,
+        "lpips-alex",
+    ),
     "psnr_frame": Measure(
         *("PSNR, frame", "dB", HIGHER, PAIR, "over the whole frame"),
         lambda c: psnr(c.generated.frames, _reference(c).frames),
@@ -236,9 +270,21 @@ MEASURES: dict[str, Measure] = {
         "lpips-alex",
     ),
     "csim": Measure(
-        *("CSIM", "", HIGHER, ("identity",), f"cosine with the face's embedding, every {SPARSE}th frame"),
+        *("CSIM", "", HIGHER, ANY_FACE, f"cosine with the face's embedding, every {SPARSE}th frame"),
         _csim,
         "face-embedding",
+    ),
+    "mouth_detail": Measure(
+        *("mouth detail", "ratio", ONE, ANY_FACE, "fine detail of the mouth at native size over the face's"),
+        _mouth_detail,
+    ),
+    "mouth_colour": Measure(
+        *("mouth colour", "ΔE", LOWER, ANY_FACE, "between the lips, from the face's own mouths as far open"),
+        lambda c: _mouth_colour(c, 0),
+    ),
+    "teeth_colour": Measure(
+        *("teeth colour", "ΔE", LOWER, ANY_FACE, "the same of the brightest quarter, where teeth show"),
+        lambda c: _mouth_colour(c, 1),
     ),
     "cpbd": Measure(
         *("CPBD", "", HIGHER, (), f"sharpness around the face, every {SPARSE}th frame"),
@@ -279,8 +325,18 @@ MEASURES: dict[str, Measure] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "lips": tuple(key for key in MEASURES if key.startswith("lip_") or key in ("leakage", "silence")),
     "sync": ("lse_d", "lse_c", "sync_offset", "match", "match_offset", "match_contrast"),
-    "picture": ("psnr", "psnr_first_mouth", "ssim", "lpips", "psnr_frame", "ssim_frame", "lpips_frame"),
+    "picture": (
+        "psnr",
+        "psnr_first_mouth",
+        "ssim",
+        "lpips",
+        "lpips_mouth",
+        "psnr_frame",
+        "ssim_frame",
+        "lpips_frame",
+    ),
     "landmarks": ("lmd_mouth_px", "lmd_mouth", "lmd_face_px", "lmd_face"),
+    "mouth": ("mouth_detail", "mouth_colour", "teeth_colour"),
     "seen": ("csim", "cpbd", "cpbd_ratio", "seam", "flicker", "background", "drift", "head_motion"),
 }
 

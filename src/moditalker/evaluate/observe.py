@@ -17,10 +17,12 @@ from moditalker.errors import UserError
 from moditalker.evaluate.pairs import Pair
 from moditalker.features.face import FaceTracker
 from moditalker.features.face_model import WEIGHTS, default_model
-from moditalker.landmarks import align, eye_distance, lip_opening, procrustes, transform, warp
+from moditalker.landmarks import MOUTH, align, eye_distance, lip_opening, procrustes, transform, warp
 from moditalker.media import open_source, probe, read_clip, through_codec
 from moditalker.metrics.cpbd import cpbd
 from moditalker.metrics.lpips import loaded, to_tensor
+from moditalker.metrics.mouth_colour import mouth_colours
+from moditalker.metrics.mouth_detail import fine_detail
 from moditalker.metrics.sync import Offsets
 from moditalker.metrics.sync_expert import Match, load_expert
 from moditalker.metrics.syncnet import face_crops, sync
@@ -33,9 +35,12 @@ Floats = NDArray[np.floating]
 MEASURED = CropConfig(size=128, region_top=56, pose_rows=72, eye_distance=42.0, eye_row=26.0)
 FACE = CropConfig(size=256, region_top=112, pose_rows=144, eye_distance=84.0, eye_row=92.0)  # the whole face
 
+MOUTH_WIDTH = 64  # of the mouth's crop, in pixels of `MEASURED`: one and a half eye distances
+MOUTH_SIDES = (64, 256)  # pixels of that crop: as the video has it, within these
 SPARSE = 5  # every so many frames where all of them would say the same, slowly
 MAX_BYTES = 1 << 30  # of a video's frames in memory
 KEPT_BYTES = 128 << 20  # of frames that are kept for the next pairs
+SAME_RATE = 0.01  # share by which frame rates may differ: of a file whose rate varies only the mean is known
 SLACK = 0.2  # s: videos whose lengths differ by more do not belong together
 
 
@@ -99,6 +104,16 @@ class Observed:
     def sharpness(self) -> float:
         """CPBD around the face, of every so many frames."""
         return cpbd(self.close_up(SPARSE))
+
+    @cached_property
+    def detail(self) -> Floats:
+        """Fine detail of the mouth, (S,), grey levels, NaN without a face."""
+        return fine_detail(self.frames, self.landmarks)
+
+    @cached_property
+    def colours(self) -> Floats:
+        """Of what is between the lips, and of the teeth: (S, 2, 3) in CIELAB, NaN where nothing is."""
+        return mouth_colours(self.frames, self.landmarks)
 
     def close_up(self, step: int = 1) -> NDArray[np.uint8]:
         """The face's surroundings (n, h, w, 3), twice as wide as its landmarks, of every so many frames."""
@@ -207,6 +222,37 @@ class Case:
         return np.asarray(region_of(frames, self.face.matrices[at], MEASURED), np.float32)
 
     @cached_property
+    def mouth_matrices(self) -> Floats:
+        """Frame -> a square of the mouth's surroundings at the video's own size, (S, 2, 3): as wide as
+        `side`.
+
+        The face clip's lips are in its middle, and its head is upright; NaN without a face.
+        """
+        assert self.face is not None
+        lips = transform(self.face.landmarks, self.face.matrices)[:, MOUTH, :2].mean(1)
+        matrices = np.asarray(self.face.matrices, np.float64).copy()
+        matrices[..., 2] -= lips - MOUTH_WIDTH / 2
+        scale = self.mouth_side / MOUTH_WIDTH
+        return matrices * scale + np.array([[0, 0, (scale - 1) / 2]] * 2)
+
+    @cached_property
+    def mouth_side(self) -> int:
+        """Pixels that the mouth's surroundings, one and a half eye distances, are wide in the video itself;
+        within `MOUTH_SIDES`.
+        """
+        assert self.face is not None
+        distance = float(np.nanmedian(eye_distance(self.face.landmarks)))
+        least, most = MOUTH_SIDES
+        return min(max(round(distance * MOUTH_WIDTH / MEASURED.eye_distance), least), most)
+
+    def mouth(self, clip: Observed, at: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The mouth's surroundings in some frames, (n, side, side, 3) in grey levels, aligned as the face
+        clip's.
+        """
+        frames = clip.frames[at].astype(np.float32)
+        return np.asarray(warp(frames, self.mouth_matrices[at], self.mouth_side), np.float32)
+
+    @cached_property
     def unit(self) -> NDArray[np.floating]:
         """Eye distance of the reference's frames, pixels, (S, 1, 1)."""
         assert self.reference is not None
@@ -277,7 +323,7 @@ def build_case(pair: Pair, observer: Observer) -> Case:
     face = look(pair.face, picture=True) or reference
     speech = look(pair.speech) or reference
     for path, one in ((pair.reference, reference), (pair.face, face), (pair.speech, speech)):
-        if one is not None and not one.picture and abs(one.fps - generated.fps) > 0.01:
+        if one is not None and not one.picture and abs(one.fps / generated.fps - 1) > SAME_RATE:
             raise UserError(
                 f"{path} has {one.fps:g} frames a second, {pair.generated.name} {generated.fps:g}; "
                 "give videos of one rate"
