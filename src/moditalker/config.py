@@ -163,7 +163,8 @@ class ComposeConfig:
     """How frames are put together at the source's own size out of the person's own pixels [ours]."""
 
     enabled: bool = False  # off: what MToV generates is pasted into the frame [paper]
-    network: bool = True  # what MToV generates shows where no frame of the source shows it; off: nothing does
+    # What shows between the lips where no frame of the source shows it: a painter's, MToV's, or nothing.
+    inside: Literal["painter", "mtov", "nothing"] = "painter"
     looks: Count = 32  # frames of a shot that mouths are taken from, at most
     change: NotNegative = 80.0  # price of taking another one, squared pixels of a crop of 128
 

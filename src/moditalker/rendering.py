@@ -33,6 +33,7 @@ from moditalker.provenance import DEFAULT, Provenance, mark
 from moditalker.streams import Clock, Timeline, ahead, beside
 from moditalker.video.blend import Blender
 from moditalker.video.compose import Composer
+from moditalker.video.interior import load_interior
 from moditalker.video.references import Chooser, Gallery, faded
 
 Array = NDArray[np.float32]
@@ -212,7 +213,8 @@ class Video:
         info = self.face.source.info
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
         crop = self.talker.config.crop
-        blender, composer = Blender(crop, float(info.fps)), Composer(crop)
+        painter = load_interior() if self.talker.config.compose.inside == "painter" else None
+        blender, composer = Blender(crop, float(info.fps)), Composer(crop, painter)
         self.kept.clear()
         with half_the_threads():
             made = ahead(self.clock.each("video", self._layers(self._targets(lead))), lead)
@@ -330,7 +332,7 @@ class Video:
             if shot not in galleries:
                 galleries = {shot: Gallery(first.anchor.looks, len(first.crop), settings.looks)}
             gallery = galleries[shot]
-            generate = settings.network and not gallery.shows_inside
+            generate = settings.inside == "mtov" and not gallery.shows_inside
             made = self._generated(run, first.anchor) if generate else zip(run, repeat(None))
             for (target, region), looks in faded(self._chosen(made, gallery)):
                 yield Layers(target, looks, region)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from moditalker.config import Config, CropConfig
 from moditalker.features.face import FaceTracker
@@ -21,7 +23,7 @@ from moditalker.video.interior import HEIGHT, SCALE, WIDTH, Interior, Window, sh
 
 SURROUND = 6  # crop pixels around the window that are kept for moving it
 OPEN = 0.03  # eye distances between the lips from which on there is something to learn
-GAP = 4.0  # weight of the pixels between the lips
+POINTS, LPIPS, CRITIC = 1.0, 4.0, 0.15  # weights of the losses
 MOST = 120  # mouths of one person
 
 
@@ -70,6 +72,38 @@ class InteriorBatch:
     gaps: Tensor
 
 
+class Critic(nn.Module):
+    """Whether patches of a mouth look real: (B, 3, h, w) -> (B, 1, h', w'), more is more real.
+
+    [Isola et al. 2017, PatchGAN]
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (32, 64, 96)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in pairwise((3, *channels)):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        answer: Tensor = self.layers(picture)
+        return answer
+
+
+class Contest(nn.Module):
+    """The painter, and the critic that it learns against; only the painter is kept in the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.painter, self.critic = Interior(), Critic()
+
+    def judged(self, picture: Tensor) -> Tensor:
+        """The critic's answer, which lets gradients reach the picture and not the critic."""
+        fixed = {name: value.detach() for name, value in self.critic.named_parameters()}
+        answer: Tensor = functional_call(self.critic, fixed, (picture,))
+        return answer
+
+
 class InteriorTask:
     """The painter of what is between the lips, for `training.loop.fit`."""
 
@@ -83,7 +117,7 @@ class InteriorTask:
         # A person of many frames is not worth as many people.
         weight = np.array([counts[mouth.person] ** -0.7 for mouth in train])
         self.probability = weight / weight.sum()
-        self.model = Interior()
+        self.model = Contest()
         self.lpips = load_lpips("alex")
 
     def batch(self, rng: np.random.Generator) -> InteriorBatch:
@@ -92,24 +126,30 @@ class InteriorTask:
         return collated([varied(self.train[index], rng) for index in chosen])
 
     def loss(self, batch: InteriorBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """L1 between the lips, LPIPS of the mouth with what was painted in it."""
-        made = self.model(batch.pictures, batch.shape)
+        """L1 between the lips; LPIPS and a critic of the mouth with what was painted in it [Lim, Ye 2017:
+        hinge loss].
+        """
+        made = self.model.painter(batch.pictures, batch.shape)
         whole = torch.lerp(batch.pictures, made, batch.gaps)
-        weight = batch.gaps + 0.02
-        error = (made - batch.pictures).abs()
-        points = (error * weight).sum() / (3 * weight.sum())
-        dx, dy = (made - batch.pictures).diff(dim=-1).abs(), (made - batch.pictures).diff(dim=-2).abs()
-        edges = (dx * weight[..., 1:]).sum() + (dy * weight[..., 1:, :]).sum()
-        edges = edges / (3 * weight.sum())
+        points = ((made - batch.pictures).abs() * batch.gaps).sum() / (3 * batch.gaps.sum())
         seen = self.lpips(_large(whole), _large(batch.pictures)).mean()
-        return points + edges + LPIPS_WEIGHT * seen, {"points": points.item(), "lpips": seen.item()}
+        # Only patches that hold some of what was painted are the painter's to answer for.
+        share = F.adaptive_avg_pool2d(batch.gaps, self.model.critic(whole[:1].detach()).shape[-2:])
+        weight = (share > 0.02).float()
+        weight = weight / weight.sum().clamp_min(1)
+        fooled = -(self.model.judged(whole) * weight).sum()
+        real, false = self.model.critic(batch.pictures), self.model.critic(whole.detach())
+        critic = ((F.relu(1 - real) + F.relu(1 + false)) * weight).sum()
+        loss = POINTS * points + LPIPS * seen + CRITIC * fooled + critic
+        terms = {"points": points.item(), "lpips": seen.item(), "critic": critic.item()}
+        return loss, terms
 
     def validate(self) -> dict[str, float]:
         """L1 between the lips and LPIPS of the mouth, on people who are not learnt from."""
         points, lpips = [], []
         for start in range(0, len(self.validation), 16):
             batch = collated([still(mouth) for mouth in self.validation[start : start + 16]])
-            made = self.model(batch.pictures, batch.shape)
+            made = self.model.painter(batch.pictures, batch.shape)
             points.append(float(((made - batch.pictures).abs() * batch.gaps).sum() / (3 * batch.gaps.sum())))
             whole = torch.lerp(batch.pictures, made, batch.gaps)
             lpips.append(float(self.lpips(_large(whole), _large(batch.pictures)).mean()))
@@ -122,16 +162,13 @@ class InteriorTask:
         """Real mouths above painted ones."""
         step = max(1, len(self.validation) // 24)
         batch = collated([still(mouth) for mouth in self.validation[::step][:24]])
-        made = torch.lerp(batch.pictures, self.model(batch.pictures, batch.shape), batch.gaps)
+        made = torch.lerp(batch.pictures, self.model.painter(batch.pictures, batch.shape), batch.gaps)
         rows = []
         for start in range(0, len(made), 8):
             rows += [torch.cat(list(part[start : start + 8]), dim=-1) for part in (batch.pictures, made)]
         width = max(row.shape[-1] for row in rows)
         sheet = torch.cat([F.pad(row, (0, width - row.shape[-1])) for row in rows], dim=-2)
         return ((sheet + 1) * 127.5).clamp(0, 255).byte().permute(1, 2, 0).numpy()
-
-
-LPIPS_WEIGHT = 1.0
 
 
 def _large(picture: Tensor) -> Tensor:
