@@ -16,7 +16,7 @@ from standins import SHARED, needs_grid, talker
 
 from moditalker import benchmark, cli
 from moditalker.benchmark import Job, Set
-from moditalker.competitors import Competitor
+from moditalker.competitors import KINDS, Competitor
 from moditalker.errors import UserError
 from moditalker.evaluate.grids import COLUMNS, LOWER, Word
 from moditalker.evaluate.pairs import read_pairs
@@ -61,7 +61,7 @@ def test_other_models_have_rows_of_their_own_and_real_videos_are_measured(tmp_pa
     clips = benchmark.choose_clips(folder(tmp_path, a=2, b=2))
     plain = benchmark.plan(clips, tmp_path / "out")
     sets = benchmark.plan(clips, tmp_path / "out", 3, [Competitor("Previous clip", "tiny")])
-    assert sets.keys() - plain.keys() == {"self-previous-clip", "cross-previous-clip"}
+    assert sets.keys() - plain.keys() == {f"{kind}-previous-clip" for kind in KINDS}
     assert all(pair.generated == pair.reference for pair in sets["real"].pairs)
     assert not sets["real"].jobs
     assert len(sets["cross"].pairs) == len(sets["wrong-audio"].pairs) == 3 * len(clips)

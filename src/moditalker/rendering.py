@@ -187,6 +187,7 @@ class Video:
     progress: Progress | None = None
     provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
     notes: tuple[str, ...] = ()  # of the sound, for the report
+    away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:

@@ -243,12 +243,21 @@ def _serve(connection: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at the keyboard: the parent sees to it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unfinished files go away
     threading.Thread(target=_follow_parent, daemon=True).start()
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before anything that reads it is imported
+    _share(threads)  # before anything that counts threads is imported
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has ended
         function, message = _started(connection.recv())
         connection.send(message)
         while function is not None:
             connection.send(_attempted(function, connection.recv()))
+
+
+def _share(threads: int) -> None:
+    """No more threads than this worker's share of the processors: workers that have more spin against each
+    other, also where the user's own setting, which is for one process, allows more.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        given = os.environ.get(name, "")
+        os.environ[name] = str(min(threads, int(given)) if given.isdigit() and int(given) > 0 else threads)
 
 
 def _follow_parent() -> None:
