@@ -252,12 +252,13 @@ def _serve(connection: Connection, threads: int) -> None:
 
 
 def _share(threads: int) -> None:
-    """No more threads than this worker's share of the processors: workers that have more spin against each
-    other, also where the user's own setting, which is for one process, allows more.
+    """No more threads than this worker's share of the processors, also where the user's own setting, which is
+    for one process, allows more: workers that have more spin against each other. NumPy has one: its matrices
+    are small, and on a busy machine its threads wait for each other, spinning, most of the time.
     """
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        given = os.environ.get(name, "")
-        os.environ[name] = str(min(threads, int(given)) if given.isdigit() and int(given) > 0 else threads)
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    most = min(threads, int(given)) if given.isdigit() and int(given) > 0 else threads
+    os.environ |= {"OMP_NUM_THREADS": str(most), "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": str(most)}
 
 
 def _follow_parent() -> None:

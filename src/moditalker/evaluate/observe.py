@@ -162,7 +162,7 @@ def _observe(
         )
     if kept is not None and not still and kept.exists():
         with np.load(kept, allow_pickle=False) as known:
-            frames = decoded(known["video"].tobytes(), tuple(known["size"]))
+            frames = decoded(known["video"].tobytes(), (int(known["size"][0]), int(known["size"][1])))
             return Observed(frames, float(known["fps"]), known["landmarks"], known["sound"])
     if still:
         frames, fps, sound = next(iter(open_source(path))).image[None], Fraction(25), np.zeros(0, np.float32)
@@ -179,9 +179,9 @@ def _observe(
         raise UserError(f"{path}: no face in {len(frames)} frames; a video of a speaking face is needed")
     if kept is not None and recode and not still:
         file = io.BytesIO()
-        video, size = np.frombuffer(coded, np.uint8), np.array(frames.shape[1:3])
+        video, shape = np.frombuffer(coded, np.uint8), np.array(frames.shape[1:3])
         rate = np.array(observed.fps)
-        np.savez(file, video=video, size=size, fps=rate, landmarks=observed.landmarks, sound=sound)
+        np.savez(file, video=video, size=shape, fps=rate, landmarks=observed.landmarks, sound=sound)
         write_whole(kept, file.getvalue())
     return observed
 
