@@ -52,7 +52,7 @@ from moditalker.workers import work
 Progress = Callable[[str, int, int], None]
 
 GRID_CLIPS = 3  # of different people, in each picture of grids
-SECONDS = 3.0  # of each clip
+SECONDS = 2.0  # of each clip
 AWAY = 1.0  # s by which what a video is made of is away, where the real landmarks drive it
 TRIM = Fraction(1, 50)  # s: a sound that is longer by no more is not cut
 SHOWN = ("psnr", "lpips_mouth", "mouth_detail", "lip_correlation", "lip_amplitude")  # of a set, in its line
@@ -403,10 +403,10 @@ class _Maker:
         if job.linear and self.simple is None:
             self.simple = linear(self.whole)
         talker = self.simple if job.linear and self.simple is not None else self.talkers[job.model]
-        lengths = [Fraction(job.seconds), *(Fraction(_seconds(path)) for path in (job.face, job.audio))]
-        seconds = min(lengths)
+        most = _exactly(job.seconds)
+        seconds = min(most, _length(job.face), _length(job.audio))
         sound = self._sound(job, seconds)
-        track = self._track(talker, job.face, Fraction(job.seconds), seconds)
+        track = self._track(talker, job.face, most, seconds)
         motion = None if job.reconstruct else talker.motion(talker.speech(sound), track)
         video: Video = talker.video(track, motion, away=job.away)
         replace(video, audio=sound).save(job.out)
@@ -434,7 +434,7 @@ class _Maker:
             anchor, known = pickle.loads(path.read_bytes())
             track = FaceTrack(open_source(face), anchor, seconds, lambda: iter(()))
         else:
-            track = talker.face(face, min(most, Fraction(_seconds(face))))
+            track = talker.face(face, min(most, _length(face)))
             known = [replace(item, frame=None) for item in track]  # type: ignore[arg-type]
             write_whole(path, pickle.dumps((track.anchor, known)))
 
@@ -445,9 +445,14 @@ class _Maker:
         return replace(track, seconds=seconds, frames=frames)
 
 
-def _seconds(path: Path) -> float:
-    """How long a file is, by its container."""
-    return float(probe(path).seconds or AudioReader(path).seconds)
+def _length(path: Path) -> Fraction:
+    """Seconds that a file lasts, by its container."""
+    return _exactly(float(probe(path).seconds or AudioReader(path).seconds))
+
+
+def _exactly(seconds: float) -> Fraction:
+    """The number that was meant: one more than it by a rounding error makes another frame."""
+    return Fraction(seconds).limit_denominator(10**6)
 
 
 def _named(path: Path, *said: object) -> str:

@@ -44,7 +44,7 @@ def benchmark(
         int | None,
         typer.Option(min=1, max=256, help="Videos at a time, a process each; by default one a processor."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="Of each clip, from its start.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Of each clip, from its start.")] = 2.0,
     away: Annotated[
         float,
         typer.Option(
