@@ -368,14 +368,26 @@ class MoDiTalker:
             return motion.track(made)
 
     def video(
-        self, face: FaceTrack, motion: Motion | Track, seed: int = 0, steps: int | None = None
+        self,
+        face: FaceTrack,
+        motion: Motion | Track | None,
+        seed: int = 0,
+        steps: int | None = None,
+        away: float = 0.0,
     ) -> Video:
         """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size.
 
+        Args:
+            motion: None: the face's own landmarks, which makes again the video that is there already.
+            away: seconds by which what is taken from other frames of the source has to be away from the frame
+                that is made, so that making a video again shows what new speech would look like.
+
         Raises:
-            UserError: seed or steps out of bounds.
+            UserError: seed or steps out of bounds; an `away` that is no number of seconds.
         """
-        return Video(self, face, motion, *sampling(seed, steps))
+        if not 0 <= away < float("inf"):
+            raise UserError(f"away = {away}: a number of seconds from 0 is expected")
+        return replace(Video(self, face, motion, *sampling(seed, steps)), away=float(away))
 
 
 def _chosen(choose: object) -> Choice:
