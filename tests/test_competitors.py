@@ -139,4 +139,4 @@ def test_versions_are_rows_of_weights_that_compose(shipped: Path, monkeypatch: p
     described = {"config": {"compose": {"enabled": True}}}
     monkeypatch.setattr("moditalker.competitors.load_weights", lambda path: ({}, described))
     first, alone = versions(str(shipped))
-    assert (first.settings, alone.settings) == (("compose.enabled=false",), ("compose.network=false",))
+    assert (first.settings, alone.settings) == (("compose.enabled=false",), ("compose.inside=nothing",))

@@ -91,7 +91,7 @@ def versions(preset: str) -> list[Competitor]:
     kinds = ("landmarks", "self")
     return [
         Competitor("First version", preset, ("compose.enabled=false",), kinds),
-        Competitor("Composition alone", preset, ("compose.network=false",), kinds),
+        Competitor("Composition alone", preset, ("compose.inside=nothing",), kinds),
     ]
 
 
