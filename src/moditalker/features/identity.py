@@ -212,7 +212,7 @@ class Follower:
 def displayed(
     points: Iterable[Array | None], crop: CropConfig, fps: float, size: tuple[int, int], aspect: float
 ) -> Iterator[Matrix]:
-    """`align_stream` for pixels that are `aspect` times as wide as high: crops are as viewers see the face."""
+    """`align_stream` for pixels `aspect` times as wide as high: crops show the face as viewers see it."""
     if aspect == 1:
         yield from align_stream(points, crop, fps, size)
         return
