@@ -43,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 STEADY = 0.1  # share of a new frame (25 Hz) in the steady shape that lips at rest have [ours]
 NEAR_REST = 0.02  # canonical units from the rest face where lips no longer count as at rest
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
-LOOK_SECONDS = 0.12  # between frames that are looked at for mouths to take
+LOOK_SECONDS = 0.08  # between frames that are looked at for mouths to take
 
 
 class Sampler(Protocol):
@@ -213,7 +213,8 @@ class Video:
         info = self.face.source.info
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
         crop = self.talker.config.crop
-        painter = load_interior() if self.talker.config.compose.inside == "painter" else None
+        settings = self.talker.config.compose
+        painter = load_interior() if settings.enabled and settings.inside == "painter" else None
         blender, composer = Blender(crop, float(info.fps)), Composer(crop, painter)
         self.kept.clear()
         with half_the_threads():
