@@ -16,7 +16,7 @@ from moditalker.features.speech import SAMPLE_RATE, SpeechEncoder
 from moditalker.landmarks import INNER_LOWER, INNER_UPPER, JAW, MIRROR, MOUTH, draw, lip_opening, mouth_width
 from moditalker.metrics.lips import amplitude_ratio, correlation
 from moditalker.metrics.silence import stillness
-from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, FirstEstimate, to_x0
+from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, FirstEstimate, from_x0, to_x0
 from moditalker.motion.sample import sample_motion
 from moditalker.training.recordings import MotionClip, Recording, faces, rest_mouth
 
@@ -28,6 +28,8 @@ EDGE_SHARE = 0.4  # of the windows lie at a recording's start or end, as the fir
 SILENCE_WEIGHT = 2.0  # of a recording without speech, against 1
 ESTIMATE_WINDOWS = 1600  # that the first estimate is fitted to before training
 ESTIMATE_PENALTY = 1e-3  # of the ridge regression, against the mean variance of its inputs
+STILL = 0.2  # of x0: a deviation of opening and width that counts as no motion
+TOUCHING = 0.02  # opening, canonical units, of lips that touch: the landmarks' own error
 SHUT_SHARE = 0.6  # of the l_id have the mouth shut, as a chosen source frame has; the rest are any frame
 
 
@@ -101,7 +103,7 @@ class AtomTask:
         nn.init.zeros_(self.model.out.weight)
         nn.init.zeros_(self.model.out.bias)
         if self.model.first_estimate is not None:
-            self.fit_estimate(self.model.first_estimate)
+            self.start_estimate(self.model.first_estimate)
 
     def batch(self, rng: np.random.Generator) -> MotionBatch:
         """Random windows, augmented."""
@@ -130,6 +132,18 @@ class AtomTask:
             heard = heard + FEATURE_NOISE * self.feature_scale * rng.standard_normal(heard.shape, np.float32)
             speech.append(torch.from_numpy(heard))
         return MotionBatch(torch.stack(x0), torch.stack(speech), torch.stack(identity))
+
+    @torch.no_grad()
+    def start_estimate(self, estimate: FirstEstimate) -> None:
+        """Start a linear estimate as a regression, one with layers on the principal components of speech."""
+        if estimate.identity is None:
+            self.fit_estimate(estimate)
+            return
+        every = [torch.from_numpy(r.speech[: 2 * len(r.landmarks)])[None] for r in self.recordings]
+        heard = [estimate.by_frame(speech)[0, :: max(1, speech.shape[1] // 40)].numpy() for speech in every]
+        whiten(estimate.project, np.concatenate(heard))
+        nn.init.zeros_(estimate.identity.weight)
+        nn.init.zeros_(estimate.identity.bias)
 
     @torch.no_grad()
     def fit_estimate(self, estimate: FirstEstimate) -> None:
@@ -169,23 +183,58 @@ class AtomTask:
         )
 
     def loss(self, batch: MotionBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Eq. 4, weighted by point; terms on frame differences [released], lip gap and mouth width [ours]."""
+        """Eq. 4, weighted by point; terms on frame differences [released], and on the lips [ours].
+
+        With a weight for the first estimate it learns by its own loss, and AToM what it leaves over.
+        """
         size, weights = len(batch.x0), self.config.atom_loss
         t = self.diffusion.draw_timesteps(size, generator, weights.last_step)
         noise = torch.randn(batch.x0.shape, generator=generator).to(batch.x0)
         drop = (torch.rand(size, generator=generator) < self.config.atom.condition_dropout).to(noise.device)
         xt = self.diffusion.add_noise(batch.x0, noise, t)
-        error = self.model(xt, t, batch.speech, batch.l_id, drop) - batch.x0
+        conditions = self.model.encode(batch.speech, batch.l_id, drop)
+        estimate = conditions.estimate
+        if estimate is not None and weights.estimate:
+            conditions = conditions._replace(estimate=estimate.detach())
+        terms = self.terms(self.model.denoise(xt, t, conditions), batch)
+        loss = self.weighted(terms)
+        figures = {name: value.item() for name, value in terms.items()}
+        if estimate is not None and weights.estimate and not drop.all():
+            own = self.weighted(self.terms(estimate[~drop], batch, ~drop))
+            loss = loss + weights.estimate * own
+            figures["estimate"] = own.item()
+        return loss, figures
+
+    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """The sum of the terms, each with its weight of ``atom_loss``."""
+        return torch.stack(
+            [getattr(self.config.atom_loss, name) * value for name, value in terms.items()]
+        ).sum()
+
+    def terms(self, x0: Tensor, batch: MotionBatch, which: Tensor | slice = slice(None)) -> dict[str, Tensor]:
+        """How x0 (b, S, 204) misses the batch's windows ``which``, by the names of their weights."""
+        real = batch.x0[which]
+        error = x0 - real
         weight = self.weight.to(error.device)
-        points = (weight * error.square()).mean()
-        velocity = (weight * error.diff(dim=1).square()).mean()
-        y = error.unflatten(-1, (-1, 3))[..., 1]
-        gap = (y[..., INNER_UPPER] - y[..., INNER_LOWER]).mean(-1).square().mean()
-        x = error.unflatten(-1, (-1, 3))[..., 0]
-        spread = (x[..., [54, 64]] - x[..., [48, 60]]).mean(-1).square().mean()
-        terms = {"points": points, "velocity": velocity, "gap": gap, "spread": spread}
-        loss = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
-        return loss, {name: value.item() for name, value in terms.items()}
+        gap, spread = lips(error)  # b S each
+        terms = {
+            "points": (weight * error.square()).mean(),
+            "velocity": (weight * error.diff(dim=1).square()).mean(),
+            "gap": gap.square().mean(),
+            "spread": spread.square().mean(),
+        }
+        if self.config.atom_loss.amplitude:
+            terms["amplitude"] = torch.stack(
+                [
+                    torch.log((ours.std(dim=1) + STILL) / (theirs.std(dim=1) + STILL)).square().mean()
+                    for ours, theirs in zip(lips(x0), lips(real), strict=True)
+                ]
+            ).mean()
+        if self.config.atom_loss.closure:
+            opening = lips(from_x0(real, batch.l_id[which], self.config.atom))[0]
+            shut = torch.exp(-0.5 * (opening / TOUCHING).square())
+            terms["closure"] = (shut * gap.square()).mean()
+        return terms
 
     def score(self, figures: dict[str, float]) -> float:
         """Mean over groups of the lips' correlation."""
@@ -236,6 +285,14 @@ class AtomTask:
     def said(self, speech: Array, l_id: Array, seed: int = 0) -> Array:
         """Speech features (2S, D) -> landmarks (S, 68, 3)."""
         return np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id, seed)))
+
+
+def lips(landmarks: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean gap of the inner lips and width of the mouth, (..., 204) -> (...) each, in the same units."""
+    points = landmarks.unflatten(-1, (-1, 3))
+    y, x = points[..., 1], points[..., 0]
+    gap = (y[..., INNER_UPPER] - y[..., INNER_LOWER]).mean(-1)
+    return gap, (x[..., [54, 64]] - x[..., [48, 60]]).mean(-1)
 
 
 def most_shut(faces: Array) -> Array:

@@ -20,7 +20,7 @@ from moditalker.metrics.sync import MOST, auc
 from moditalker.metrics.sync_expert import Match, SyncExpert, compare, grey
 from moditalker.shards import Sample
 from moditalker.training.atom import FEATURE_NOISE, VOICE_SHARE, whiten
-from moditalker.training.recordings import coloured, other_room
+from moditalker.training.sounds import coloured, other_room
 
 FRAMES = 48  # of a sample
 ROOMS = 2  # other rooms and noises that each clip's sound is heard in, beside its own
