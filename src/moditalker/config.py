@@ -186,7 +186,6 @@ class AtomLossConfig:
     jaw: Positive = 1.0  # of a jaw point's
     depth: Positive = 1.0  # of an error along z
     last_step: Share = 0.0  # share of windows trained at t = T - 1, where sampling starts [ours]
-    estimate: NotNegative = 0.0  # the first estimate's own loss [ours]; 0: it has none, and learns with AToM
     amplitude: NotNegative = 0.0  # squared log ratio of deviations of opening and width in a window [ours]
     closure: NotNegative = 0.0  # squared error of the gap where the real lips touch [ours]
 
@@ -295,6 +294,18 @@ class Config:
     adaptation_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     atom_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=300_000, batch=64))
+    estimate_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=900,
+            batch=12,
+            learning_rate=1e-3,
+            weight_decay=0.05,
+            schedule="cosine",
+            warmup=50,
+            ema=0.99,
+            validate_every=300,
+        )
+    )
     autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     mtov_training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation_training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moditalker.config import AtomConfig
-from moditalker.landmarks import LIP_RELATED, LIP_UNRELATED
+from moditalker.landmarks import LIP_RELATED, LIP_UNRELATED, shut_mouth
 from moditalker.layers import (
     CrossAttention,
     FeedForward,
@@ -118,14 +119,18 @@ class FirstEstimate(nn.Module):
     """Landmarks out of the speech around a frame alone; AToM then predicts what it leaves over [ours].
 
     Without layers it is linear in the speech `REACH` frames to each side. With layers, dilated convolutions
-    see more, and a linear map of l_id tells how far that face is from rest. A few minutes of speech suffice
-    for either, and what they say holds for new voices.
+    see more, and what they say moves the shut mouth of l_id, however open that is. A few minutes of speech
+    suffice for either, and what they say holds for new voices.
     """
+
+    shut: Tensor  # (204, 204): landmarks -> the same with a shut mouth
 
     REACH = 4  # frames to each side
 
-    def __init__(self, components: int, speech_width: int, layers: int = 0, dropout: float = 0.0) -> None:
+    def __init__(self, config: AtomConfig, speech_width: int) -> None:
         super().__init__()
+        self.config = config
+        components, layers, dropout = config.first_estimate, config.estimate_layers, config.dropout
         self.project = nn.Linear(SPEECH_PER_FRAME * speech_width, components)
         self.dropout = nn.Dropout(dropout if layers else 0.0)
         self.blocks = nn.Sequential(
@@ -133,7 +138,8 @@ class FirstEstimate(nn.Module):
         )
         self.norm = nn.LayerNorm(components) if layers else nn.Identity()
         self.map = nn.Conv1d(components, NUMBERS, 1 if layers else 2 * self.REACH + 1)
-        self.identity = nn.Linear(NUMBERS, NUMBERS) if layers else None
+        shut = shut_mouth(np.eye(NUMBERS).reshape(NUMBERS, POINTS, 3)).reshape(NUMBERS, NUMBERS)
+        self.register_buffer("shut", torch.from_numpy(shut).float(), persistent=False)
 
     @staticmethod
     def by_frame(speech: Tensor) -> Tensor:
@@ -150,7 +156,9 @@ class FirstEstimate(nn.Module):
     def forward(self, speech: Tensor, l_id: Tensor) -> Tensor:
         """(B, 2S, speech_width), l_id (B, S, 204) -> x0 (B, S, 204)."""
         estimate = self.map(self.components(speech)).transpose(1, 2)
-        return estimate if self.identity is None else estimate + self.identity(l_id)
+        if not self.config.estimate_layers:
+            return estimate
+        return estimate + to_x0(l_id @ self.shut, l_id[:, 0], self.config)
 
 
 class Conditions(NamedTuple):
@@ -247,11 +255,7 @@ class Atom(nn.Module):
         self.landmark_encoder = (
             ConditionEncoder(config, NUMBERS, config.frames) if config.landmark_embedding else None
         )
-        self.first_estimate = (
-            FirstEstimate(config.first_estimate, speech_width, config.estimate_layers, config.dropout)
-            if config.first_estimate
-            else None
-        )
+        self.first_estimate = FirstEstimate(config, speech_width) if config.first_estimate else None
         self.memory_norm = nn.LayerNorm(d)
         branches = (LIP_RELATED, LIP_UNRELATED) if config.disentangled else (range(POINTS),)
         self.inputs = nn.ModuleList(nn.Linear(3 * len(points), d) for points in branches)

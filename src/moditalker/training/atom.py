@@ -105,11 +105,11 @@ class AtomTask:
         if self.model.first_estimate is not None:
             self.start_estimate(self.model.first_estimate)
 
-    def batch(self, rng: np.random.Generator) -> MotionBatch:
-        """Random windows, augmented."""
+    def batch(self, rng: np.random.Generator, size: int | None = None) -> MotionBatch:
+        """Random windows, augmented; ``size`` of them, by default the task's."""
         frames = self.config.atom.frames
         x0, speech, identity = [], [], []
-        for index in rng.choice(len(self.recordings), size=self.batch_size, p=self.probability):
+        for index in rng.choice(len(self.recordings), size=size or self.batch_size, p=self.probability):
             recording = self.recordings[index]
             last = len(recording.landmarks) - frames
             start = (
@@ -136,14 +136,13 @@ class AtomTask:
     @torch.no_grad()
     def start_estimate(self, estimate: FirstEstimate) -> None:
         """Start a linear estimate as a regression, one with layers on the principal components of speech."""
-        if estimate.identity is None:
+        if not self.config.atom.estimate_layers:
             self.fit_estimate(estimate)
             return
         every = [torch.from_numpy(r.speech[: 2 * len(r.landmarks)])[None] for r in self.recordings]
         heard = [estimate.by_frame(speech)[0, :: max(1, speech.shape[1] // 40)].numpy() for speech in every]
         whiten(estimate.project, np.concatenate(heard))
-        nn.init.zeros_(estimate.identity.weight)
-        nn.init.zeros_(estimate.identity.bias)
+        nn.init.zeros_(estimate.map.weight)
 
     @torch.no_grad()
     def fit_estimate(self, estimate: FirstEstimate) -> None:
@@ -183,27 +182,14 @@ class AtomTask:
         )
 
     def loss(self, batch: MotionBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Eq. 4, weighted by point; terms on frame differences [released], and on the lips [ours].
-
-        With a weight for the first estimate it learns by its own loss, and AToM what it leaves over.
-        """
+        """Eq. 4, weighted by point; terms on frame differences [released], and on the lips [ours]."""
         size, weights = len(batch.x0), self.config.atom_loss
         t = self.diffusion.draw_timesteps(size, generator, weights.last_step)
         noise = torch.randn(batch.x0.shape, generator=generator).to(batch.x0)
         drop = (torch.rand(size, generator=generator) < self.config.atom.condition_dropout).to(noise.device)
         xt = self.diffusion.add_noise(batch.x0, noise, t)
-        conditions = self.model.encode(batch.speech, batch.l_id, drop)
-        estimate = conditions.estimate
-        if estimate is not None and weights.estimate:
-            conditions = conditions._replace(estimate=estimate.detach())
-        terms = self.terms(self.model.denoise(xt, t, conditions), batch)
-        loss = self.weighted(terms)
-        figures = {name: value.item() for name, value in terms.items()}
-        if estimate is not None and weights.estimate and not drop.all():
-            own = self.weighted(self.terms(estimate[~drop], batch, ~drop))
-            loss = loss + weights.estimate * own
-            figures["estimate"] = own.item()
-        return loss, figures
+        terms = self.terms(self.model(xt, t, batch.speech, batch.l_id, drop), batch)
+        return self.weighted(terms), {name: value.item() for name, value in terms.items()}
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
         """The sum of the terms, each with its weight of ``atom_loss``."""
@@ -211,9 +197,9 @@ class AtomTask:
             [getattr(self.config.atom_loss, name) * value for name, value in terms.items()]
         ).sum()
 
-    def terms(self, x0: Tensor, batch: MotionBatch, which: Tensor | slice = slice(None)) -> dict[str, Tensor]:
-        """How x0 (b, S, 204) misses the batch's windows ``which``, by the names of their weights."""
-        real = batch.x0[which]
+    def terms(self, x0: Tensor, batch: MotionBatch) -> dict[str, Tensor]:
+        """How x0 (B, S, 204) misses the batch's, by the names of their weights."""
+        real = batch.x0
         error = x0 - real
         weight = self.weight.to(error.device)
         gap, spread = lips(error)  # b S each
@@ -231,7 +217,7 @@ class AtomTask:
                 ]
             ).mean()
         if self.config.atom_loss.closure:
-            opening = lips(from_x0(real, batch.l_id[which], self.config.atom))[0]
+            opening = lips(from_x0(real, batch.l_id, self.config.atom))[0]
             shut = torch.exp(-0.5 * (opening / TOUCHING).square())
             terms["closure"] = (shut * gap.square()).mean()
         return terms
@@ -285,6 +271,38 @@ class AtomTask:
     def said(self, speech: Array, l_id: Array, seed: int = 0) -> Array:
         """Speech features (2S, D) -> landmarks (S, 68, 3)."""
         return np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id, seed)))
+
+
+class EstimateTask:
+    """The first estimate alone, for `training.loop.fit`: AToM then learns what it leaves over, and keeps it.
+
+    It shares the data, the loss and the judges of the task that it is made for.
+    """
+
+    name = "estimate"
+
+    def __init__(self, task: AtomTask, estimate: FirstEstimate) -> None:
+        self.task, self.model, self.config = task, estimate, task.config
+
+    def batch(self, rng: np.random.Generator) -> MotionBatch:
+        return self.task.batch(rng, self.config.estimate_training.batch)
+
+    def loss(self, batch: MotionBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The terms of AToM's loss."""
+        l_id = batch.l_id[:, None].expand_as(batch.x0)
+        terms = self.task.terms(self.model(batch.speech, l_id), batch)
+        return self.task.weighted(terms), {name: value.item() for name, value in terms.items()}
+
+    def validate(self) -> dict[str, float]:
+        """As AToM, whose output adds nothing to the estimate yet."""
+        self.task.model.eval()
+        return self.task.validate()
+
+    def score(self, figures: dict[str, float]) -> float:
+        return self.task.score(figures)
+
+    def preview(self) -> NDArray[np.uint8] | None:
+        return self.task.preview()
 
 
 def lips(landmarks: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,10 +19,10 @@ from moditalker.data import VideoClip, VideoClips, read_clip
 from moditalker.errors import UserError
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
 from moditalker.shards import Sample, Split, open_dataset
-from moditalker.training.atom import AtomTask
+from moditalker.training.atom import AtomTask, EstimateTask
 from moditalker.training.autoencoder import AutoencoderTask, LandmarkAutoencoderTask
 from moditalker.training.distillation import DistillationTask
-from moditalker.training.loop import CHECKPOINT, Task
+from moditalker.training.loop import CHECKPOINT, Task, fit
 from moditalker.training.mtov import MToVTask
 from moditalker.training.processes import Processes
 from moditalker.training.recordings import MotionClip, plain_recording, read_motion_clip
@@ -244,7 +244,7 @@ def _atom(
     groups: dict[str, list[MotionClip]] = {}
     for clip in validation:
         groups.setdefault(clip.speaker, []).append(clip)
-    return AtomTask(
+    task = AtomTask(
         config,
         [*folder.load(), *(plain_recording(clip, encoder) for clip in clips)],
         clips,
@@ -252,6 +252,15 @@ def _atom(
         encoder,
         config.atom_training.batch,
     )
+    estimate = task.model.first_estimate
+    if estimate is not None and config.atom.estimate_layers:
+        if (
+            fit(EstimateTask(task, estimate), config.estimate_training, run / "estimate", log, processes)
+            is None
+        ):
+            raise UserError(f"{run}: stopped while the first estimate was trained; go on by --resume")
+        estimate.requires_grad_(False)
+    return task
 
 
 def _sync_expert(config: Config, data: Data, log: Callable[[str], None]) -> SyncExpertTask:
