@@ -16,11 +16,13 @@ from moditalker.landmarks import lip_opening
 from moditalker.shards import add_sample, open_dataset, shard_writer
 from moditalker.training import atom as training
 from moditalker.training import recordings_folder
-from moditalker.training.atom import AtomTask
+from moditalker.training.atom import AtomTask, EstimateTask
 from moditalker.training.loop import fit
 from moditalker.training.processes import Processes
 from moditalker.training.recordings import (
     MotionClip,
+    Recording,
+    chances,
     change_speed,
     closed_pause,
     count_recordings,
@@ -275,6 +277,8 @@ def small_task() -> AtomTask:
 
 def test_every_parameter_learns() -> None:
     task = small_task()
+    assert task.model.first_estimate is not None
+    torch.nn.init.normal_(task.model.first_estimate.map.weight, std=0.02)
     torch.nn.init.normal_(task.model.out.weight, std=0.02)
     loss, _ = task.loss(task.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0))
     loss.backward()
@@ -287,6 +291,40 @@ def test_a_clip_is_learnt(tmp_path: Path) -> None:
     figures = fit(small_task(), small_task().config.atom_training, tmp_path, log=lambda line: None)
     assert figures["own.open"] > 0.7
     assert figures["own.zeros_still"] < 0.3
+
+
+def test_the_first_estimate_learns_alone(tmp_path: Path) -> None:
+    task = small_task()
+    estimate = task.model.first_estimate
+    assert estimate is not None
+    config = replace(task.config.estimate_training, steps=80, batch=4, learning_rate=5e-3, warmup=5, ema=0.9)
+    figures = fit(EstimateTask(task, estimate), config, tmp_path, log=lambda line: None)
+    assert figures is not None
+    assert figures["own.open"] > 0.6
+
+
+def test_lips_of_all_people_move_as_far(tmp_path: Path) -> None:
+    task = small_task()
+    (rest, factor) = task.styles["a"]
+    loud = clip("a_9", 9).landmarks
+    assert factor == pytest.approx(1)
+    task.styles["a"] = (rest, 2.0)
+    wide = task.of_usual_range(loud, "a")
+    np.testing.assert_allclose(wide[:, :, 1].std(0)[65:68], 2 * loud[:, :, 1].std(0)[65:68], rtol=1e-4)
+    np.testing.assert_array_equal(wide[:, 17:48], loud[:, 17:48])
+
+
+def test_people_and_plain_clips_are_drawn_as_asked() -> None:
+    config = RecordingsConfig(imbalance=0.5, plain=0.6, favoured=("b",))
+    made = [Recording(s, np.zeros((n, 68, 3)), np.zeros((2 * n, 4)), p) for s, n, p in (
+        ("a", 100, True), ("a", 300, True), ("a", 250, False), ("b", 100, True), ("b", 250, False), ("b", 250, False)
+    )]  # fmt: skip
+    chance = chances(made, config)
+    assert chance.sum() == pytest.approx(1)
+    assert chance[3:].sum() / chance[:3].sum() == pytest.approx(3 * 100**0.5 / 400**0.5)
+    assert chance[1] / chance[0] == pytest.approx(3)
+    assert chance[3] / chance[3:].sum() == pytest.approx(0.6)
+    assert chance[4] == chance[5]
 
 
 def test_batches_depend_on_the_seed_alone() -> None:

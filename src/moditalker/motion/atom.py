@@ -119,11 +119,14 @@ class FirstEstimate(nn.Module):
     """Landmarks out of the speech around a frame alone; AToM then predicts what it leaves over [ours].
 
     Without layers it is linear in the speech `REACH` frames to each side. With layers, dilated convolutions
-    see more, and what they say moves the shut mouth of l_id, however open that is. A few minutes of speech
+    see more, and they move the lips and the jaw of l_id from its shut mouth. A few minutes of speech
     suffice for either, and what they say holds for new voices.
     """
 
     shut: Tensor  # (204, 204): landmarks -> the same with a shut mouth
+    heard: (
+        Tensor  # (204,): 1 for the lip-related numbers, which alone the audio moves [paper]; 0 for the others
+    )
 
     REACH = 4  # frames to each side
 
@@ -140,6 +143,9 @@ class FirstEstimate(nn.Module):
         self.map = nn.Conv1d(components, NUMBERS, 1 if layers else 2 * self.REACH + 1)
         shut = shut_mouth(np.eye(NUMBERS).reshape(NUMBERS, POINTS, 3)).reshape(NUMBERS, NUMBERS)
         self.register_buffer("shut", torch.from_numpy(shut).float(), persistent=False)
+        heard = torch.zeros(NUMBERS)
+        heard[numbers_of(LIP_RELATED)] = 1.0
+        self.register_buffer("heard", heard, persistent=False)
 
     @staticmethod
     def by_frame(speech: Tensor) -> Tensor:
@@ -158,7 +164,7 @@ class FirstEstimate(nn.Module):
         estimate = self.map(self.components(speech)).transpose(1, 2)
         if not self.config.estimate_layers:
             return estimate
-        return estimate + to_x0(l_id @ self.shut, l_id[:, 0], self.config)
+        return self.heard * estimate + to_x0(l_id @ self.shut, l_id[:, 0], self.config)
 
 
 class Conditions(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,21 +14,30 @@ from moditalker.config import AtomLossConfig, Config
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.speech import SAMPLE_RATE, SpeechEncoder
-from moditalker.landmarks import INNER_LOWER, INNER_UPPER, JAW, MIRROR, MOUTH, draw, lip_opening, mouth_width
+from moditalker.landmarks import (
+    INNER_LOWER,
+    INNER_UPPER,
+    JAW,
+    LIP_RELATED,
+    MIRROR,
+    MOUTH,
+    draw,
+    lip_opening,
+    mouth_width,
+)
 from moditalker.metrics.lips import amplitude_ratio, correlation
 from moditalker.metrics.silence import stillness
 from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, FirstEstimate, from_x0, to_x0
 from moditalker.motion.sample import sample_motion
-from moditalker.training.recordings import MotionClip, Recording, faces, rest_mouth
+from moditalker.training.recordings import MotionClip, Recording, chances, faces, rest_mouth
 
 Array = NDArray[np.float32]
 
-FEATURE_NOISE = 0.2  # on speech features, against their own deviation
-VOICE_SHARE = 0.7  # deviation of how much of the difference of two voices' mean features is added
-EDGE_SHARE = 0.4  # of the windows lie at a recording's start or end, as the first and the last of a video do
-SILENCE_WEIGHT = 2.0  # of a recording without speech, against 1
+FEATURE_NOISE = 0.5  # on speech features, against their own deviation
+EDGE_SHARE = 0.1  # of the windows lie at a recording's start or end, as the first and the last of a video do
 ESTIMATE_WINDOWS = 1600  # that the first estimate is fitted to before training
 ESTIMATE_PENALTY = 1e-3  # of the ridge regression, against the mean variance of its inputs
+LEAST_RANGE = 0.01  # eye distances: lips that move less do not speak
 STILL = 0.2  # of x0: a deviation of opening and width that counts as no motion
 TOUCHING = 0.02  # opening, canonical units, of lips that touch: the landmarks' own error
 SHUT_SHARE = 0.6  # of the l_id have the mouth shut, as a chosen source frame has; the rest are any frame
@@ -72,10 +82,13 @@ class AtomTask:
         self.recordings = [r for r in recordings if len(r.landmarks) >= frames]
         if not self.recordings:
             raise UserError(f"no recording has {frames} frames or more: give longer or more clips")
-        weight = np.array([1.0 if moves(r) else SILENCE_WEIGHT for r in self.recordings])
-        self.probability = weight / weight.sum()
+        self.probability = chances(self.recordings, config.atom_recordings)
         self.faces = {s: faces(c for c in clips if c.speaker == s) for s in {c.speaker for c in clips}}
-        self.rest = np.stack([rest_mouth(c for c in clips if c.speaker == s) for s in sorted(self.faces)])
+        rests = {s: rest_mouth(c for c in clips if c.speaker == s) for s in sorted(self.faces)}
+        self.rest = np.stack(list(rests.values()))
+        ranges = {s: speaking_range(c for c in clips if c.speaker == s) for s in rests}
+        usual = float(np.exp(np.mean(np.log(list(ranges.values())))))
+        self.styles = {s: (rests[s], usual / ranges[s]) for s in rests}
         self.validation = {
             group: [
                 (clip, encoder(clip.waveform)[: SPEECH_PER_FRAME * len(clip.landmarks)]) for clip in members
@@ -96,7 +109,6 @@ class AtomTask:
             for i in range(0, len(every), 7)
         ]
         whiten(self.model.speech_encoder.project, np.concatenate(heard))
-        self.voices = np.stack([r.speech.mean(0, dtype=np.float32) for r in self.recordings if moves(r)])
         self.feature_scale = float(np.concatenate(heard).astype(np.float32).std(0).mean())
         if self.model.landmark_encoder is not None:
             whiten(self.model.landmark_encoder.project, np.stack(seen).reshape(len(seen), -1))
@@ -120,6 +132,7 @@ class AtomTask:
             landmarks = recording.landmarks[start : start + frames]
             candidates = self.faces[recording.speaker][int(rng.random() < SHUT_SHARE)]
             l_id = candidates[rng.integers(0, len(candidates))]
+            landmarks, l_id = (self.of_usual_range(x, recording.speaker) for x in (landmarks, l_id))
             landmarks, l_id = self.augment(landmarks, l_id, rng)
             target, l_id = (
                 torch.from_numpy(x.reshape(*x.shape[:-2], NUMBERS)).float() for x in (landmarks, l_id)
@@ -127,8 +140,6 @@ class AtomTask:
             x0.append(to_x0(target, l_id, self.config.atom))
             identity.append(l_id)
             heard = recording.speech[SPEECH_PER_FRAME * start : SPEECH_PER_FRAME * (start + frames)]
-            one, two = self.voices[rng.integers(0, len(self.voices), size=2)]
-            heard = heard + np.float32(rng.normal(0, VOICE_SHARE)) * (one - two)
             heard = heard + FEATURE_NOISE * self.feature_scale * rng.standard_normal(heard.shape, np.float32)
             speech.append(torch.from_numpy(heard))
         return MotionBatch(torch.stack(x0), torch.stack(speech), torch.stack(identity))
@@ -166,6 +177,17 @@ class AtomTask:
         estimate.map.weight.copy_(solution[:-1].T.unflatten(1, shape[1:]))
         assert estimate.map.bias is not None
         estimate.map.bias.copy_(solution[-1])
+
+    def of_usual_range(self, landmarks: Array, speaker: str) -> Array:
+        """A person's landmarks (..., 68, 3) as if their lips moved as far as people's do on average.
+
+        How far lips move is a person's style, which their speech does not tell.
+        """
+        rest, factor = self.styles[speaker]
+        moved = landmarks.copy()
+        lips = landmarks[..., LIP_RELATED, :]
+        moved[..., LIP_RELATED, :] = rest[LIP_RELATED] + factor * (lips - rest[LIP_RELATED])
+        return moved
 
     def augment(self, landmarks: Array, l_id: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Another face: mirrored, of other proportions, mixed with other rest faces; l_id has an error."""
@@ -313,15 +335,15 @@ def lips(landmarks: Tensor) -> tuple[Tensor, Tensor]:
     return gap, (x[..., [54, 64]] - x[..., [48, 60]]).mean(-1)
 
 
+def speaking_range(clips: Iterable[MotionClip]) -> float:
+    """Deviation of a person's lip opening, eye distances."""
+    return max(float(np.concatenate([lip_opening(clip.landmarks) for clip in clips]).std()), LEAST_RANGE)
+
+
 def most_shut(faces: Array) -> Array:
     """Of faces (n, 68, 3) the one whose mouth is shut most."""
     face: Array = faces[lip_opening(faces).argmin()]
     return face
-
-
-def moves(recording: Recording) -> bool:
-    """False for a recording of silence."""
-    return bool(np.ptp(recording.landmarks, axis=0).any())
 
 
 @torch.no_grad()

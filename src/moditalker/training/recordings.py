@@ -28,6 +28,7 @@ from moditalker.training import sounds
 
 Array = NDArray[np.float32]
 
+FAVOUR = 3.0  # times that a favoured person is drawn as often as another
 CLOSING = 6  # frames in which a mouth closes before a pause, and opens after it
 
 
@@ -49,6 +50,7 @@ class Recording:
     speaker: str
     landmarks: Array  # (S, 68, 3)
     speech: NDArray[np.float16]  # (2S, D)
+    plain: bool = False  # a clip as it is, not varied
 
 
 def motion_clip(name: str, speaker: str, points: Array, waveform: Array) -> MotionClip:
@@ -191,6 +193,32 @@ def varied(
     return landmarks, waveform * np.float32(10 ** (rng.uniform(-20, 3) / 20))
 
 
+def weight_of(speaker: str, frames: int, config: RecordingsConfig) -> float:
+    """How often a person with so many frames is drawn, beside others."""
+    return float((frames / RATE) ** config.imbalance) * (FAVOUR if speaker in config.favoured else 1.0)
+
+
+def chances(recordings: list[Recording], config: RecordingsConfig) -> NDArray[np.float64]:
+    """The chance of each recording to be drawn in training, (n,), 1 in all.
+
+    People are drawn as `weight_of` says. Of a person's windows the share ``config.plain`` is from plain
+    recordings, by their length; all varied ones are alike.
+    """
+    size = np.array([len(r.landmarks) if r.plain else 1 for r in recordings], float)
+    speakers, who = np.unique([r.speaker for r in recordings], return_inverse=True)
+    plain = np.array([r.plain for r in recordings])
+    frames = np.bincount(who, [len(r.landmarks) for r in recordings])
+    known = np.bincount(who[plain], size[plain], minlength=len(speakers))
+    frames = np.where(known > 0, known, frames)
+    chance = np.zeros(len(recordings))
+    for kind, share in ((plain, config.plain), (~plain, 1 - config.plain)):
+        total = np.bincount(who[kind], size[kind], minlength=len(speakers))
+        chance[kind] = share * size[kind] / total[who[kind]]
+    people = np.array([weight_of(s, int(n), config) for s, n in zip(speakers, frames, strict=True)])
+    chance = chance * people[who]
+    return chance / chance.sum()
+
+
 def make_recording(
     by_speaker: dict[str, list[MotionClip]],
     rest: dict[str, Array],
@@ -203,8 +231,7 @@ def make_recording(
     rest: of each speaker, the face (68, 3) with a shut mouth.
     """
     speakers = sorted(by_speaker)
-    seconds = np.array([sum(len(clip.landmarks) for clip in by_speaker[s]) for s in speakers]) / RATE
-    weight = seconds**config.imbalance
+    weight = np.array([weight_of(s, sum(len(c.landmarks) for c in by_speaker[s]), config) for s in speakers])
     speaker, stranger = (speakers[rng.choice(len(speakers), p=weight / weight.sum())] for _ in range(2))
     frames = max(2, round(config.seconds * RATE))
     if rng.random() < config.silent:
@@ -261,4 +288,4 @@ def plain_recording(clip: MotionClip, encoder: SpeechEncoder) -> Recording:
     """A clip as it is."""
     speech = encoder(clip.waveform)
     frames = min(len(clip.landmarks), len(speech) // 2)
-    return Recording(clip.speaker, clip.landmarks[:frames], speech[: 2 * frames].astype(np.float16))
+    return Recording(clip.speaker, clip.landmarks[:frames], speech[: 2 * frames].astype(np.float16), True)
