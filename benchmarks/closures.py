@@ -2,9 +2,9 @@
 
     python benchmarks/closures.py grid --cache runs/tracks [--atom FILE] [--clips s1/swab9a.mpg,...]
 
-A bilabial stands at the start of bin, place, blue, by, please, b and p, and at the end of m. Lips touch where the
-opening is below `TOUCH` eye distances; a closure is met if they do so within 80 ms of it. The middle of white,
-five, nine, now and i is an open vowel. Real lips are measured in the same way.
+A bilabial stands at the start of bin, place, blue, by, please, b and p, and at the end of m. Lips touch where
+the opening is below `TOUCH` eye distances; a closure is met if they do so within 80 ms of it. The middle of
+white, five, nine, now and i is an open vowel. Real lips are measured in the same way.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from natural_speech import tracked
 
+from moditalker.diffusion import Diffusion
 from moditalker.features.face_model import frontalize
 from moditalker.landmarks import lip_opening
-from moditalker.motion.sample import Diffusion, sample_motion
+from moditalker.motion.sample import sample_motion
 from moditalker.pipeline import MoDiTalker
 from moditalker.training.recordings import fill_gaps
 

@@ -187,11 +187,12 @@ def test_first_estimate_is_linear_in_the_speech_near_a_frame() -> None:
     estimate = Atom(config, WIDTH).first_estimate
     assert estimate is not None
     one, two = torch.randn(2, 1, 32, WIDTH)
-    middle = (estimate(one) + estimate(two)) / 2
-    torch.testing.assert_close(estimate((one + two) / 2), middle, rtol=1e-4, atol=1e-5)
+    l_id = torch.zeros(1, 16, NUMBERS)
+    middle = (estimate(one, l_id) + estimate(two, l_id)) / 2
+    torch.testing.assert_close(estimate((one + two) / 2, l_id), middle, rtol=1e-4, atol=1e-5)
     changed = one.clone()
     changed[:, 30:] += 1
-    moved = (estimate(changed) - estimate(one)).abs().amax((0, 2)) > 1e-6
+    moved = (estimate(changed, l_id) - estimate(one, l_id)).abs().amax((0, 2)) > 1e-6
     assert moved.tolist() == [frame >= 15 - estimate.REACH for frame in range(16)]
 
 
