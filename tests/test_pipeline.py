@@ -157,9 +157,11 @@ def test_steps_one_by_one_are_generate(made, face_video, speech_wav):
     assert len(track) == ceil(speech.seconds * 25)
 
 
-def test_what_atom_makes_of_silence_is_its_error_and_is_taken_away(made, face_video, speech_wav):
-    """An AToM that believes another face than l_id says the same about l_id's own."""
+def test_what_atom_makes_of_silence_is_its_error_and_is_taken_away(made, face_video, speech_wav, monkeypatch):
+    """An AToM with a linear estimate that believes another face than l_id says the same about l_id's own."""
     model, _, _ = made
+    linear = replace(model.config.atom, estimate_layers=0)
+    monkeypatch.setattr(model, "config", replace(model.config, atom=linear))
     speech = model.speech(speech_wav)
     face = model.face(face_video, speech.seconds)
     right = model.motion(speech, face, seed=1).array()
@@ -184,7 +186,9 @@ def test_half_the_gain_is_half_the_way_from_rest(made, face_video, speech_wav, m
         monkeypatch.setattr(model, "config", replace(model.config, atom=atom))
         return model.motion(speech, face).array() - rest
 
-    assert said(0.5) == pytest.approx(0.5 * said(1.0), abs=1e-5)
+    half, whole = said(0.5), said(1.0)
+    apart = [61, 62, 63, 65, 66, 67]  # lips that would cross touch
+    assert np.delete(half, apart, 1) == pytest.approx(np.delete(0.5 * whole, apart, 1), abs=1e-5)
 
 
 def test_the_landmark_track_can_be_edited(made, face_video, speech_wav):
