@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from moditalker.config import AtomConfig, load
+from moditalker.landmarks import LIP_RELATED, shut_mouth
 from moditalker.motion.atom import NUMBERS, Atom, AtomBlock, from_x0, to_x0
 
 SMALL = AtomConfig(width=32, layers=2, heads=4, feed_forward=48, frames=10)
@@ -186,9 +187,46 @@ def test_first_estimate_is_linear_in_the_speech_near_a_frame() -> None:
     estimate = Atom(config, WIDTH).first_estimate
     assert estimate is not None
     one, two = torch.randn(2, 1, 32, WIDTH)
-    middle = (estimate(one) + estimate(two)) / 2
-    torch.testing.assert_close(estimate((one + two) / 2), middle, rtol=1e-4, atol=1e-5)
+    l_id = torch.zeros(1, 16, NUMBERS)
+    middle = (estimate(one, l_id) + estimate(two, l_id)) / 2
+    torch.testing.assert_close(estimate((one + two) / 2, l_id), middle, rtol=1e-4, atol=1e-5)
     changed = one.clone()
     changed[:, 30:] += 1
-    moved = (estimate(changed) - estimate(one)).abs().amax((0, 2)) > 1e-6
+    moved = (estimate(changed, l_id) - estimate(one, l_id)).abs().amax((0, 2)) > 1e-6
     assert moved.tolist() == [frame >= 15 - estimate.REACH for frame in range(16)]
+
+
+def layered() -> Atom:
+    config = load("tiny").atom
+    torch.manual_seed(0)
+    return Atom(replace(config, width=32, layers=1, first_estimate=16, dropout=0.0), 8).eval()
+
+
+def test_an_estimate_with_layers_moves_lips_and_jaw_from_the_shut_mouth() -> None:
+    model = layered()
+    estimate, config = model.first_estimate, model.config
+    assert estimate is not None
+    speech, l_id = torch.randn(1, 40, 8), torch.randn(1, NUMBERS)
+    made = from_x0(estimate(speech, l_id[:, None].expand(-1, 20, -1)), l_id, config)[0].unflatten(-1, (-1, 3))
+    face = l_id[0].unflatten(-1, (-1, 3))
+    assert torch.allclose(made[:, 17:48], face[17:48].expand(20, -1, -1), atol=1e-5)
+    assert made[:, LIP_RELATED].std(0).min() > 0
+    torch.nn.init.zeros_(estimate.map.weight)
+    torch.nn.init.zeros_(estimate.map.bias)
+    still = from_x0(estimate(speech, l_id[:, None].expand(-1, 20, -1)), l_id, config)[0].unflatten(
+        -1, (-1, 3)
+    )
+    shut = torch.from_numpy(shut_mouth(face.numpy()))
+    assert torch.allclose(still, shut.expand(20, -1, -1), atol=1e-5)
+
+
+def test_an_estimate_with_layers_sees_no_further_than_its_convolutions() -> None:
+    estimate = layered().first_estimate
+    assert estimate is not None
+    reach = 2 * (1 + 2 + 4 + 1)
+    speech, l_id = torch.randn(1, 160, 8), torch.zeros(1, 80, NUMBERS)
+    other = speech.clone()
+    other[:, 80:] += 1  # from frame 40 on
+    same = torch.isclose(estimate(speech, l_id), estimate(other, l_id), atol=1e-6).all(-1)[0]
+    assert same[: 40 - reach].all()
+    assert not same[40 - reach :].all()

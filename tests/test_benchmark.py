@@ -16,10 +16,11 @@ from standins import SHARED, needs_grid, talker
 
 from moditalker import benchmark, cli
 from moditalker.benchmark import Job, Set
-from moditalker.competitors import Competitor
+from moditalker.competitors import KINDS, Competitor
 from moditalker.errors import UserError
 from moditalker.evaluate.grids import COLUMNS, LOWER, Word
 from moditalker.evaluate.pairs import read_pairs
+from moditalker.evaluate.run import Settings
 from moditalker.media import AudioReader, read_clip
 
 
@@ -61,7 +62,7 @@ def test_other_models_have_rows_of_their_own_and_real_videos_are_measured(tmp_pa
     clips = benchmark.choose_clips(folder(tmp_path, a=2, b=2))
     plain = benchmark.plan(clips, tmp_path / "out")
     sets = benchmark.plan(clips, tmp_path / "out", 3, [Competitor("Previous clip", "tiny")])
-    assert sets.keys() - plain.keys() == {"self-previous-clip", "cross-previous-clip"}
+    assert sets.keys() - plain.keys() == {f"{kind}-previous-clip" for kind in KINDS}
     assert all(pair.generated == pair.reference for pair in sets["real"].pairs)
     assert not sets["real"].jobs
     assert len(sets["cross"].pairs) == len(sets["wrong-audio"].pairs) == 3 * len(clips)
@@ -73,6 +74,21 @@ def test_other_models_have_rows_of_their_own_and_real_videos_are_measured(tmp_pa
     methods = [one.method for one in sets.values() if one.method]
     assert methods[:2] == ["Real video", "This model"]
     assert methods[-1] == "Previous clip"
+
+
+def test_sets_are_chosen_and_real_landmarks_take_from_frames_that_are_away(tmp_path: Path) -> None:
+    clips = benchmark.choose_clips(folder(tmp_path, a=2, b=2))
+    sets = benchmark.plan(clips, tmp_path / "out", 1, [Competitor("Mine", "tiny")], 2.0, 1.5)
+    for name, one in sets.items():
+        assert {job.seconds for job in one.jobs} <= {2.0}
+        assert {job.away for job in one.jobs} <= ({1.5} if name.startswith("landmarks") else {0.0})
+    assert "1.5 s away" in sets["landmarks-mine"].title
+    assert list(benchmark.choose_sets(sets, "cross, real")) == ["real", "cross"]  # in their own order
+    assert benchmark.choose_sets(sets, "all") == sets
+    with pytest.raises(UserError, match=r"--sets reel: not known; there are real, self, .*landmarks-mine"):
+        benchmark.choose_sets(sets, "reel")
+    with pytest.raises(UserError, match="at least one"):
+        benchmark.choose_sets(sets, " ,")
 
 
 def test_a_split_chooses(tmp_path: Path) -> None:
@@ -142,6 +158,39 @@ def test_a_competitors_videos_are_made_by_its_settings(
     job = Job(portraits, portraits, out / "x.mp4", "wrong")
     with pytest.raises(UserError, match=r"^wrong: weights .* do not exist"):
         benchmark.make({"x": Set("x", [], [job])}, str(shipped), others=[wrong])
+
+
+def test_videos_are_as_long_as_is_asked_and_a_silence_takes_the_sounds_place(
+    tmp_path: Path, portraits: Path, shipped: Path
+) -> None:
+    clips = benchmark.choose_clips(portraits)
+    sets = benchmark.plan(clips, tmp_path / "out", seconds=0.64)
+    some = {name: replace(sets[name], jobs=sets[name].jobs[:1]) for name in ("landmarks", "silence")}
+    assert benchmark.make(some, str(shipped)) == {}
+    made = {name: read_clip(one.jobs[0].out) for name, one in some.items()}
+    assert [len(clip.frames) for clip in made.values()] == [16, 16]
+    assert np.abs(made["landmarks"].audio).max() > 0.01 > np.abs(made["silence"].audio).max()
+    (tmp_path / "c.mkv").symlink_to(clips[0].path)
+    few = Job(clips[0].path, tmp_path / "c.mkv", tmp_path / "out" / "x.mp4", away=-1.0)
+    failures = benchmark.make({"x": Set("x", [], [few])}, str(shipped))
+    assert "away = -1" in failures[str(few.out)]
+
+
+def test_a_line_a_set_says_what_was_found_and_how_long_it_will_take(
+    tmp_path: Path, portraits: Path, shipped: Path
+) -> None:
+    sets = benchmark.plan(benchmark.choose_clips(portraits), tmp_path)
+    some, lines = {name: sets[name] for name in ("real", "cross-source")}, []
+    folders = {name: tmp_path / name for name in some}
+    settings = Settings(("mouth_detail", "lip_correlation"), benchmark.SECONDS)
+    for count in (2, 0):  # nothing is left for a second run
+        assert benchmark.run(some, folders, settings, str(shipped), say=lines.append) == {}
+        assert len(lines) == count
+        first, *_ = [*lines, ""]
+        lines.clear()
+        if count:
+            assert first.startswith("real: 2 videos; medians: mouth_detail 1.000, lip_correlation 1.000; 0:")
+            assert first.endswith("left")
 
 
 @pytest.mark.slow

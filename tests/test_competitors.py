@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moditalker.checkpoint import save_weights
-from moditalker.competitors import Competitor, claim, load, read_competitors, weights_of
+from moditalker.competitors import SPOKEN, Competitor, claim, load, read_competitors, versions, weights_of
 from moditalker.errors import UserError
 
 
@@ -111,3 +111,32 @@ def test_videos_of_other_weights_under_one_name_are_refused(
     claim([one], str(shipped), out)
     with pytest.raises(UserError, match="preset tiny"):
         claim([], "tiny", out)
+
+
+def test_videos_made_by_other_options_are_refused(tmp_path: Path, shipped: Path) -> None:
+    out, made = tmp_path / "out", {"seconds": 3.0, "away": 1.0}
+    claim([], str(shipped), out, {"seconds": 2.0, "away": 1.0})
+    claim([], str(shipped), out, made)  # none is there yet
+    (out / "videos" / "landmarks").mkdir(parents=True)
+    (out / "videos" / "landmarks" / "a.mp4").touch()
+    claim([], str(shipped), out, made)
+    with pytest.raises(UserError, match="made with --seconds 3 --away 1; say so"):
+        claim([], str(shipped), out, {"seconds": 2.0, "away": 1.0})
+
+
+def test_who_brings_no_video_stage_has_no_row_of_real_landmarks(parts: dict[str, Path]) -> None:
+    one, other, whole = read_competitors(
+        [f"a={parts['atom']},atom.sharpen=0", f"b={parts['atom']},mtov.anchor=previous", "c=tiny"]
+    )
+    assert one.kinds == SPOKEN
+    assert "landmarks" in other.kinds
+    assert "landmarks" in whole.kinds
+
+
+def test_versions_are_rows_of_weights_that_compose(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"do not compose.*leave --versions out"):
+        versions(str(shipped))
+    described = {"config": {"compose": {"enabled": True}}}
+    monkeypatch.setattr("moditalker.competitors.load_weights", lambda path: ({}, described))
+    first, alone = versions(str(shipped))
+    assert (first.settings, alone.settings) == (("compose.enabled=false",), ("compose.inside=nothing",))

@@ -58,10 +58,10 @@ def look(opening: float, seconds: float = 0.0, seed: int = 1) -> Look:
     return look_at(image, MATRIX, aligned(image), points, seconds)
 
 
-def composed(own: float, wanted: float, looks: list[Look], painted=None):
+def composed(own: float, wanted: float, looks: list[Look], region=None):
     image, shares = picture(face(own)), [(one, 1 / len(looks)) for one in looks]
     composer = Composer(CROP)
-    result = composer.compose(image, MATRIX, aligned(image), face(own), face(wanted), shares, painted)
+    result = composer.compose(image, MATRIX, aligned(image), face(own), face(wanted), shares, region)
     return image, result
 
 
@@ -143,13 +143,13 @@ def test_light_of_a_look_becomes_the_frames():
 
 
 def test_what_no_look_shows_is_painted():
-    painted = torch.zeros(3, CROP.size - CROP.region_top, CROP.size)
-    painted[1] = 1.0  # green
-    _, result = composed(0.0, 7.0, [look(0.0)], painted)
+    region = torch.zeros(3, CROP.size - CROP.region_top, CROP.size)
+    region[1] = 1.0  # green
+    _, result = composed(0.0, 7.0, [look(0.0)], region)
     x, y = inverse(MATRIX) @ [*face(7.0)[[62, 66]].mean(0), 1]
     red, green, _ = result.frame[round(y), round(x)].astype(int)
     assert green > red + 60
-    _, seen = composed(0.0, 7.0, [look(7.0)], painted)
+    _, seen = composed(0.0, 7.0, [look(7.0)], region)
     assert seen.frame[round(y), round(x)].max() < 90  # a look that shows it needs no paint
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moditalker.landmarks import INNER_LOWER, INNER_UPPER
-from moditalker.motion.dynamics import sharpen
+from moditalker.motion.dynamics import sharpen, uncrossed
 
 
 def track(wave: np.ndarray) -> np.ndarray:
@@ -46,3 +46,7 @@ def test_crossing_lips_touch() -> None:
     out = np.concatenate(list(sharpen([motion], 1.0)))
     assert (out[:, INNER_UPPER, 1] >= out[:, INNER_LOWER, 1] - 1e-6).all()
     assert (motion[:, INNER_UPPER, 1] < out[:, INNER_UPPER, 1]).any()
+    crossed = np.random.default_rng(0).normal(size=(20, 68, 3)).astype(np.float32)
+    met = uncrossed(crossed)
+    assert (met[:, INNER_UPPER, 1] >= met[:, INNER_LOWER, 1] - 1e-6).all()
+    np.testing.assert_allclose(uncrossed(met), met, atol=1e-6)

@@ -83,6 +83,8 @@ def test_a_folder_of_pairs_becomes_a_report_and_the_second_run_measures_nothing(
     assert equal["psnr"] == equal["psnr_frame"] == "inf"
     assert equal["ssim"] == equal["lip_correlation"] == equal["lip_amplitude"] == pytest.approx(1)
     assert equal["seam"] == equal["flicker"] == equal["cpbd_ratio"] == pytest.approx(1)
+    assert equal["mouth_detail"] == pytest.approx(1)
+    assert blurred["mouth_detail"] < 0.6
     zeros = ("lip_lag", "lmd_mouth", "lmd_face_px", "background", "drift", "head_motion")
     assert [equal[name] for name in zeros] == [0] * len(zeros)
     assert blurred["psnr"] < 45
@@ -298,6 +300,30 @@ def test_what_comes_again_is_looked_at_once_and_only_so_much_is_kept(corpus, tra
     observer.look(other)
     assert list(observer.kept) == [other]
     assert np.array_equal(observer.look(one).landmarks, first.generated.landmarks)
+
+
+def test_what_one_process_saw_another_need_not_look_for(corpus, tracker, tmp_path, monkeypatch):
+    path = corpus / "reference" / "equal.mkv"
+    first = Observer(tracker, again=[path], cache=tmp_path).look(path)
+    monkeypatch.setattr(FaceTracker, "track", None)
+    again = Observer(tracker, again=[path], cache=tmp_path).look(path)
+    assert np.array_equal(again.frames, first.frames)
+    assert np.array_equal(again.landmarks, first.landmarks, equal_nan=True)
+    assert np.array_equal(again.sound, first.sound)
+    assert again.fps == first.fps
+    with pytest.raises(TypeError):
+        Observer(tracker, 0.4, again=[path], cache=tmp_path).look(path)  # less of it is something else
+
+
+def test_whole_frames_that_are_large_are_looked_at_less_often(corpus, tracker):
+    case = build_case(
+        Pair("x", corpus / "generated" / "blurred.mp4", corpus / "reference" / "blurred.mkv"),
+        Observer(tracker),
+    )
+    count, height, width = case.generated.frames.shape[:3]
+    assert range(count)[case.whole(count * height * width)] == range(count)
+    assert len(range(count)[case.whole(4 * height * width)]) == 4
+    assert range(count)[case.whole(count * height * width, 5)] == range(0, count, 5)
 
 
 def test_many_sets_at_once_give_the_figures_of_each(corpus, tmp_path):

@@ -344,6 +344,7 @@ def test_shards_are_the_same_in_whatever_order_videos_end(tmp_path, monkeypatch)
         "samples": 9,
         "seconds": 18.0,
         "kept_seconds": 18.0,
+        "offsets_corrected": 0,
         "dropped_seconds": {},
         "unusable": 1,
         "failed": 0,

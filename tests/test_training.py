@@ -90,16 +90,20 @@ def test_the_optimiser_does_what_the_configuration_says_resumed_too(tmp_path: Pa
 
 
 class Terminated(Line):
-    """Is sent SIGTERM in its third step, soon after a validation."""
+    """Is sent a signal in its third step, soon after a validation."""
+
+    signal = signal.SIGTERM
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         self.steps = getattr(self, "steps", 0) + 1
         if self.steps == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.signal)
         return super().loss(batch, generator)
 
 
-def test_a_run_that_is_stopped_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_says_so(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Terminated, "signal", number)
     config = TrainingConfig(steps=9, learning_rate=0.01, warmup=1, validate_every=2)
     assert fit(Terminated(), config, tmp_path, quiet) is None
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 3

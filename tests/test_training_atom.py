@@ -9,28 +9,31 @@ import numpy as np
 import pytest
 import torch
 
-from moditalker.config import load
+from moditalker.config import RecordingsConfig, load
 from moditalker.errors import UserError
 from moditalker.features.speech import FRAME, SAMPLE_RATE, SpeechEncoder
 from moditalker.landmarks import lip_opening
 from moditalker.shards import add_sample, open_dataset, shard_writer
 from moditalker.training import atom as training
-from moditalker.training import tasks
-from moditalker.training.atom import AtomTask
+from moditalker.training import recordings_folder
+from moditalker.training.atom import AtomTask, EstimateTask
 from moditalker.training.loop import fit
 from moditalker.training.processes import Processes
 from moditalker.training.recordings import (
     MotionClip,
+    Recording,
+    chances,
     change_speed,
     closed_pause,
+    count_recordings,
     faces,
     fill_gaps,
-    load_recordings,
     make_recordings,
+    piece,
     read_motion_clip,
     rest_mouth,
-    save_recordings,
 )
+from moditalker.training.recordings_folder import RecordingsFolder, load_recordings, save_recordings
 from moditalker.training.tasks import Data, build
 
 
@@ -62,22 +65,48 @@ def clip(name: str = "a_1", seed: int = 0, frames: int = 75) -> MotionClip:
     return MotionClip(name, name.split("_")[0], landmarks, sound.astype(np.float32), landmarks[::9])
 
 
+PLAIN = RecordingsConfig(silent=0.0, voice=0.0, channel=0.0, behind=0.0)
+
+
 def test_recordings_keep_sound_and_motion_together() -> None:
     clips = [clip(f"{speaker}_{k}", seed=k) for k, speaker in enumerate("aab")]
-    recordings = make_recordings(clips, Loudness(), 6, seed=3, silent=0.0)
+    recordings = make_recordings(clips, Loudness(), PLAIN, 3, range(6))
     for recording in recordings:
         assert recording.speech.shape == (2 * len(recording.landmarks), 4)
         heard = recording.speech[:, 0].astype(np.float32).reshape(-1, 2).mean(1)
         assert np.corrcoef(heard, lip_opening(recording.landmarks))[0, 1] > 0.5
-    again = make_recordings(clips, Loudness(), 6, seed=3, silent=0.0)
-    for one, two in zip(recordings, again, strict=True):
+    again = make_recordings(clips, Loudness(), PLAIN, 3, range(3, 6))  # each has chance of its own
+    for one, two in zip(recordings[3:], again, strict=True):
         np.testing.assert_array_equal(one.speech, two.speech)
     assert {r.speaker for r in recordings} == {"a", "b"}
 
 
 def test_silent_recordings_are_shut() -> None:
-    for recording in make_recordings([clip()], Loudness(), 4, silent=1.0):
+    for recording in make_recordings([clip()], Loudness(), RecordingsConfig(silent=1.0), 0, range(4)):
         assert lip_opening(recording.landmarks).max() < 0.02
+
+
+def test_the_data_deserves_so_many_recordings() -> None:
+    clips = [clip(frames=75)] * 10  # 30 s
+    assert count_recordings(clips, RecordingsConfig(repeats=10, seconds=10)) == 30
+    assert count_recordings(clips, RecordingsConfig(repeats=10, seconds=10, most=7)) == 7
+
+
+def test_every_person_is_drawn_alike() -> None:
+    clips = [clip("many_1", frames=750), clip("few_1", frames=75)]
+    alike = replace(PLAIN, imbalance=0.0)
+    drawn = [r.speaker for r in make_recordings(clips, Loudness(), alike, 0, range(40))]
+    assert 10 < drawn.count("few") < 30
+
+
+def test_pieces_are_as_long_as_asked_and_keep_sound_and_motion_together() -> None:
+    long, rng = clip(frames=300), np.random.default_rng(0)
+    for _ in range(5):
+        track, sound = piece(long, 100, rng)
+        assert len(track) == 100
+        level = np.abs(sound).reshape(-1, FRAME).max(1)
+        assert np.corrcoef(level, lip_opening(track))[0, 1] > 0.5
+    assert 50 < len(piece(clip(frames=75), 100, rng)[0]) <= 75
 
 
 def test_pauses_reach_rest_and_join_smoothly() -> None:
@@ -111,7 +140,7 @@ def test_gaps_are_filled() -> None:
 
 
 def test_recordings_are_read_back(tmp_path: Path) -> None:
-    made = make_recordings([clip("s1_x")], Loudness(), 2)
+    made = make_recordings([clip("s1_x")], Loudness(), PLAIN, 0, range(2))
     save_recordings(made, tmp_path / "r.safetensors")
     for one, two in zip(made, load_recordings(tmp_path / "r.safetensors"), strict=True):
         assert one.speaker == two.speaker
@@ -142,15 +171,19 @@ def test_samples_without_sound_are_no_use(tmp_path: Path) -> None:
         build("atom", load("tiny"), data, tmp_path)
 
 
+SMALL = [
+    "atom_recordings.most=2",
+    "atom.frames=32",
+    "atom.overlap=8",
+    "atom.estimate_layers=0",
+    "atom.first_estimate=8",
+]
+
+
 def test_recordings_are_made_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in ("train", "val", "run"):
         (tmp_path / part).mkdir()
-    data, kept, config = (
-        dataset(tmp_path, sound=True),
-        tmp_path / "run" / "recordings.safetensors",
-        load("tiny"),
-    )
-    monkeypatch.setattr(tasks, "RECORDINGS", 2)
+    data, config = dataset(tmp_path, sound=True), load("tiny", overrides=SMALL)
     monkeypatch.setattr(training, "ESTIMATE_WINDOWS", 16)
 
     class Second(Processes):
@@ -159,29 +192,58 @@ def test_recordings_are_made_by_one_process(tmp_path: Path, monkeypatch: pytest.
         rank, count = 1, 2
 
         def wait(self) -> None:
-            assert not kept.exists()
+            assert not (tmp_path / "run" / "recordings").exists()
             build("atom", config, data, tmp_path / "run", log=said.append)
 
     said: list[str] = []
-    task, _ = build("atom", config, data, tmp_path / "run", log=said.append, processes=Second())
-    assert len(said) == 1
+    task, _ = build("atom", config, data, tmp_path / "run", log=lambda line: None, processes=Second())
+    assert "reading" in said[0]
+    assert "making 2 recordings" in said[1]
+    assert "2/2" in said[2]
     assert len(task.recordings) == 3
 
 
 def test_recordings_of_other_data_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in ("train", "val", "run"):
         (tmp_path / part).mkdir()
-    data, config, said = dataset(tmp_path, sound=True), load("tiny"), []
+    data, config, said = dataset(tmp_path, sound=True), load("tiny", overrides=SMALL), []
     swapped = Data(data.validation, data.train)
-    seeded = load("tiny", overrides=["atom_training.seed=5"])
-    monkeypatch.setattr(tasks, "RECORDINGS", 2)
+    seeded = load("tiny", overrides=[*SMALL, "atom_training.seed=5"])
     monkeypatch.setattr(training, "ESTIMATE_WINDOWS", 16)
     for given in ((config, data), (config, data), (config, swapped), (seeded, swapped)):
         build("atom", *given, tmp_path / "run", log=said.append)
-    assert len(said) == 3
+    assert sum("making" in line for line in said) == 3
     (tmp_path / "run" / "last.pt").touch()
-    with pytest.raises(UserError, match=r"recordings\.safetensors: made of other data"):
+    with pytest.raises(UserError, match=r"recordings: made of other data"):
         build("atom", config, swapped, tmp_path / "run", log=said.append)
+
+
+def test_what_a_stopped_run_made_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings_folder, "PART", 2)
+    clips, config = [clip("a_1"), clip("a_2", 1)], RecordingsConfig(most=5)
+    folder = RecordingsFolder(tmp_path / "r", "these")
+
+    class Stopped(Loudness):
+        heard = 0
+
+        def encode_window(self, samples: torch.Tensor) -> torch.Tensor:
+            self.heard += 1
+            if self.heard > 20:
+                raise KeyboardInterrupt
+            return super().encode_window(samples)
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.make(clips, Stopped(), config, 0, lambda line: None)
+    kept = {part: part.stat().st_mtime_ns for part in folder.parts()}
+    assert len(kept) in (1, 2)
+    said: list[str] = []
+    folder.make(clips, Loudness(), config, 0, said.append)
+    assert f"making {5 - 2 * len(kept)} recordings" in said[0]
+    assert all(part.stat().st_mtime_ns == time for part, time in kept.items())
+    whole = make_recordings(clips, Loudness(), config, 0)
+    assert len(folder.load()) == len(whole) == 5
+    for one, two in zip(folder.load(), whole, strict=True):
+        np.testing.assert_array_equal(one.speech, two.speech)
 
 
 def small_task() -> AtomTask:
@@ -210,12 +272,14 @@ def small_task() -> AtomTask:
         ),
     )
     clips = [clip(f"a_{k}", seed=k) for k in range(3)]
-    recordings = make_recordings(clips, Loudness(), 6)
+    recordings = make_recordings(clips, Loudness(), PLAIN, 0, range(6))
     return AtomTask(config, recordings, clips, {"own": clips[:1]}, Loudness(), batch_size=4)
 
 
 def test_every_parameter_learns() -> None:
     task = small_task()
+    assert task.model.first_estimate is not None
+    torch.nn.init.normal_(task.model.first_estimate.map.weight, std=0.02)
     torch.nn.init.normal_(task.model.out.weight, std=0.02)
     loss, _ = task.loss(task.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0))
     loss.backward()
@@ -230,6 +294,44 @@ def test_a_clip_is_learnt(tmp_path: Path) -> None:
     assert figures["own.zeros_still"] < 0.3
 
 
+def test_the_first_estimate_learns_alone(tmp_path: Path) -> None:
+    task = small_task()
+    estimate = task.model.first_estimate
+    assert estimate is not None
+    config = replace(task.config.estimate_training, steps=80, batch=4, learning_rate=5e-3, warmup=5, ema=0.9)
+    figures = fit(EstimateTask(task, estimate), config, tmp_path, log=lambda line: None)
+    assert figures is not None
+    assert figures["own.open"] > 0.6
+
+
+def test_lips_of_all_people_move_as_far(tmp_path: Path) -> None:
+    task = small_task()
+    (rest, factor) = task.styles["a"]
+    loud = clip("a_9", 9).landmarks
+    assert factor == pytest.approx(1)
+    task.styles["a"] = (rest, 2.0)
+    wide = task.of_usual_range(loud, "a")
+    np.testing.assert_allclose(wide[:, :, 1].std(0)[65:68], 2 * loud[:, :, 1].std(0)[65:68], rtol=1e-4)
+    np.testing.assert_array_equal(wide[:, 17:48], loud[:, 17:48])
+
+
+def test_people_and_plain_clips_are_drawn_as_asked() -> None:
+    config = RecordingsConfig(imbalance=0.5, plain=0.6, favoured=("b",))
+    plain, varied = (("a", 100), ("a", 300), ("b", 100)), (("a", 250), ("b", 250), ("b", 250))
+    made = [
+        Recording(speaker, np.zeros((frames, 68, 3)), np.zeros((2 * frames, 4)), kind is plain)
+        for kind in (plain, varied)
+        for speaker, frames in kind
+    ]
+    chance = chances(made, config)
+    assert chance.sum() == pytest.approx(1)
+    b = chance[[2, 4, 5]]
+    assert b.sum() / (1 - b.sum()) == pytest.approx(3 * 100**0.5 / 400**0.5)
+    assert chance[1] / chance[0] == pytest.approx(3)
+    assert b[0] / b.sum() == pytest.approx(0.6)
+    assert b[1] == b[2]
+
+
 def test_batches_depend_on_the_seed_alone() -> None:
     one, two = (small_task().batch(np.random.default_rng(5)) for _ in range(2))
     assert torch.equal(one.x0, two.x0)
@@ -241,10 +343,12 @@ def test_batches_depend_on_the_seed_alone() -> None:
 def test_the_first_estimate_starts_as_a_regression() -> None:
     config = replace(
         load("tiny"),
-        atom=replace(load("tiny").atom, first_estimate=4, frames=32, overlap=8, width=32, layers=1),
+        atom=replace(
+            load("tiny").atom, first_estimate=4, estimate_layers=0, frames=32, overlap=8, width=32, layers=1
+        ),
         speech=replace(load("tiny").speech, width=4),
     )
     clips = [clip(f"a_{k}", seed=k) for k in range(4)]
-    recordings = make_recordings(clips, Loudness(), 6, silent=0.0)
+    recordings = make_recordings(clips, Loudness(), PLAIN, 0, range(6))
     figures = AtomTask(config, recordings, clips, {"a": clips}, Loudness()).validate()
     assert figures["a.open"] > 0.5

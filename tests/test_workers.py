@@ -152,3 +152,21 @@ def test_without_ray_a_cluster_gets_its_sentence(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'moditalker\[cluster\]'"):
         list(work(begin, [("fine", 1)], cluster="auto"))
+
+
+def threads() -> Callable[[Job], list[str]]:
+    return tell_threads
+
+
+def tell_threads(job: Job) -> list[str]:
+    return [os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
+
+
+def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the user's own setting, which is for one process, would give each of them all."""
+    monkeypatch.setattr("moditalker.workers.os.cpu_count", lambda: 4)
+    for given, told in (("4", "2"), ("1", "1"), ("", "2"), ("many", "2")):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+        outcomes = list(work(threads, [("", 1), ("", 2)], 2))
+        assert [outcome.result for outcome in outcomes] == [[told, "1"]] * 2

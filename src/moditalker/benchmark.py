@@ -9,26 +9,42 @@ from __future__ import annotations
 import copy
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import pickle
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
 
 from moditalker.checkpoint import write_whole
-from moditalker.competitors import KINDS, Competitor, load
+from moditalker.competitors import Competitor, load
 from moditalker.errors import UserError
 from moditalker.evaluate.grids import Grid, Row, Word, compare, draw_grids
 from moditalker.evaluate.observe import observe
 from moditalker.evaluate.pairs import VIDEOS, Pair, write_pairs
-from moditalker.evaluate.report import plain
-from moditalker.evaluate.run import Results, summaries
+from moditalker.evaluate.report import plain, show
+from moditalker.evaluate.run import (
+    Results,
+    Settings,
+    Task,
+    judging,
+    summaries,
+    tasks_of,
+)
 from moditalker.features.face import FaceTracker
-from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
+from moditalker.features.identity import FaceFrame
+from moditalker.media import SAMPLE_RATE, AudioReader, open_source, plan_frames, probe, write_wav
 from moditalker.motion.atom import Atom
 from moditalker.pipeline import MoDiTalker
+from moditalker.rendering import FaceTrack, Video
 from moditalker.shards import Split
 from moditalker.tables import Scored, medians, page
 from moditalker.workers import work
@@ -36,6 +52,10 @@ from moditalker.workers import work
 Progress = Callable[[str, int, int], None]
 
 GRID_CLIPS = 3  # of different people, in each picture of grids
+SECONDS = 2.0  # of each clip
+AWAY = 1.0  # s by which what a video is made of is away, where the real landmarks drive it
+TRIM = Fraction(1, 50)  # s: a sound that is longer by no more is not cut
+SHOWN = ("psnr", "lpips_mouth", "mouth_detail", "lip_correlation", "lip_amplitude")  # of a set, in its line
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,9 @@ class Job:
     model: str = ""  # name of another one
     linear: bool = False  # AToM's linear first estimate alone
     reconstruct: bool = False  # the face's own landmarks drive it
+    silent: bool = False  # a silence as long as the sound drives it
+    seconds: float = SECONDS  # at most
+    away: float = 0.0  # s, as `MoDiTalker.video` has it
 
 
 @dataclass(frozen=True)
@@ -120,21 +143,36 @@ def crossed(clips: Sequence[Clip], pairings: int = 1) -> list[tuple[Clip, Clip]]
 
 
 def plan(
-    clips: Sequence[Clip], out: Path, pairings: int = 1, others: Sequence[Competitor] = ()
+    clips: Sequence[Clip],
+    out: Path,
+    pairings: int = 1,
+    others: Sequence[Competitor] = (),
+    seconds: float = SECONDS,
+    away: float = AWAY,
 ) -> dict[str, Set]:
     """All sets of a benchmark; nothing is made yet.
 
-    pairings: voices that each face is given; others: models with rows of their own.
+    pairings: voices that each face is given; others: models with rows of their own; seconds: of each clip, at
+    most; away: of sources from the frames that real landmarks make, see `MoDiTalker.video`.
     """
-    videos, sounds, pairing = out / "videos", out / "silence", crossed(clips, pairings)
+    videos, pairing = out / "videos", crossed(clips, pairings)
 
     def own(name: str, title: str, method: str, **how: Any) -> Set:
-        jobs = [Job(clip.path, clip.path, videos / name / f"{clip.name}.mp4", **how) for clip in clips]
+        jobs = [
+            Job(clip.path, clip.path, videos / name / f"{clip.name}.mp4", seconds=seconds, **how)
+            for clip in clips
+        ]
         return Set(title, [Pair(job.out.stem, job.out, reference=job.face) for job in jobs], jobs, method)
 
     def other(name: str, title: str, **how: Any) -> Set:
         jobs = [
-            Job(face.path, speech.path, videos / name / f"{face.name}-{speech.name}.mp4", **how)
+            Job(
+                face.path,
+                speech.path,
+                videos / name / f"{face.name}-{speech.name}.mp4",
+                seconds=seconds,
+                **how,
+            )
             for face, speech in pairing
         ]
         return Set(
@@ -142,10 +180,10 @@ def plan(
         )
 
     cross = other("cross", "Another person's speech")
-    silent = [
-        Job(clip.path, sounds / f"{clip.name}.wav", videos / "silence" / f"{clip.name}.mp4") for clip in clips
-    ]
+    silence = own("silence", "Silence", "", silent=True)
     real = [Pair(clip.name, clip.path, reference=clip.path) for clip in clips]
+    far = f", from frames {away:g} s away" if away else ""
+    again: dict[str, Any] = {"reconstruct": True, "away": away}
     sets = {
         "real": Set("Nothing: the real clips themselves", real, [], "Real video"),
         "self": own("self", "Own speech", "This model"),
@@ -154,9 +192,9 @@ def plan(
         ),
         "landmarks": own(
             "landmarks",
-            "Own landmarks (upper bound)",
-            "Real landmarks, same video stage (upper bound)",
-            reconstruct=True,
+            f"Own landmarks (upper bound){far}",
+            f"Real landmarks, same video stage (upper bound){far}",
+            **again,
         ),
         "cross": cross,
         "cross-linear": other("cross-linear", "Another person's speech, linear AToM", linear=True),
@@ -170,14 +208,36 @@ def plan(
             [Pair(pair.name, pair.generated, reference=pair.face) for pair in cross.pairs],
             [],
         ),
-        "silence": Set("Silence", [Pair(job.out.stem, job.out, face=job.face) for job in silent], silent),
+        "silence": replace(
+            silence, pairs=[replace(pair, reference=None, face=pair.reference) for pair in silence.pairs]
+        ),
     }
+    driven = {"self": "Own speech", "landmarks": "Own landmarks", "cross": "Another person's speech"}
     for model in others:
-        for kind, driven in zip(KINDS, ("Own speech", "Another person's speech"), strict=True):
-            name, title = f"{kind}-{model.slug}", f"{driven}, {model.name}"
-            how = {"model": model.slug}
-            sets[name] = own(name, title, model.name, **how) if kind == "self" else other(name, title, **how)
+        for kind in model.kinds:
+            name, title = f"{kind}-{model.slug}", f"{driven[kind]}, {model.name}"
+            how: dict[str, Any] = {"model": model.slug}
+            if kind == "cross":
+                sets[name] = other(name, title, **how)
+            elif kind == "landmarks":
+                sets[name] = own(name, title + far, f"Real landmarks, {model.name}{far}", **how, **again)
+            else:
+                sets[name] = own(name, title, model.name, **how)
     return sets
+
+
+def choose_sets(sets: dict[str, Set], wanted: str) -> dict[str, Set]:
+    """Those that are named, with commas between the names; "all": all of them.
+
+    Raises:
+        UserError: a name that no set has; none at all.
+    """
+    names = [name for name in (part.strip() for part in wanted.split(",")) if name]
+    if unknown := [name for name in names if name not in (*sets, "all")]:
+        raise UserError(f"--sets {unknown[0]}: not known; there are {', '.join(sets)}, and all")
+    if not names:
+        raise UserError("--sets: name at least one set, or all")
+    return {name: one for name, one in sets.items() if "all" in names or name in names}
 
 
 def make(
@@ -192,32 +252,212 @@ def make(
     Raises:
         UserError: a model that cannot be loaded.
     """
-    jobs = [job for one in sets.values() for job in one.jobs if not job.out.exists()]
+    return run(sets, {}, Settings(()), preset, workers, progress, others=others)
+
+
+def run(
+    sets: dict[str, Set],
+    folders: Mapping[str, Path],
+    settings: Settings,
+    preset: str,
+    workers: int = 1,
+    progress: Progress = lambda stage, done, total: None,
+    say: Callable[[str], None] = lambda line: None,
+    others: Sequence[Competitor] = (),
+) -> dict[str, str]:
+    """Make the videos that are not there yet and measure those that were not measured; set after set.
+
+    folders: of the sets that are to be measured, where `evaluate_sets` finds the figures; progress: in
+    videos; say: given a line when a set is finished. Returns why some could not be made, by name.
+
+    Raises:
+        UserError: a model that cannot be loaded; a folder that cannot be written.
+    """
+    steps, failures = _steps(sets, folders, settings), dict[str, str]()
+    telling = _Telling(sets, steps, workers, say)
+    jobs = [step.job for step in steps if step.job is not None]
     for job in jobs:
         job.out.parent.mkdir(parents=True, exist_ok=True)
-    failures = {}
     wanted = [model for model in others if any(job.model == model.slug for job in jobs)]
-    for number, outcome in enumerate(work(partial(_start, preset, wanted), jobs, workers), 1):
-        if outcome.error:
-            failures[str(outcome.item.out)] = outcome.error
-        progress("videos", number, len(jobs))
+    uses = Counter(path for step in steps if step.task is not None for path in step.task.pair.files)
+    again = frozenset(path for path, count in uses.items() if count > 1)
+    progress("videos", 0, len(steps))
+    with tempfile.TemporaryDirectory(prefix="moditalker-") as folder:
+        start = partial(_start, preset, wanted if jobs else None, settings, again, Path(folder))
+        for number, outcome in enumerate(work(start, steps, workers), 1):
+            step: _Step = outcome.item
+            if outcome.error and step.job is not None:
+                failures[str(step.job.out)] = outcome.error
+            progress(step.name, number, len(steps))
+            telling.done(step, outcome.result)
     return failures
 
 
-def _start(preset: str, others: Sequence[Competitor]) -> Callable[[Job], None]:
-    whole = MoDiTalker.from_pretrained(preset)
-    talkers = {"": whole} | {model.slug: load(model, preset) for model in others}
-    return partial(_make, talkers, linear(whole))
+@dataclass(frozen=True)
+class _Step:
+    """A video to make, to measure, or both; name: of its set."""
+
+    name: str
+    job: Job | None
+    task: Task | None
 
 
-def _make(talkers: dict[str, MoDiTalker], simple: MoDiTalker, job: Job) -> None:
-    if not job.audio.exists():
-        job.audio.parent.mkdir(parents=True, exist_ok=True)
-        write_wav(job.audio, np.zeros(round(AudioReader(job.face).seconds * SAMPLE_RATE), np.float32))
-    video = (simple if job.linear else talkers[job.model]).generate(job.face, job.audio)
-    if job.reconstruct:
-        video = replace(video, motion=None)
-    video.save(job.out)
+def _steps(sets: dict[str, Set], folders: Mapping[str, Path], settings: Settings) -> list[_Step]:
+    """What is left to do, set by set."""
+    steps = []
+    for name, one in sets.items():
+        jobs = {job.out: job for job in one.jobs if not job.out.exists()}
+        tasks = tasks_of({folders[name]: one.pairs}, settings) if name in folders else []
+        for task in tasks:
+            job = jobs.pop(task.pair.generated, None)
+            if job is not None or task.known() is None:
+                steps.append(_Step(name, job, task))
+        steps += [_Step(name, job, None) for job in jobs.values()]
+    return steps
+
+
+@dataclass
+class _Telling:
+    """Lines that say how far a benchmark is."""
+
+    sets: Mapping[str, Set]
+    steps: Sequence[_Step]
+    workers: int
+    say: Callable[[str], None]
+    begun: float = field(default_factory=time.perf_counter)
+    took: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})  # by: was made
+
+    def __post_init__(self) -> None:
+        self.left = Counter(step.name for step in self.steps)
+        self.making = Counter(step.job is not None for step in self.steps)
+        self.records: dict[str, list[dict[str, Any]]] = {name: [] for name in self.left}
+
+    def done(self, step: _Step, result: tuple[float, dict[str, Any] | None] | None) -> None:
+        """Another step ended; a result has its seconds and the record of its figures."""
+        made = step.job is not None
+        self.left[step.name] -= 1
+        self.making[made] -= 1
+        if result is not None:
+            self.took[made].append(result[0])
+            if result[1] is not None:
+                self.records[step.name].append(result[1])
+        if not self.left[step.name]:
+            self.say(self.line(step.name))
+
+    def line(self, name: str) -> str:
+        """What is known of a set that is finished, and when all will be."""
+        records, figures = self.records[name], []
+        for key in SHOWN:
+            values = [float(v) for one in records if (v := one["values"].get(key)) is not None]
+            if values:
+                figures.append(f"{key} {show(median(values))}")
+        count = sum(step.name == name for step in self.steps)
+        told = f"{name}: {count} videos" + (f"; medians: {', '.join(figures)}" if figures else "")
+        known = self.took[True] or self.took[False]
+        each = {made: mean(took) if took else mean(known or [0.0]) for made, took in self.took.items()}
+        left = sum(each[made] * count for made, count in self.making.items()) / self.workers
+        passed = time.perf_counter() - self.begun
+        return f"{told}; {_minutes(passed)} passed, about {_minutes(left)} left"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+
+
+def _start(
+    preset: str,
+    others: Sequence[Competitor] | None,
+    settings: Settings,
+    again: frozenset[Path],
+    folder: Path,
+) -> Callable[[_Step], tuple[float, dict[str, Any] | None]]:
+    """What a worker prepares. others: None where nothing is to be made; folder: what workers share."""
+    maker = None if others is None else _Maker(preset, others, folder)
+    return partial(_step, maker, judging(settings, again, folder))
+
+
+def _step(
+    maker: _Maker | None, judge: Callable[[Task], dict[str, Any]], step: _Step
+) -> tuple[float, dict[str, Any] | None]:
+    begun = time.perf_counter()
+    if step.job is not None and not step.job.out.exists():
+        assert maker is not None
+        maker.make(step.job)
+    record = None if step.task is None else judge(step.task)
+    return time.perf_counter() - begun, record
+
+
+class _Maker:
+    """Makes videos; what it finds out about a source's face serves all rows, also those of other workers.
+
+    folder: private to this run, since what is kept there is believed.
+    """
+
+    def __init__(self, preset: str, others: Sequence[Competitor], folder: Path) -> None:
+        whole = MoDiTalker.from_pretrained(preset)
+        self.talkers = {"": whole} | {model.slug: load(model, preset) for model in others}
+        self.whole, self.folder = whole, folder
+        self.simple: MoDiTalker | None = None
+
+    def make(self, job: Job) -> None:
+        if job.linear and self.simple is None:
+            self.simple = linear(self.whole)
+        talker = self.simple if job.linear and self.simple is not None else self.talkers[job.model]
+        most = _exactly(job.seconds)
+        seconds = min(most, _length(job.face), _length(job.audio))
+        sound = self._sound(job, seconds)
+        track = self._track(talker, job.face, most, seconds)
+        motion = None if job.reconstruct else talker.motion(talker.speech(sound), track)
+        video: Video = talker.video(track, motion, away=job.away)
+        replace(video, audio=sound).save(job.out)
+
+    def _sound(self, job: Job, seconds: Fraction) -> Path:
+        """The file whose sound drives a video: of the length that it shall have."""
+        reader = None if job.silent else AudioReader(job.audio)
+        if reader is not None and abs(reader.seconds - seconds) <= TRIM:
+            return job.audio
+        path = self.folder / f"{_named(job.audio, float(seconds), job.silent)}.wav"
+        if not path.exists():
+            sound = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+            if reader is not None:
+                heard = reader.read(float(seconds))[: len(sound)]
+                sound[: len(heard)] = heard
+            part = path.with_name(f"{path.stem}-{id(job)}.wav")
+            write_wav(part, sound)
+            part.replace(path)
+        return path
+
+    def _track(self, talker: MoDiTalker, face: Path, most: Fraction, seconds: Fraction) -> FaceTrack:
+        """The face, looked for once in as much of the source as any row shows."""
+        path = self.folder / f"{_named(face, float(most), talker.config.crop)}.pickle"
+        if path.exists():
+            anchor, known = pickle.loads(path.read_bytes())
+            track = FaceTrack(open_source(face), anchor, seconds, lambda: iter(()))
+        else:
+            track = talker.face(face, min(most, _length(face)))
+            known = [replace(item, frame=None) for item in track]  # type: ignore[arg-type]
+            write_whole(path, pickle.dumps((track.anchor, known)))
+
+        def frames() -> Iterator[FaceFrame]:
+            for frame, item in zip(plan_frames(track.source, seconds), known, strict=False):
+                yield replace(item, frame=frame)
+
+        return replace(track, seconds=seconds, frames=frames)
+
+
+def _length(path: Path) -> Fraction:
+    """Seconds that a file lasts, by its container."""
+    return _exactly(float(probe(path).seconds or AudioReader(path).seconds))
+
+
+def _exactly(seconds: float) -> Fraction:
+    """The number that was meant: one more than it by a rounding error makes another frame."""
+    return Fraction(seconds).limit_denominator(10**6)
+
+
+def _named(path: Path, *said: object) -> str:
+    """A name for what is known of a file."""
+    return sha256(repr((str(path.absolute()), *said)).encode()).hexdigest()[:24]
 
 
 def linear(talker: MoDiTalker) -> MoDiTalker:
@@ -274,7 +514,7 @@ def write_grids(sets: dict[str, Set], out: Path, words: Mapping[Path, Sequence[W
     could not be drawn, by name.
     """
     tracker, failures = FaceTracker(), {}
-    for kind in ("self", "cross"):
+    for kind in (kind for kind in ("self", "cross") if kind in sets):
         grids = []
         for number in _of_each_face(sets[kind].pairs):
             try:
@@ -315,6 +555,6 @@ def _grid(
         rows = [Row("The sound's own video", speech, speech), Row("The face's own video", face, face)]
         title = f"{Clip(face_path).name}, speech of {Clip(speech_path).name}"
         made = {"Ours": "cross", "Linear AToM": "cross-linear"}
-    for label, name in made.items():
+    for label, name in ((label, name) for label, name in made.items() if name in sets):
         rows.append(Row(label, observe(sets[name].pairs[number].generated, tracker), face))
     return compare(title, speech, words.get(speech_path, ()), rows)

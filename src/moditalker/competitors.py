@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from moditalker.weights import preset_folder, sha256
 ATOM, VIDEO = "atom.safetensors", "mtov.safetensors"
 # A tensor by which a file is known, whatever its name.
 PARTS = {"null_speech_vector": "atom", "plane_scale": "weights"}
-KINDS = ("self", "cross")  # of a competitor's rows
+KINDS = ("landmarks", "self", "cross")  # of a competitor's rows
+SPOKEN = ("self", "cross")  # of those of one whose video stage is the benchmarked model's
+MOTION = ("atom", "atom_diffusion", "speech")  # sections of settings that the video stage does not have
 TAKEN = ("linear", "source")  # rows that every benchmark has
 
 
@@ -33,6 +35,7 @@ class Competitor:
     name: str
     source: str
     settings: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = KINDS
 
     @property
     def slug(self) -> str:
@@ -52,6 +55,8 @@ def read_competitors(texts: Iterable[str]) -> list[Competitor]:
         # A comma that no setting follows is a part of the path, or of a setting's list.
         source, *settings = re.split(r",\s*(?=\w+\.\w+=)", rest)
         one = Competitor(name.strip(), source.strip(), tuple(settings))
+        if _speaks_only(one):
+            one = replace(one, kinds=SPOKEN)
         if not one.source or not one.slug or "|" in one.name:
             raise UserError(
                 f"--also {text}: NAME=WEIGHTS is expected, the name with letters or digits; settings follow "
@@ -61,6 +66,33 @@ def read_competitors(texts: Iterable[str]) -> list[Competitor]:
             raise UserError(f"--also {text}: there is a row {one.slug!r} already; choose another name")
         found[one.slug] = one
     return list(found.values())
+
+
+def _speaks_only(one: Competitor) -> bool:
+    """Whether only its AToM can differ from the benchmarked model's."""
+    path = Path(one.source)
+    alone = path.suffix == ".safetensors" and path.name.startswith("atom")
+    alone = alone or ((path / ATOM).is_file() and not (path / VIDEO).is_file())
+    return alone and all(setting.split(".")[0] in MOTION for setting in one.settings)
+
+
+def versions(preset: str) -> list[Competitor]:
+    """Rows of what the video stage was before it composed, and of composition without a network.
+
+    Raises:
+        UserError: the weights have no settings for them, or do not compose.
+    """
+    config = load_weights(preset_folder(preset) / VIDEO)[1]["config"]
+    if not config.get("compose", {}).get("enabled", False):
+        raise UserError(
+            f"the weights {preset!r} do not compose their frames (compose.enabled), so there is no first "
+            "version and no composition alone beside them; leave --versions out"
+        )
+    kinds = ("landmarks", "self")
+    return [
+        Competitor("First version", preset, ("compose.enabled=false",), kinds),
+        Competitor("Composition alone", preset, ("compose.inside=nothing",), kinds),
+    ]
 
 
 def weights_of(source: str, preset: str) -> dict[str, Any]:
@@ -93,18 +125,29 @@ def load(one: Competitor, preset: str) -> MoDiTalker:
         raise UserError(f"{one.name}: {error}") from None
 
 
-def claim(models: Sequence[Competitor], preset: str, out: Path) -> None:
+def claim(
+    models: Sequence[Competitor], preset: str, out: Path, made: Mapping[str, float] | None = None
+) -> None:
     """Note in the folder (models.json) whose its videos are, the preset's too, so that a later run takes no
     others for them.
 
+    made: how all of them are made, options by their names.
+
     Raises:
-        UserError: videos of a name are there, of other weights or settings; weights that do not exist.
+        UserError: videos of a name are there, of other weights, settings or options; weights that do not
+            exist.
     """
     path = out / "models.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
+    earlier: Any = known.pop("made", None)
+    if made is not None:
+        if earlier not in (None, dict(made)) and any((out / "videos").glob("*/*.mp4")):
+            options = " ".join(f"--{name} {value:g}" for name, value in earlier.items())
+            raise UserError(f"{out}: its videos were made with {options}; say so, or choose another --out")
+        earlier = dict(made)
     named = {"": Competitor(f"preset {preset}", preset), **{one.slug: one for one in models}}
     for slug, one in named.items():
         given = weights_of(one.source, preset)
@@ -115,12 +158,14 @@ def claim(models: Sequence[Competitor], preset: str, out: Path) -> None:
             "settings": list(one.settings),
         }
         kinds = [f"{kind}-{slug}" if slug else kind for kind in KINDS]
-        made = any(any((out / "videos" / kind).glob("*.mp4")) for kind in kinds)
-        if made and known.get(slug, told) != told:
+        there = any(any((out / "videos" / kind).glob("*.mp4")) for kind in kinds)
+        if there and known.get(slug, told) != told:
             raise UserError(
                 f"{out}: its videos of {one.name!r} are of other weights or settings; choose another --out"
                 + (", or another name" if slug else "")
             )
         known[slug] = told
+    if earlier is not None:
+        known["made"] = earlier
     out.mkdir(parents=True, exist_ok=True)
     write_whole(path, (json.dumps(known, indent=1) + "\n").encode())

@@ -101,7 +101,8 @@ class AtomConfig:
     scale: Positive = 1.0  # residual landmarks are multiplied by this before noising
     audio_window: CountOrZero = 0  # frames to each side whose audio the lips see [ours]; 0: all [paper]
     merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
-    first_estimate: CountOrZero = 0  # components of speech in a linear first estimate [ours]; 0: none
+    first_estimate: CountOrZero = 0  # components of speech in a first estimate of the motion [ours]; 0: none
+    estimate_layers: CountOrZero = 0  # convolutions in the first estimate [ours]; 0: it is linear
     gain: Positive = 1.0  # of all motion about the resting face, afterwards [ours]
     sharpen: NotNegative = 0.0  # share by which fast motion is made larger then [ours]
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
@@ -163,9 +164,27 @@ class ComposeConfig:
     """How frames are put together at the source's own size out of the person's own pixels [ours]."""
 
     enabled: bool = False  # off: what MToV generates is pasted into the frame [paper]
-    network: bool = True  # what MToV generates shows where no frame of the source shows it; off: nothing does
-    looks: Count = 32  # frames of a shot that mouths are taken from, at most
+    # What shows between the lips where no frame of the source shows it: a painter's, MToV's, or nothing.
+    inside: Literal["painter", "mtov", "nothing"] = "painter"
+    looks: Count = 96  # frames of a shot that mouths are taken from, at most
     change: NotNegative = 80.0  # price of taking another one, squared pixels of a crop of 128
+
+
+@dataclass(frozen=True)
+class RecordingsConfig:
+    """The varied recordings that AToM learns from [ours]. A share is of all recordings; 0 leaves it out."""
+
+    repeats: Positive = 10.0  # times that a second of the data is heard, on average
+    seconds: Positive = 10.0  # of a recording, about
+    most: Count = 4000  # recordings; one of 10 s takes about 1 MB
+    imbalance: Share = 0.5  # a person of n seconds is drawn with weight n^imbalance; 0: all people alike
+    favoured: tuple[str, ...] = ()  # people who are drawn three times as often: those who speak freely
+    plain: Share = 0.6  # of the windows of training from the clips as they are, not from varied recordings
+    silent: Share = 0.12  # without speech: silence, noise, music, beeps, applause; the mouth is shut
+    voice: Share = 0.5  # with pitch and formants of a larger or smaller throat
+    room: Share = 0.7  # in another room
+    behind: Share = 0.4  # with noise, music or another voice behind the speech
+    channel: Share = 0.3  # through a telephone or a sparing codec
 
 
 @dataclass(frozen=True)
@@ -180,6 +199,8 @@ class AtomLossConfig:
     jaw: Positive = 1.0  # of a jaw point's
     depth: Positive = 1.0  # of an error along z
     last_step: Share = 0.0  # share of windows trained at t = T - 1, where sampling starts [ours]
+    amplitude: NotNegative = 0.0  # squared log ratio of deviations of opening and width in a window [ours]
+    closure: NotNegative = 0.0  # squared error of the gap where the real lips touch [ours]
 
 
 @dataclass(frozen=True)
@@ -276,6 +297,7 @@ class Config:
     )
     compose: ComposeConfig = field(default_factory=ComposeConfig)
     atom_loss: AtomLossConfig = field(default_factory=AtomLossConfig)
+    atom_recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
     pixel_loss: PixelLossConfig = field(default_factory=PixelLossConfig)
     mtov_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -286,6 +308,18 @@ class Config:
     adaptation_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     atom_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=300_000, batch=64))
+    estimate_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=900,
+            batch=12,
+            learning_rate=1e-3,
+            weight_decay=0.05,
+            schedule="cosine",
+            warmup=50,
+            ema=0.99,
+            validate_every=300,
+        )
+    )
     autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     mtov_training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation_training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -33,7 +33,7 @@ from moditalker.limits import sampling
 from moditalker.machine import check_device, half_the_threads
 from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, check_extend, open_source, plan_frames
 from moditalker.motion.atom import Atom
-from moditalker.motion.dynamics import REACH, sharpen
+from moditalker.motion.dynamics import REACH, sharpen, uncrossed
 from moditalker.motion.edit import RATE, Style
 from moditalker.motion.sample import sample_motion
 from moditalker.motion.silence import hush
@@ -225,7 +225,7 @@ class MoDiTalker:
         track = self.face(face, sound.length, extend, choose, head, blink, seed)
         said = self.motion(Speech(sound, sound.length, self.speech_encoder, clock), track, seed, steps)
         config, style = self.config, style or Style()
-        frames = config.atom.frames + REACH + style.reach  # at RATE
+        frames = config.atom.frames + REACH * bool(config.atom.sharpen) + style.reach  # at RATE
         ahead = self.speech_encoder.ahead + frames / RATE
         ahead += (config.autoencoder.frames + 2) / float(track.source.info.fps)  # 2 to read between frames
         video = self.video(track, said.styled(style), seed, steps)
@@ -306,7 +306,7 @@ class MoDiTalker:
     ) -> Motion:
         """Speech features and the face's identity -> frontal landmarks at 25 Hz, by AToM.
 
-        The motion is relative to what AToM makes of silence; where a `Speech` is silent the mouth is shut.
+        Where nobody speaks in a `Speech`, the mouth is shut.
 
         Raises:
             UserError: seed or steps out of bounds; while iterating, features that are none.
@@ -318,17 +318,17 @@ class MoDiTalker:
             return sample_motion(self.atom, diffusion, features, identity, seed, steps)
 
         def blocks() -> Iterator[Array]:
-            rest, silent, atom = shut_mouth(identity), self._silent(say), self.config.atom
+            rest, atom = shut_mouth(identity), self.config.atom
+            silent = rest if atom.estimate_layers else self._silent(say)
             features = _features(speech, self.speech_encoder.width)
             said: Iterator[Array] = (rest + atom.gain * (block - silent) for block in say(features))
-            if atom.sharpen:
-                said = sharpen(said, atom.sharpen)
+            said = sharpen(said, atom.sharpen) if atom.sharpen else map(uncrossed, said)
             return hush(said, speech.sound, identity) if isinstance(speech, Speech) else said
 
         return Motion(identity, blocks)
 
     def _silent(self, say: Callable[[Iterable[Array]], Iterator[Array]]) -> Array:
-        """The face (68, 3) that AToM makes of silence.
+        """The face (68, 3) that an AToM without layers in its first estimate makes of silence.
 
         It should be the identity's own with a shut mouth. Where it is not, AToM believes another face than
         this one, and the same error is in all that it says: without it, lips and chins of unseen people are
@@ -368,14 +368,26 @@ class MoDiTalker:
             return motion.track(made)
 
     def video(
-        self, face: FaceTrack, motion: Motion | Track, seed: int = 0, steps: int | None = None
+        self,
+        face: FaceTrack,
+        motion: Motion | Track | None,
+        seed: int = 0,
+        steps: int | None = None,
+        away: float = 0.0,
     ) -> Video:
         """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size.
 
+        Args:
+            motion: None: the face's own landmarks, which makes again the video that is there already.
+            away: seconds by which what is taken from other frames of the source has to be away from the frame
+                that is made, so that making a video again shows what new speech would look like.
+
         Raises:
-            UserError: seed or steps out of bounds.
+            UserError: seed or steps out of bounds; an `away` that is no number of seconds.
         """
-        return Video(self, face, motion, *sampling(seed, steps))
+        if not 0 <= away < float("inf"):
+            raise UserError(f"away = {away}: a number of seconds from 0 is expected")
+        return replace(Video(self, face, motion, *sampling(seed, steps)), away=float(away))
 
 
 def _chosen(choose: object) -> Choice:

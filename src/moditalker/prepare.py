@@ -33,8 +33,9 @@ from moditalker.features.face_model import frontalize
 from moditalker.features.identity import FaceFrame, Follower
 from moditalker.features.speech import FRAME, load_speech_encoder
 from moditalker.folders import claimed, told_when_full
-from moditalker.landmarks import transform
+from moditalker.landmarks import lip_opening, transform
 from moditalker.media import SAMPLE_RATE, AudioReader, Frame, VideoReader
+from moditalker.metrics.offset import MOST, Lips, OffsetMeter, tracks
 from moditalker.shards import Split, add_sample, appearing, append, shard_writer
 from moditalker.video.autoencoder import Autoencoder
 from moditalker.weights import sha256
@@ -77,7 +78,9 @@ class Record:
 
     dropped: stretches that no sample holds, {"from", "to": seconds, "why"}. error: why nothing of it could be
     used; failed: not for a reason of its own, so the next run tries again. split: its part of the dataset;
-    shard: where its samples are.
+    shard: where its samples are. offset: frames of 25 Hz by which the lips lead the sound, and its
+    confidence (`metrics.offset`); corrected: frames by which the samples' sound was advanced, 0 where
+    the offset is not known well enough or is small.
     """
 
     video: str
@@ -92,6 +95,9 @@ class Record:
     failed: bool = False
     split: str = ""
     shard: str = ""
+    offset: int = 0
+    offset_confidence: float = 0.0
+    corrected: int = 0
 
     @classmethod
     def of(cls, job: Job) -> Record:
@@ -134,6 +140,7 @@ class Worker:
         self.config, self.parts = config, parts
         self.tracker = FaceTracker()
         self.speech = load_speech_encoder(config.speech)
+        self.lips = Lips()
         self.autoencoder = None if autoencoder is None else load_autoencoder(autoencoder, config)
 
     def __call__(self, job: Job) -> Record:
@@ -147,12 +154,15 @@ class Worker:
         try:
             source = VideoReader(job.path, planes=False)
             sound = Sound(job.path) if source.info.has_audio else None
+            meter = OffsetMeter()
             with shard_writer(self.parts / f"{job.key}.tar") as shard:
                 for first, frames in self.pieces(source, record):
                     heard = None if sound is None else sound.take(first, len(frames))
                     if sound is not None and sound.missing > SLACK:
                         record.notes.append(f"its sound ends in frames {first} on: a sample without sound")
                         heard = None
+                    elif sound is not None:
+                        heard = self.in_step(sound, frames, meter, record)
                     key = f"{job.key}_{first:06d}"
                     add_sample(shard, key, *self.sample(job, first, frames, heard))
                     record.samples.append(key)
@@ -208,6 +218,23 @@ class Worker:
             number += 1
         yield from finished()
         record.seconds = float(number / RATE)
+
+    def in_step(
+        self, sound: Sound, frames: list[Aligned], meter: OffsetMeter, record: Record
+    ) -> NDArray[np.float32]:
+        """The sound of the stretch taken last, advanced by the video's offset as known by now."""
+        landmarks = frontalize(np.stack([frame.points for frame in frames]))[0]
+        around = sound.around(MOST)
+        if np.abs(around).max() > SILENT:
+            shut = landmarks[lip_opening(landmarks).argmin()]
+            meter.add(self.lips(around, shut), tracks(landmarks))
+        record.offset, record.offset_confidence = meter.offset, round(meter.confidence, 3)
+        correction = meter.correction
+        if correction != record.corrected and record.samples:
+            record.notes.append(f"its sound is advanced by {correction} frames after {record.samples[-1]}")
+        record.corrected = correction
+        start = (MOST + correction) * FRAME
+        return around[start : start + len(frames) * FRAME]
 
     def lacks(self, face: FaceFrame) -> str:
         """Why a frame is of no use; "" where it is."""
@@ -280,19 +307,31 @@ class Sound:
         self.chunks, self.notes = iter(reader), reader.notes
         self.held, self.first = np.zeros(0, np.float32), 0  # samples, and the number of the first
         self.missing = 0.0  # seconds that the stretch taken last goes on after the sound's end
+        self.taken = range(0)  # samples of that stretch
 
     def take(self, first: int, count: int) -> NDArray[np.float32]:
         """What is heard during frames first to first + count - 1: (640 count,); silence after the end."""
-        start, stop = first * FRAME, (first + count) * FRAME
+        self.taken = range(first * FRAME, (first + count) * FRAME)
+        heard = self.between(self.taken.start, self.taken.stop)
+        self.missing = (len(self.taken) - len(heard)) / SAMPLE_RATE
+        return np.pad(heard, (0, len(self.taken) - len(heard)))
+
+    def around(self, frames: int) -> NDArray[np.float32]:
+        """The stretch taken last with at most `MOST` frames before and after it; silence beyond the ends."""
+        start, stop = self.taken.start - frames * FRAME, self.taken.stop + frames * FRAME
+        before = max(0, -start)
+        heard = self.between(max(0, start), stop)
+        return np.pad(heard, (before, stop - start - before - len(heard)))
+
+    def between(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Samples start to stop - 1, fewer at the sound's end; `MOST` frames before them are kept."""
         for chunk in self.chunks if self.first + len(self.held) < stop else ():
             held = np.concatenate([self.held, chunk])
-            skip = min(max(0, start - self.first), len(held))
+            skip = min(max(0, start - MOST * FRAME - self.first), len(held))
             self.held, self.first = held[skip:], self.first + skip
             if self.first + len(self.held) >= stop:
                 break
-        heard = self.held[start - self.first : stop - self.first]
-        self.missing = (stop - start - len(heard)) / SAMPLE_RATE
-        return np.pad(heard, (0, stop - start - len(heard)))
+        return self.held[max(0, start - self.first) : max(0, stop - self.first)]
 
 
 def at_rate(frames: Iterable[Frame], rate: Fraction = RATE) -> Iterator[Frame]:
@@ -334,7 +373,7 @@ def load_autoencoder(run: Path, config: Config) -> Autoencoder:
 def settings(config: Config) -> dict[str, Any]:
     """What samples depend on, beside their video."""
     tree = configuration.to_dict(config)
-    return {"crop": tree["crop"], "speech_encoder": tree["speech"]}
+    return {"crop": tree["crop"], "speech_encoder": tree["speech"], "offsets": "corrected"}
 
 
 def find_videos(folder: Path, split: Split | None = None) -> list[Job]:
@@ -514,6 +553,7 @@ class Dataset:
             "samples": sum(len(record.samples) for record in records),
             "seconds": round(sum(record.seconds for record in records), 3),
             "kept_seconds": round(sum(record.kept_seconds for record in records), 3),
+            "offsets_corrected": sum(record.corrected != 0 for record in records),
             "dropped_seconds": dict(why.most_common()),
             "unusable": sum(not record.samples and not record.failed for record in records),
             "failed": sum(record.failed for record in records),

@@ -33,6 +33,7 @@ from moditalker.provenance import DEFAULT, Provenance, mark
 from moditalker.streams import Clock, Timeline, ahead, beside
 from moditalker.video.blend import Blender
 from moditalker.video.compose import Composer
+from moditalker.video.interior import load_interior
 from moditalker.video.references import Chooser, Gallery, faded
 
 Array = NDArray[np.float32]
@@ -42,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 STEADY = 0.1  # share of a new frame (25 Hz) in the steady shape that lips at rest have [ours]
 NEAR_REST = 0.02  # canonical units from the rest face where lips no longer count as at rest
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
-LOOK_SECONDS = 0.12  # between frames that are looked at for mouths to take
+LOOK_SECONDS = 0.08  # between frames that are looked at for mouths to take
 
 
 class Sampler(Protocol):
@@ -212,7 +213,9 @@ class Video:
         info = self.face.source.info
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
         crop = self.talker.config.crop
-        blender, composer = Blender(crop, float(info.fps)), Composer(crop)
+        settings = self.talker.config.compose
+        painter = load_interior() if settings.enabled and settings.inside == "painter" else None
+        blender, composer = Blender(crop, float(info.fps)), Composer(crop, painter)
         self.kept.clear()
         with half_the_threads():
             made = ahead(self.clock.each("video", self._layers(self._targets(lead))), lead)
@@ -330,7 +333,7 @@ class Video:
             if shot not in galleries:
                 galleries = {shot: Gallery(first.anchor.looks, len(first.crop), settings.looks)}
             gallery = galleries[shot]
-            generate = settings.network and not gallery.shows_inside
+            generate = settings.inside == "mtov" and not gallery.shows_inside
             made = self._generated(run, first.anchor) if generate else zip(run, repeat(None))
             for (target, region), looks in faded(self._chosen(made, gallery)):
                 yield Layers(target, looks, region)

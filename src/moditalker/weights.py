@@ -60,6 +60,12 @@ NAMED: dict[str, Weights] = {
         "this project's, trained on GRID (CC BY 4.0) by `moditalker train sync-expert`",
         "Apache-2.0",
     ),
+    "voice-activity": Weights(
+        "voice_activity.safetensors",
+        "2a5572e1b67e1e949811276c52963bd2d38e6d408408371eebc38058b662be6e",
+        "Silero VAD 6.2.3 (Silero Team), converted by tools/convert_voice_activity.py",
+        "MIT",
+    ),
 }
 
 

@@ -243,12 +243,22 @@ def _serve(connection: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at the keyboard: the parent sees to it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unfinished files go away
     threading.Thread(target=_follow_parent, daemon=True).start()
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before anything that reads it is imported
+    _share(threads)  # before anything that counts threads is imported
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has ended
         function, message = _started(connection.recv())
         connection.send(message)
         while function is not None:
             connection.send(_attempted(function, connection.recv()))
+
+
+def _share(threads: int) -> None:
+    """No more threads than this worker's share of the processors, also where the user's own setting, which is
+    for one process, allows more: workers that have more spin against each other. NumPy has one: its matrices
+    are small, and on a busy machine its threads wait for each other, spinning, most of the time.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    most = min(threads, int(given)) if given.isdigit() and int(given) > 0 else threads
+    os.environ |= {"OMP_NUM_THREADS": str(most), "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": str(most)}
 
 
 def _follow_parent() -> None:

@@ -16,7 +16,7 @@ from moditalker.errors import UserError
 def adapt(
     face: Annotated[list[Path], typer.Option(help="A video of the person; several: give it again.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The weights to write (.safetensors).")],
-    minutes: Annotated[float, typer.Option(min=0.1, max=600, help="That it may take.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Minutes that all of it may take.")] = 10.0,
     preset: Preset = "tiny",
     choose: Choose = "largest",
 ) -> None:
@@ -27,6 +27,8 @@ def adapt(
     Ten seconds of a speaking face are enough, a minute is better. The last sixth is kept aside to judge by:
     where learning has not bettered it, the weights are written as they were.
     """
+    import time
+
     from moditalker import config as configuration
     from moditalker.checkpoint import check_writable, halved, load_weights, save_weights
     from moditalker.features.face import FaceTracker
@@ -42,14 +44,17 @@ def adapt(
     check_output("--out", out, (*face, *preset_folder(preset).glob("*.safetensors")))
     state, description = load_weights(preset_folder(preset) / "mtov.safetensors")
     config = configuration.from_dict(description["config"])
-    tracker, clips = FaceTracker(), []
+    tracker, clips, begun = FaceTracker(), [], time.monotonic()
+    print(f"adapt: reading the face in {len(face)} videos; {minutes:g} minutes for everything", flush=True)
     for path in face:
         source = open_source(path)
         follower = Follower(tracker, config.crop, source, parse_choice(choose))
         clips += person_clips(follower.follow(source), config.crop.size)
         print(f"{path}: {sum(len(clip.crops) for clip in clips)} frames with a face so far", flush=True)
     with tempfile.TemporaryDirectory(prefix="moditalker-") as run:
-        adapted = fine_tune(config, state, clips, Path(run), minutes, lambda line: print(line, flush=True))
+        adapted = fine_tune(
+            config, state, clips, Path(run), minutes, lambda line: print(line, flush=True), begun
+        )
     figures = {"before": adapted.before, "after": adapted.after, "steps": adapted.steps}
     save_weights(out, halved(adapted.state), configuration.to_dict(adapted.config), {"figures": figures})
     print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from moditalker.cli.common import Preset, app, progress_bar
+from moditalker.errors import UserError
 
 
 @app.command()
@@ -38,7 +40,34 @@ def benchmark(
         ),
     ] = None,
     preset: Preset = "tiny",
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Videos at a time, a process each.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Videos at a time, a process each; by default one a processor."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Of each clip, from its start.")] = 2.0,
+    away: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=60,
+            help="Where the real landmarks drive a video: seconds by which the frames that it is made of are "
+            "away from the one that is made.",
+        ),
+    ] = 1.0,
+    sets: Annotated[
+        str,
+        typer.Option(
+            help="Which sets, names with commas between them, or all. A name that is not known gets the list."
+        ),
+    ] = "all",
+    versions: Annotated[
+        bool | None,
+        typer.Option(
+            "--versions/--no-versions",
+            help="Rows of the video stage's first version and of composition alone; by default where the "
+            "weights compose.",
+        ),
+    ] = None,
 ) -> None:
     """Score a model and its baselines on the same clips: the tables of docs/results.md.
 
@@ -48,33 +77,59 @@ def benchmark(
 
     Example: moditalker benchmark --data grid --split grid/split.json --out runs/benchmark --workers 2
     """
-    from moditalker.benchmark import choose_clips, make, plan, write_grids, write_manifests, write_table
+    from moditalker.benchmark import (
+        choose_clips,
+        choose_sets,
+        plan,
+        run,
+        write_grids,
+        write_manifests,
+        write_table,
+    )
     from moditalker.competitors import claim, read_competitors
+    from moditalker.competitors import versions as versions_of
     from moditalker.evaluate.grids import find_words
     from moditalker.evaluate.measures import choose
     from moditalker.evaluate.report import write_report
-    from moditalker.evaluate.run import evaluate_sets
+    from moditalker.evaluate.run import available, evaluate_sets
 
     names, chosen = choose(metrics), choose_clips(data, split, part, clips)
     words = {} if alignments is None else find_words(alignments, [clip.path for clip in chosen])
     others = read_competitors(also or ())
-    sets = plan(chosen, out, pairings, others)
-    claim(others, preset, out)
+    if versions is not False:
+        try:
+            others += versions_of(preset)
+        except UserError:
+            if versions:
+                raise
+    planned = choose_sets(plan(chosen, out, pairings, others, seconds, away), sets)
+    claim(others, preset, out, {"seconds": seconds, "away": away})
+    workers = workers or os.cpu_count() or 1
+    settings, _ = available(names, seconds, True)
+    folders = {name: out / name for name in planned}
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
     with progress_bar("videos") as progress:
-        failures = make(sets, preset, workers, progress, others)
+        failures = run(planned, folders, settings, preset, workers, progress, say, others)
     for name, sentence in failures.items():
-        print(f"{name}: {sentence}", file=sys.stderr)
-    write_manifests(sets, out)
-    folders = {out / name: one.pairs for name, one in sets.items()}
-    with progress_bar("videos") as progress:
-        found = evaluate_sets(folders, names, workers=workers, progress=progress)
-    results = {name: found[out / name] for name in sets}
+        say(f"{name}: {sentence}")
+    write_manifests(planned, out)
+    pairs = {folders[name]: one.pairs for name, one in planned.items()}
+    found = evaluate_sets(pairs, names, seconds, workers=workers)  # those that could not be measured, again
+    results = {name: found[folders[name]] for name in planned}
     for name, one in results.items():
-        write_report(one, out / name)
-    about = {"preset": preset, "clips": [clip.name for clip in chosen], "also": list(also or ())}
-    write_table(sets, results, out, about)
-    for name, sentence in (undrawn := write_grids(sets, out, words)).items():
+        write_report(one, folders[name])
+    about: dict[str, object] = {
+        "preset": preset,
+        "clips": [clip.name for clip in chosen],
+        "also": list(also or ()),
+    }
+    about |= {"seconds": seconds, "away": away}
+    write_table(planned, results, out, about)
+    for name, sentence in (undrawn := write_grids(planned, out, words)).items():
         print(f"{name}: {sentence}", file=sys.stderr)
-    print(f"{out / 'benchmark.md'}: {len(chosen)} clips, {len(sets)} sets")
+    print(f"{out / 'benchmark.md'}: {len(chosen)} clips, {len(planned)} sets")
     if failures or undrawn or any(one.failed for one in results.values()):
         raise typer.Exit(1)

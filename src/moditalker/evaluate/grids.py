@@ -170,28 +170,29 @@ def draw_grids(grids: Sequence[Grid]) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     top = _MARGIN
     for grid, tall in zip(grids, heights, strict=True):
-        pen.text((_MARGIN, top), grid.title, _INK, _font(18))
+        pen.text((_MARGIN, top), grid.title, _INK, font(18))
         for column, moment in enumerate(grid.moments):
             middle = _MARGIN + _SIDE + column * width + LOWER.size // 2
-            pen.text((middle, top + 30), _fitting(moment.word, LOWER.size), _INK, _font(20), anchor="ma")
-            pen.text((middle, top + 53), f"{moment.time:.2f} s", _PALE, _font(14), anchor="ma")
+            pen.text((middle, top + 30), _fitting(moment.word, LOWER.size), _INK, font(20), anchor="ma")
+            pen.text((middle, top + 53), f"{moment.time:.2f} s", _PALE, font(14), anchor="ma")
         for number, (label, faces) in enumerate(grid.rows):
             y = top + _HEAD + 30 + number * height
             lines = _wrapped(label, _SIDE - 10)
-            pen.multiline_text((_MARGIN, y + height // 2), lines, _INK, _font(16), anchor="lm", spacing=5)
+            pen.multiline_text((_MARGIN, y + height // 2), lines, _INK, font(16), anchor="lm", spacing=5)
             for column, face in enumerate(faces):
                 picture.paste(Image.fromarray(face), (_MARGIN + _SIDE + column * width, y))
         top += tall
     return picture
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)  # Pillow's own
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Letters of so many pixels, Pillow's own."""
+    return ImageFont.load_default(size)
 
 
 def _fitting(text: str, width: int) -> str:
     """As much of a text as fits in so many pixels."""
-    while text and _font(20).getlength(text) > width:
+    while text and font(20).getlength(text) > width:
         text = text[:-2].rstrip() + "…"
     return text
 
@@ -201,7 +202,7 @@ def _wrapped(text: str, width: int) -> str:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if _font(16).getlength(longer) <= width or not lines[-1]:
+        if font(16).getlength(longer) <= width or not lines[-1]:
             lines[-1] = longer
         else:
             lines.append(word)

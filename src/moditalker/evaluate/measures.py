@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.errors import UserError
-from moditalker.evaluate.observe import SPARSE, Case, Observed
+from moditalker.evaluate.observe import SPARSE, WHOLE, WHOLE_SLOW, Case, Observed
 from moditalker.evaluate.sets import SETS
 from moditalker.landmarks import MOUTH
 from moditalker.metrics import lips
@@ -79,6 +80,17 @@ def _speech(case: Case) -> Observed:
 def _lpips_region(case: Case) -> float:
     at = np.flatnonzero(case.usable)
     return lpips(case.region(case.generated, at), case.region(_reference(case), at))
+
+
+def _frames(case: Case, function: Callable[..., float], most: int = WHOLE, step: int = 1) -> float:
+    """A metric of whole frames, of some of them."""
+    at = case.whole(most, step)
+    return function(case.generated.frames[at], _reference(case).frames[at])
+
+
+def _background(case: Case) -> float:
+    at = case.whole(WHOLE)
+    return background_difference(case.generated.frames[at], _face(case).frames[at], case.mask[at])
 
 
 def _lpips_mouth(case: Case) -> float:
@@ -258,15 +270,15 @@ MEASURES: dict[str, Measure] = {
     ),
     "psnr_frame": Measure(
         *("PSNR, frame", "dB", HIGHER, PAIR, "over the whole frame"),
-        lambda c: psnr(c.generated.frames, _reference(c).frames),
+        lambda c: _frames(c, psnr),
     ),
     "ssim_frame": Measure(
         *("SSIM, frame", "", HIGHER, PAIR, f"over the whole frame, every {SPARSE}th"),
-        lambda c: ssim(c.generated.frames[::SPARSE], _reference(c).frames[::SPARSE]),
+        lambda c: _frames(c, ssim, WHOLE_SLOW, SPARSE),
     ),
     "lpips_frame": Measure(
         *("LPIPS, frame", "", LOWER, PAIR, f"AlexNet, over the whole frame, every {SPARSE}th"),
-        lambda c: lpips(c.generated.frames[::SPARSE], _reference(c).frames[::SPARSE], batch=4),
+        lambda c: _frames(c, partial(lpips, batch=4), WHOLE_SLOW, SPARSE),
         "lpips-alex",
     ),
     "csim": Measure(
@@ -304,7 +316,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "background": Measure(
         *("background", "grey levels", LOWER, FACE, "mean difference from the face clip outside the region"),
-        lambda c: background_difference(c.generated.frames, _face(c).frames, c.mask),
+        _background,
     ),
     "drift": Measure(
         *(

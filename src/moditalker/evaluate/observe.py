@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,13 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moditalker.checkpoint import write_whole
 from moditalker.config import CropConfig
 from moditalker.errors import UserError
 from moditalker.evaluate.pairs import Pair
 from moditalker.features.face import FaceTracker
 from moditalker.features.face_model import WEIGHTS, default_model
 from moditalker.landmarks import MOUTH, align, eye_distance, lip_opening, procrustes, transform, warp
-from moditalker.media import open_source, probe, read_clip, through_codec
+from moditalker.media import decoded, encoded, open_source, probe, read_clip
 from moditalker.metrics.cpbd import cpbd
 from moditalker.metrics.lpips import loaded, to_tensor
 from moditalker.metrics.mouth_colour import mouth_colours
@@ -38,8 +42,9 @@ FACE = CropConfig(size=256, region_top=112, pose_rows=144, eye_distance=84.0, ey
 MOUTH_WIDTH = 64  # of the mouth's crop, in pixels of `MEASURED`: one and a half eye distances
 MOUTH_SIDES = (64, 256)  # pixels of that crop: as the video has it, within these
 SPARSE = 5  # every so many frames where all of them would say the same, slowly
+WHOLE, WHOLE_SLOW = 16 << 20, 4 << 20  # pixels that metrics of whole frames look at; those that take long
 MAX_BYTES = 1 << 30  # of a video's frames in memory
-KEPT_BYTES = 128 << 20  # of frames that are kept for the next pairs
+KEPT_BYTES = 512 << 20  # of frames that are kept for the next pairs
 SAME_RATE = 0.01  # share by which frame rates may differ: of a file whose rate varies only the mean is known
 SLACK = 0.2  # s: videos whose lengths differ by more do not belong together
 
@@ -137,6 +142,13 @@ def observe(
 
     seconds: no more of it is read. Raises UserError where it cannot be read, is too large or shows no face.
     """
+    return _observe(path, tracker, seconds, recode, picture, None)
+
+
+def _observe(
+    path: Path, tracker: FaceTracker, seconds: float, recode: bool, picture: bool, kept: Path | None
+) -> Observed:
+    """As `observe`; kept: a file that what was seen is read from, or written to."""
     info = probe(path)
     still = info.kind == "picture"
     if still and not picture:
@@ -148,18 +160,29 @@ def observe(
             f"{path}: {info.width}x{info.height} for {seconds:g} s takes {size / 2**30:.1f} GiB, more than "
             f"{MAX_BYTES / 2**30:g}; measure fewer seconds (--seconds)"
         )
+    if kept is not None and not still and kept.exists():
+        with np.load(kept, allow_pickle=False) as known:
+            frames = decoded(known["video"].tobytes(), (int(known["size"][0]), int(known["size"][1])))
+            return Observed(frames, float(known["fps"]), known["landmarks"], known["sound"])
     if still:
         frames, fps, sound = next(iter(open_source(path))).image[None], Fraction(25), np.zeros(0, np.float32)
     else:
         clip = read_clip(path, seconds)
         frames, fps, sound = clip.frames, clip.fps, clip.audio
+    coded = encoded(frames, fps) if recode else b""
     if recode:
-        frames = through_codec(frames, fps)
+        frames = decoded(coded, frames.shape[1:3])
     faces = tracker.track(iter(frames), float(fps))
     landmarks = [np.full((68, 3), np.nan, np.float32) if face is None else face.landmarks for face in faces]
     observed = Observed(frames, float(fps), np.stack(landmarks), sound, still)
     if not observed.seen.any():
         raise UserError(f"{path}: no face in {len(frames)} frames; a video of a speaking face is needed")
+    if kept is not None and recode and not still:
+        file = io.BytesIO()
+        video, shape = np.frombuffer(coded, np.uint8), np.array(frames.shape[1:3])
+        rate = np.array(observed.fps)
+        np.savez(file, video=video, size=shape, fps=rate, landmarks=observed.landmarks, sound=sound)
+        write_whole(kept, file.getvalue())
     return observed
 
 
@@ -220,6 +243,11 @@ class Case:
         assert self.face is not None
         frames = clip.frames[at].astype(np.float32)
         return np.asarray(region_of(frames, self.face.matrices[at], MEASURED), np.float32)
+
+    def whole(self, most: int, step: int = 1) -> slice:
+        """Every `step`-th frame, or fewer, so that all of them have about `most` pixels."""
+        count, height, width = self.generated.frames.shape[:3]
+        return slice(None, None, max(step, math.ceil(count * height * width / most)))
 
     @cached_property
     def mouth_matrices(self) -> Floats:
@@ -284,6 +312,7 @@ class Observer:
     Args:
         seconds, recode: as for `observe`.
         again: the files worth remembering; no more of them than `KEPT_BYTES` of frames, those looked at last.
+        cache: a folder that keeps what is seen in them, also for other processes.
     """
 
     def __init__(
@@ -292,20 +321,32 @@ class Observer:
         seconds: float = 30.0,
         recode: bool = True,
         again: Collection[Path] = (),
+        cache: Path | None = None,
     ) -> None:
         self.tracker, self.seconds, self.recode, self.again = tracker, seconds, recode, frozenset(again)
+        self.cache = cache
         self.kept: dict[Path, Observed] = {}  # the one looked at last stands last
 
     def look(self, path: Path, picture: bool = False) -> Observed:
         """As `observe`."""
         found = self.kept.pop(path, None)
         if found is None or (found.picture and not picture):
-            found = observe(path, self.tracker, self.seconds, self.recode, picture)
+            kept = self._kept(path) if path in self.again else None
+            found = _observe(path, self.tracker, self.seconds, self.recode, picture, kept)
         if path in self.again:
             self.kept[path] = found
             while sum(one.frames.nbytes for one in self.kept.values()) > KEPT_BYTES:
                 del self.kept[next(iter(self.kept))]
         return found
+
+    def _kept(self, path: Path) -> Path | None:
+        """The file that keeps what is seen in a file as it is now."""
+        try:
+            stat = path.stat()
+        except (OSError, ValueError):
+            return None
+        said = repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns, self.seconds, self.recode))
+        return self.cache and self.cache / f"{hashlib.sha256(said.encode()).hexdigest()[:24]}.npz"
 
 
 def build_case(pair: Pair, observer: Observer) -> Case:

@@ -7,9 +7,9 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from moditalker.workers import work
 Progress = Callable[[str, int, int], None]
 
 SCHEMA = 1  # of a video's record; another one is measured again
-RESAMPLES = 10_000
+RESAMPLES, PART = 10_000, 500  # of the bootstrap, and those made at once
 
 
 @dataclass(frozen=True)
@@ -85,26 +85,14 @@ def evaluate_sets(
     """The same for many sets of pairs by their folders, at once: a video of several pairs is looked at once,
     as long as there is room for it.
     """
-    missing = {}
-    for name in metrics:
-        try:
-            if weights := (MEASURES | SETS)[name].weights:
-                find_given(weights)
-        except MissingWeights as error:
-            missing[name] = str(error)
-    settings = Settings(tuple(name for name in metrics if name not in missing), seconds, recode)
-    for out in sets:
-        try:
-            _folder(out).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{out}: the report cannot be written there ({error.strerror})") from None
-    tasks = [_Task(pair, _key(pair, settings), _folder(out)) for out, pairs in sets.items() for pair in pairs]
-    records = {task: record for task in tasks if (record := _known(task.folder, task.key)) is not None}
+    settings, missing = available(metrics, seconds, recode)
+    tasks = tasks_of(sets, settings)
+    records = {task: record for task in tasks if (record := task.known()) is not None}
     waiting = sorted((task for task in tasks if task not in records), key=lambda task: task.face)
     uses = Counter(path for task in waiting for path in task.pair.files)
     again = frozenset(path for path, count in uses.items() if count > 1)
     progress("videos", len(records), len(tasks))
-    for outcome in work(partial(_start, settings, again), waiting, workers):
+    for outcome in work(partial(judging, settings, again), waiting, workers):
         records[outcome.item] = outcome.result or {
             "error": outcome.error,
             **({"details": outcome.details} if outcome.details else {}),
@@ -117,18 +105,49 @@ def evaluate_sets(
     return found
 
 
+def available(metrics: Sequence[str], seconds: float, recode: bool) -> tuple[Settings, dict[str, str]]:
+    """The settings with those metrics whose weights are there, and how to get the others' by their names."""
+    missing = {}
+    for name in metrics:
+        try:
+            if weights := (MEASURES | SETS)[name].weights:
+                find_given(weights)
+        except MissingWeights as error:
+            missing[name] = str(error)
+    return Settings(tuple(name for name in metrics if name not in missing), seconds, recode), missing
+
+
+def tasks_of(sets: Mapping[Path, Sequence[Pair]], settings: Settings) -> list[Task]:
+    """What is to be measured, set by set, each set's folder made. Raises UserError where one cannot be."""
+    for out in sets:
+        try:
+            _folder(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{out}: the report cannot be written there ({error.strerror})") from None
+    return [Task(pair, settings, _folder(out)) for out, pairs in sets.items() for pair in pairs]
+
+
 @dataclass(frozen=True)
-class _Task:
-    """A pair to measure, the name of its figures and the folder that they are kept in."""
+class Task:
+    """A pair to measure, how, and the folder that its figures are kept in."""
 
     pair: Pair
-    key: str
+    settings: Settings
     folder: Path
+
+    @property
+    def key(self) -> str:
+        """The name of its figures, by the files as they are now."""
+        return _key(self.pair, self.settings)
 
     @property
     def face(self) -> str:
         """Pairs of one face come one after the other: what is remembered of it serves them all."""
         return str(self.pair.face or self.pair.reference or "")
+
+    def known(self) -> dict[str, Any] | None:
+        """Its record, where it was measured before and the files have not changed since."""
+        return _known(self.folder, self.key)
 
 
 def _folder(out: Path) -> Path:
@@ -161,16 +180,20 @@ def _known(folder: Path, key: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and record.get("key") == key else None
 
 
-def _start(settings: Settings, again: frozenset[Path]) -> Callable[[_Task], dict[str, Any]]:
-    """What a worker process prepares: the networks that find faces. again: files of several pairs."""
+def judging(
+    settings: Settings, again: Collection[Path], cache: Path | None = None
+) -> Callable[[Task], dict[str, Any]]:
+    """What a worker process prepares: the networks that find faces. again: files of several pairs; cache: a
+    folder where other workers find what one saw in them.
+    """
     from moditalker.features.face import FaceTracker
 
-    return partial(_judge, settings, Observer(FaceTracker(), settings.seconds, settings.recode, again))
+    return partial(_judge, Observer(FaceTracker(), settings.seconds, settings.recode, again, cache))
 
 
-def _judge(settings: Settings, observer: Observer, task: _Task) -> dict[str, Any]:
+def _judge(observer: Observer, task: Task) -> dict[str, Any]:
     """Measure a pair and keep what was found; the record comes last, so that it is whole or not there."""
-    key, folder = task.key, task.folder
+    key, folder, settings = task.key, task.folder, task.settings
     case = build_case(task.pair, observer)
     values, reasons = measure(case, [name for name in settings.metrics if name in MEASURES])
     features = {}
@@ -242,12 +265,18 @@ class Summary:
 
 def summarize(values: Sequence[float], seed: int = 0) -> Summary:
     """Mean over videos, and the percentile bootstrap of it [Efron 1979]; videos are resampled, not frames."""
+    return _summarized(tuple(float(value) for value in values), seed)
+
+
+@lru_cache(maxsize=4096)  # the tables of a benchmark have each of them several times
+def _summarized(values: tuple[float, ...], seed: int) -> Summary:
     x = np.asarray(values, np.float64)
     if not len(x):
         raise ValueError("no value to summarize")
     rng = np.random.default_rng(seed)
+    parts = RESAMPLES // PART
     with np.errstate(invalid="ignore"):
-        means = np.sort([x[rng.integers(0, len(x), len(x))].mean() for _ in range(RESAMPLES)])
+        means = np.sort([x[rng.integers(0, len(x), (PART, len(x)))].mean(1) for _ in range(parts)], axis=None)
     low, high = (
         means[int(0.025 * RESAMPLES)],
         means[int(0.975 * RESAMPLES) - 1],

@@ -17,7 +17,7 @@ from moditalker.config import CropConfig
 from moditalker.features.face import Choice, Face, FaceTracker, changes
 from moditalker.features.face_model import WEIGHTS, default_model, frontalize
 from moditalker.features.speaker import Speakers
-from moditalker.landmarks import LIP_INNER, align_stream, lip_opening, procrustes, transform, warp
+from moditalker.landmarks import LIP_INNER, TEMPLATE, align_stream, lip_opening, procrustes, transform, warp
 from moditalker.looks import Look, look_at
 from moditalker.media import Frame, Source
 from moditalker.streams import beside, fade
@@ -35,6 +35,8 @@ LIGHT = 0.6  # share of the usual brightness that an anchor may lack or have mor
 MOUTHS = 8  # open mouths of different shapes that are kept
 SHOTS = 32  # whose anchors are kept: a megabyte each
 REMEMBERED = 7500  # frames, 5 minutes: some 10 MB
+STRETCHED = 1.45  # how much wider or narrower than usual a face may be and still be somebody's own
+TURNED = 0.12  # of the eyes' distance that the nose may be off their middle in a face from the front
 FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the face is lost
 
 
@@ -128,6 +130,7 @@ class Follower:
     ) -> None:
         self.tracker, self.crop, self.source, self.choose = tracker, crop, source, choose
         self.speakers = Speakers(tracker, source) if choose == "speaker" else None
+        self.aspect = float(source.info.pixel_aspect)  # width of a pixel over its height
 
     def follow(self, frames: Iterable[Frame], rate: float | None = None) -> Iterator[FaceFrame]:
         """Frames with the tracked, aligned face; `rate`: frames a second, where they are not the source's."""
@@ -149,8 +152,12 @@ class Follower:
         tracked = beside(frames, lambda items: self._track(items, fps))
         aligned = beside(
             tracked,
-            lambda items: align_stream(
-                (None if face is None else face.landmarks for _, face in items), self.crop, fps, size
+            lambda items: displayed(
+                (None if face is None else face.landmarks for _, face in items),
+                self.crop,
+                fps,
+                size,
+                self.aspect,
             ),
         )
         shot = 0
@@ -171,6 +178,9 @@ class Follower:
         """The identity of the first shot that shows a face; None where no frame does."""
         for stride in sorted({max(1, round(LOOK_SECONDS * self.source.info.fps)), 1}, reverse=True):
             if seen := self._look(stride):
+                if stretched := stretch([look for _, look in seen]):
+                    self.aspect /= stretched
+                    seen = self._look(stride) or seen
                 return choose_anchor(seen)
         return None
 
@@ -197,6 +207,29 @@ class Follower:
             if len(seen) == LOOK:
                 break
         return seen
+
+
+def displayed(
+    points: Iterable[Array | None], crop: CropConfig, fps: float, size: tuple[int, int], aspect: float
+) -> Iterator[Matrix]:
+    """`align_stream` for pixels `aspect` times as wide as high: crops show the face as viewers see it."""
+    if aspect == 1:
+        yield from align_stream(points, crop, fps, size)
+        return
+    wide = (None if own is None else own * np.array([aspect, 1, 1], own.dtype) for own in points)
+    for matrix in align_stream(wide, crop, fps, (size[0], round(size[1] * aspect))):
+        yield matrix * np.array([aspect, 1, 1])
+
+
+def stretch(looks: list[Look]) -> float:
+    """How many times too wide a face is shown, where no tag says so; 0 where it may be that wide."""
+    points = np.stack([look.landmarks for look in looks]).astype(np.float64)
+    wide = np.abs(points[:, 45, 0] - points[:, 36, 0])  # between the outer corners of the eyes
+    high = points[:, 33, 1] - points[:, [36, 45], 1].mean(1)  # from these to the nose's base
+    front = np.abs(points[:, 33, 0] - points[:, [36, 45], 0].mean(1)) < TURNED * wide
+    usual = (TEMPLATE[3, 0] - TEMPLATE[0, 0]) / (TEMPLATE[8, 1] - TEMPLATE[0, 1])
+    ratio = float(np.median(wide[front] / np.maximum(high[front], 1e-6))) / usual if front.any() else 1.0
+    return ratio if not 1 / STRETCHED < ratio < STRETCHED else 0.0
 
 
 def _faded(found: Iterable[FaceFrame], fps: float) -> Iterator[FaceFrame]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from moditalker.metrics.region import region
+from moditalker.metrics.region import box, region
 
 
 def flicker(frames: ArrayLike, mask: ArrayLike | None = None) -> float:
@@ -21,7 +21,11 @@ def flicker(frames: ArrayLike, mask: ArrayLike | None = None) -> float:
     total, count = 0.0, 0
     for t in range(1, len(x) - 1):
         here = inside[t - 1] & inside[t] & inside[t + 1]
-        before, now, after = (x[i][here].astype(np.float64) for i in (t - 1, t, t + 1))
+        if not here.any():
+            continue
+        part = box(here, 0)
+        here = here[part]
+        before, now, after = (x[i][part][here].astype(np.float64) for i in (t - 1, t, t + 1))
         total += float(np.abs(before - 2 * now + after).sum())
         count += 3 * int(here.sum())
     return total / count if count else float("nan")

@@ -17,9 +17,13 @@ LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue [ITU-R BT.601]
 
 
 def pairs(
-    a: ArrayLike, b: ArrayLike, mask: ArrayLike | None
+    a: ArrayLike, b: ArrayLike, mask: ArrayLike | None, margin: int = 0
 ) -> Iterator[tuple[Array, Array, NDArray[np.bool_]]]:
-    """Frame by frame: both pictures (H, W, 3) as float64, and the mask (H, W). Raises ValueError."""
+    """Frame by frame: both pictures (H, W, 3) as float64, and the mask (H, W).
+
+    Given a mask, only the box around it, and a margin of so many pixels, of the frames where it is not empty.
+    Raises ValueError.
+    """
     x, y = np.asarray(a), np.asarray(b)
     if x.shape != y.shape or x.ndim not in (3, 4):
         raise ValueError(f"pictures must be of one shape, (S, H, W, 3), not {x.shape} and {y.shape}")
@@ -27,7 +31,11 @@ def pairs(
     if x.ndim == 3:
         x, y, inside = x[None], y[None], inside[None]
     for one, other, part in zip(x, y, inside, strict=True):
-        yield one.astype(np.float64), other.astype(np.float64), part
+        if mask is None:
+            yield one.astype(np.float64), other.astype(np.float64), part
+        elif part.any():  # the rest of a large frame would cost much and tell nothing
+            here = box(part, margin)
+            yield one[here].astype(np.float64), other[here].astype(np.float64), part[here]
 
 
 def region(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:

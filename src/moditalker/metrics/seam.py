@@ -17,32 +17,32 @@ def seam_ratio(frames: ArrayLike, source: ArrayLike, mask: ArrayLike) -> float:
     region. Frames and source (H, W, 3) or (S, H, W, 3); no border: nan.
     """
     x, y = np.asarray(frames), np.asarray(source)
-    border = _border(np.broadcast_to(np.asarray(mask, dtype=np.float32), x.shape[:-1]))
-    if not border.any():
-        return float("nan")
-    return _strength(x, border) / max(_strength(y, border), 1e-6)
+    size = x.shape[-3:-1]
+    masks = np.broadcast_to(np.asarray(mask, dtype=np.float32), x.shape[:-1]).reshape(-1, *size)
+    made, own, count = 0.0, 0.0, 0
+    for one, other, soft in zip(x.reshape(-1, *size, 3), y.reshape(-1, *size, 3), masks, strict=True):
+        if (soft > 0.02).any():
+            part = box(soft > 0.02, 2)  # the border, and as far as a gradient reaches
+            border = _border(soft[part])
+            made, own = made + _strength(one[part], border), own + _strength(other[part], border)
+            count += int(border.sum())
+    return made / max(own, 1e-6 * count) if count else float("nan")
 
 
 def _border(soft: NDArray[np.float32]) -> NDArray[np.bool_]:
     inside = soft > 0.5
-    border = (soft > 0.02) & (soft < 0.98)
-    for axis in (-1, -2):
+    border: NDArray[np.bool_] = (soft > 0.02) & (soft < 0.98)
+    for axis in (0, 1):
         change = inside != np.roll(inside, 1, axis)
-        edge = [slice(None)] * change.ndim
+        edge = [slice(None)] * 2
         edge[axis] = slice(0, 1)
         change[tuple(edge)] = False  # what np.roll carried around
         border |= change | np.roll(change, -1, axis)
     return border
 
 
-def _strength(frames: NDArray[np.generic], border: NDArray[np.bool_]) -> float:
-    """Mean gradient over the border of all frames."""
-    total = 0.0
-    size = frames.shape[-3:]
-    for frame, here in zip(frames.reshape(-1, *size), border.reshape(-1, *size[:2]), strict=True):
-        if here.any():
-            part = box(here, 1)  # a gradient reaches one pixel far
-            luma: Array = frame[part] @ LUMA
-            rows, columns = np.gradient(luma)
-            total += float(np.hypot(rows, columns)[here[part]].sum())
-    return total / int(border.sum())
+def _strength(frame: NDArray[np.generic], border: NDArray[np.bool_]) -> float:
+    """Sum of the gradient's length over the border."""
+    luma: Array = frame @ LUMA
+    rows, columns = np.gradient(luma)
+    return float(np.hypot(rows, columns)[border].sum())

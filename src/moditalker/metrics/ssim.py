@@ -7,9 +7,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from moditalker.metrics.region import Array, box, pairs
+from moditalker.metrics.region import Array, pairs
 
 SIGMA, RADIUS = 1.5, 5  # pixels, of the Gaussian window of 11x11
+STRIP = 64  # pixels that are blurred at once
 
 
 def ssim(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None) -> float:
@@ -19,25 +20,37 @@ def ssim(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None) -> float:
     Simoncelli 2004]. Empty mask: nan. Raises ValueError for shapes that do not fit.
     """
     total, count = 0.0, 0
-    for x, y, inside in pairs(a, b, mask):
-        if inside.any():
-            part = box(inside, RADIUS)  # beyond the window's reach nothing counts
-            total += float(_scores(x[part], y[part])[inside[part]].sum())
-            count += 3 * int(inside.sum())
+    for x, y, inside in pairs(a, b, mask, RADIUS):  # beyond the window's reach nothing counts
+        total += float(_scores(x, y)[inside].sum())
+        count += 3 * int(inside.sum())
     return total / count if count else float("nan")
 
 
 def _scores(x: Array, y: Array) -> Array:
     """The similarity at each pixel and channel of (H, W, 3)."""
     a, b = x.transpose(2, 0, 1), y.transpose(2, 0, 1)
-    down, across = _window(a.shape[1]), _window(a.shape[2])
-    mean_a, mean_b, square_a, square_b, product = (down @ z @ across.T for z in (a, b, a * a, b * b, a * b))
+    mean_a, mean_b, square_a, square_b, product = map(_blurred, (a, b, a * a, b * b, a * b))
     var_a, var_b, covariance = square_a - mean_a**2, square_b - mean_b**2, product - mean_a * mean_b
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     scores: Array = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
         (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     )
     return scores.transpose(1, 2, 0)
+
+
+def _blurred(planes: Array) -> Array:
+    """(C, H, W) under the Gaussian window: strip by strip, as far from which the matrix has nothing but
+    zeros.
+    """
+    for axis in (1, 2):
+        moved = np.moveaxis(planes, axis, 1)
+        length = moved.shape[1]
+        window, parts = _window(length), []
+        for start in range(0, length, STRIP):
+            near = slice(max(start - RADIUS, 0), start + STRIP + RADIUS)
+            parts.append(window[start : start + STRIP, near] @ moved[:, near])
+        planes = np.moveaxis(np.concatenate(parts, axis=1), 1, axis)
+    return planes
 
 
 @lru_cache(maxsize=64)

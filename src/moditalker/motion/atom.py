@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moditalker.config import AtomConfig
-from moditalker.landmarks import LIP_RELATED, LIP_UNRELATED
+from moditalker.landmarks import LIP_RELATED, LIP_UNRELATED, shut_mouth
 from moditalker.layers import (
     CrossAttention,
     FeedForward,
@@ -94,18 +95,57 @@ class ConditionEncoder(nn.Module):
         return tokens, self.pool(tokens.mean(dim=1))
 
 
-class FirstEstimate(nn.Module):
-    """Landmarks as a linear map of the speech around a frame; AToM then predicts what it leaves over [ours].
+class EstimateBlock(nn.Module):
+    """A pre-norm residual block: a dilated convolution over time, then a linear layer [ours]."""
 
-    A few minutes of speech suffice for it, and what it says holds for new voices.
+    KERNEL = 5  # frames, before dilation
+
+    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.convolution = nn.Conv1d(
+            width, width, self.KERNEL, padding=self.KERNEL // 2 * dilation, dilation=dilation
+        )
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, S, C) -> (B, S, C)."""
+        heard = self.convolution(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.dropout(self.out(F.gelu(heard)))
+
+
+class FirstEstimate(nn.Module):
+    """Landmarks out of the speech around a frame alone; AToM then predicts what it leaves over [ours].
+
+    Without layers it is linear in the speech `REACH` frames to each side. With layers, dilated convolutions
+    see more, and they move the lips and the jaw of l_id from its shut mouth. A few minutes of speech
+    suffice for either, and what they say holds for new voices.
     """
+
+    shut: Tensor  # (204, 204): landmarks -> the same with a shut mouth
+    heard: (
+        Tensor  # (204,): 1 for the lip-related numbers, which alone the audio moves [paper]; 0 for the others
+    )
 
     REACH = 4  # frames to each side
 
-    def __init__(self, components: int, speech_width: int) -> None:
+    def __init__(self, config: AtomConfig, speech_width: int) -> None:
         super().__init__()
+        self.config = config
+        components, layers, dropout = config.first_estimate, config.estimate_layers, config.dropout
         self.project = nn.Linear(SPEECH_PER_FRAME * speech_width, components)
-        self.map = nn.Conv1d(components, NUMBERS, 2 * self.REACH + 1)
+        self.dropout = nn.Dropout(dropout if layers else 0.0)
+        self.blocks = nn.Sequential(
+            *(EstimateBlock(components, 2 ** (number % 3), dropout) for number in range(layers))
+        )
+        self.norm = nn.LayerNorm(components) if layers else nn.Identity()
+        self.map = nn.Conv1d(components, NUMBERS, 1 if layers else 2 * self.REACH + 1)
+        shut = shut_mouth(np.eye(NUMBERS).reshape(NUMBERS, POINTS, 3)).reshape(NUMBERS, NUMBERS)
+        self.register_buffer("shut", torch.from_numpy(shut).float(), persistent=False)
+        heard = torch.zeros(NUMBERS)
+        heard[numbers_of(LIP_RELATED)] = 1.0
+        self.register_buffer("heard", heard, persistent=False)
 
     @staticmethod
     def by_frame(speech: Tensor) -> Tensor:
@@ -113,13 +153,18 @@ class FirstEstimate(nn.Module):
         return speech.unflatten(1, (-1, SPEECH_PER_FRAME)).flatten(2)
 
     def components(self, speech: Tensor) -> Tensor:
-        """(B, 2S, speech_width) -> (B, components, S + 2 REACH), the ends repeated."""
-        x = self.project(self.by_frame(speech))  # B S C
-        return F.pad(x.transpose(1, 2), (self.REACH, self.REACH), mode="replicate")
+        """(B, 2S, speech_width) -> (B, components, S + what the map reaches beyond), the ends repeated."""
+        x = self.dropout(self.project(self.by_frame(speech)))  # B S C
+        x = self.norm(self.blocks(x))  # B S C
+        reach = self.map.kernel_size[0] // 2
+        return F.pad(x.transpose(1, 2), (reach, reach), mode="replicate")
 
-    def forward(self, speech: Tensor) -> Tensor:
-        """(B, 2S, speech_width) -> x0 (B, S, 204)."""
-        return self.map(self.components(speech)).transpose(1, 2)
+    def forward(self, speech: Tensor, l_id: Tensor) -> Tensor:
+        """(B, 2S, speech_width), l_id (B, S, 204) -> x0 (B, S, 204)."""
+        estimate = self.map(self.components(speech)).transpose(1, 2)
+        if not self.config.estimate_layers:
+            return estimate
+        return self.heard * estimate + to_x0(l_id @ self.shut, l_id[:, 0], self.config)
 
 
 class Conditions(NamedTuple):
@@ -216,9 +261,7 @@ class Atom(nn.Module):
         self.landmark_encoder = (
             ConditionEncoder(config, NUMBERS, config.frames) if config.landmark_embedding else None
         )
-        self.first_estimate = (
-            FirstEstimate(config.first_estimate, speech_width) if config.first_estimate else None
-        )
+        self.first_estimate = FirstEstimate(config, speech_width) if config.first_estimate else None
         self.memory_norm = nn.LayerNorm(d)
         branches = (LIP_RELATED, LIP_UNRELATED) if config.disentangled else (range(POINTS),)
         self.inputs = nn.ModuleList(nn.Linear(3 * len(points), d) for points in branches)
@@ -263,7 +306,9 @@ class Atom(nn.Module):
         keep = speech.new_ones(len(speech), dtype=torch.bool) if drop_condition is None else ~drop_condition
         tokens, vector = self.speech_encoder(speech, keep)
         vector = torch.where(keep[:, None], vector, self.null_speech_vector)
-        estimate = None if self.first_estimate is None else self.first_estimate(speech) * keep[:, None, None]
+        estimate = None
+        if self.first_estimate is not None:
+            estimate = self.first_estimate(speech, l_id) * keep[:, None, None]
         if self.landmark_encoder is None:
             return Conditions(tokens, vector, None, None, estimate)
         landmark, landmark_vector = self.landmark_encoder(l_id, keep)

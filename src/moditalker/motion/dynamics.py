@@ -60,12 +60,13 @@ def sharpen(motion: Iterable[Array], gain: float) -> Iterator[Array]:
     """
     weights = -np.float32(gain) * gaussian(SIGMA, REACH)
     weights[REACH] += 1 + gain
-    return (_uncrossed(face[0])[None] for face in filtered(motion, weights))
+    return map(uncrossed, filtered(motion, weights))
 
 
-def _uncrossed(face: Array) -> Array:
-    """A face (68, 3) whose inner lips meet in the middle where they would cross."""
-    crossing = np.minimum(face[INNER_UPPER, 1] - face[INNER_LOWER, 1], 0) / 2
-    face[INNER_UPPER, 1] -= crossing
-    face[INNER_LOWER, 1] += crossing
-    return face
+def uncrossed(landmarks: Array) -> Array:
+    """Landmarks (n, 68, 3) whose inner lips meet in the middle where they would cross."""
+    met = landmarks.copy()
+    crossing = np.minimum(met[:, INNER_UPPER, 1] - met[:, INNER_LOWER, 1], 0) / 2
+    met[:, INNER_UPPER, 1] -= crossing
+    met[:, INNER_LOWER, 1] += crossing
+    return met

@@ -30,6 +30,7 @@ HELD_OUT = 6  # every so many frames, in one piece at the end, judge
 FEWEST = 75  # frames that can be learnt from
 MOST = 7500  # frames that are learnt from; 49 kB each
 SEEN = 25  # frames of the first half that tell the texture
+LEARNING = 1.0  # minutes of learning that are worth while
 AFTERWARDS = 10  # what is to be done when the steps are made, in units of the first validation's time
 NAME = "held_out"
 
@@ -183,6 +184,7 @@ def adapt(
     run: Path,
     minutes: float = 10.0,
     log: Callable[[str], None] = print,
+    begun: float | None = None,
 ) -> Adapted:
     """Fine-tune a video model to one person.
 
@@ -191,11 +193,12 @@ def adapt(
         clips: of the person, made by :func:`person_clips`.
         run: an empty folder for the run.
         minutes: that it may take, by this machine's clock: as many steps as go into them.
+        begun: `time.monotonic()` when the minutes began, if that was before now.
 
     Raises:
-        UserError: too few frames.
+        UserError: too few frames, or too few minutes.
     """
-    begun = time.monotonic()
+    begun = time.monotonic() if begun is None else begun
     learnt, ends = split(clips, config.autoencoder.frames)
     given = config
     # LPIPS would need weights that do not come with the package.
@@ -215,7 +218,13 @@ def adapt(
     after = task()
     training = replace(after.training, keep="best")
     left = 60 * minutes - (time.monotonic() - begun) - AFTERWARDS * checked
-    figures = fit(after, training, run, log, seconds=max(1.0, left))
+    if left <= 0:
+        needed = minutes - left / 60
+        raise UserError(
+            f"{minutes:g} minutes are too few: reading the video and judging take {needed:.1f} here; "
+            f"give {math.ceil(needed + LEARNING):g} or more"
+        )
+    figures = fit(after, training, run, log, seconds=left)
     figures = figures or after.validate()  # none: it was stopped
     steps = len((run / "log.jsonl").read_text().splitlines())
     choices = [(before, given, state), (after.score(figures), given, after.model.state_dict())]

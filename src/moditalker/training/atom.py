@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,21 +14,32 @@ from moditalker.config import AtomLossConfig, Config
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.speech import SAMPLE_RATE, SpeechEncoder
-from moditalker.landmarks import INNER_LOWER, INNER_UPPER, JAW, MIRROR, MOUTH, draw, lip_opening, mouth_width
+from moditalker.landmarks import (
+    INNER_LOWER,
+    INNER_UPPER,
+    JAW,
+    LIP_RELATED,
+    MIRROR,
+    MOUTH,
+    draw,
+    lip_opening,
+    mouth_width,
+)
 from moditalker.metrics.lips import amplitude_ratio, correlation
 from moditalker.metrics.silence import stillness
-from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, FirstEstimate, to_x0
+from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, FirstEstimate, from_x0, to_x0
 from moditalker.motion.sample import sample_motion
-from moditalker.training.recordings import MotionClip, Recording, faces, rest_mouth
+from moditalker.training.recordings import MotionClip, Recording, chances, faces, rest_mouth
 
 Array = NDArray[np.float32]
 
-FEATURE_NOISE = 0.2  # on speech features, against their own deviation
-VOICE_SHARE = 0.7  # deviation of how much of the difference of two voices' mean features is added
-EDGE_SHARE = 0.4  # of the windows lie at a recording's start or end, as the first and the last of a video do
-SILENCE_WEIGHT = 2.0  # of a recording without speech, against 1
+FEATURE_NOISE = 0.5  # on speech features, against their own deviation
+EDGE_SHARE = 0.1  # of the windows lie at a recording's start or end, as the first and the last of a video do
 ESTIMATE_WINDOWS = 1600  # that the first estimate is fitted to before training
 ESTIMATE_PENALTY = 1e-3  # of the ridge regression, against the mean variance of its inputs
+LEAST_RANGE = 0.01  # eye distances: lips that move less do not speak
+STILL = 0.2  # of x0: a deviation of opening and width that counts as no motion
+TOUCHING = 0.02  # opening, canonical units, of lips that touch: the landmarks' own error
 SHUT_SHARE = 0.6  # of the l_id have the mouth shut, as a chosen source frame has; the rest are any frame
 
 
@@ -70,10 +82,13 @@ class AtomTask:
         self.recordings = [r for r in recordings if len(r.landmarks) >= frames]
         if not self.recordings:
             raise UserError(f"no recording has {frames} frames or more: give longer or more clips")
-        weight = np.array([1.0 if moves(r) else SILENCE_WEIGHT for r in self.recordings])
-        self.probability = weight / weight.sum()
+        self.probability = chances(self.recordings, config.atom_recordings)
         self.faces = {s: faces(c for c in clips if c.speaker == s) for s in {c.speaker for c in clips}}
-        self.rest = np.stack([rest_mouth(c for c in clips if c.speaker == s) for s in sorted(self.faces)])
+        rests = {s: rest_mouth(c for c in clips if c.speaker == s) for s in sorted(self.faces)}
+        self.rest = np.stack(list(rests.values()))
+        ranges = {s: speaking_range(c for c in clips if c.speaker == s) for s in rests}
+        usual = float(np.exp(np.mean(np.log(list(ranges.values())))))
+        self.styles = {s: (rests[s], usual / ranges[s]) for s in rests}
         self.validation = {
             group: [
                 (clip, encoder(clip.waveform)[: SPEECH_PER_FRAME * len(clip.landmarks)]) for clip in members
@@ -94,20 +109,19 @@ class AtomTask:
             for i in range(0, len(every), 7)
         ]
         whiten(self.model.speech_encoder.project, np.concatenate(heard))
-        self.voices = np.stack([r.speech.mean(0, dtype=np.float32) for r in self.recordings if moves(r)])
         self.feature_scale = float(np.concatenate(heard).astype(np.float32).std(0).mean())
         if self.model.landmark_encoder is not None:
             whiten(self.model.landmark_encoder.project, np.stack(seen).reshape(len(seen), -1))
         nn.init.zeros_(self.model.out.weight)
         nn.init.zeros_(self.model.out.bias)
         if self.model.first_estimate is not None:
-            self.fit_estimate(self.model.first_estimate)
+            self.start_estimate(self.model.first_estimate)
 
-    def batch(self, rng: np.random.Generator) -> MotionBatch:
-        """Random windows, augmented."""
+    def batch(self, rng: np.random.Generator, size: int | None = None) -> MotionBatch:
+        """Random windows, augmented; ``size`` of them, by default the task's."""
         frames = self.config.atom.frames
         x0, speech, identity = [], [], []
-        for index in rng.choice(len(self.recordings), size=self.batch_size, p=self.probability):
+        for index in rng.choice(len(self.recordings), size=size or self.batch_size, p=self.probability):
             recording = self.recordings[index]
             last = len(recording.landmarks) - frames
             start = (
@@ -118,6 +132,7 @@ class AtomTask:
             landmarks = recording.landmarks[start : start + frames]
             candidates = self.faces[recording.speaker][int(rng.random() < SHUT_SHARE)]
             l_id = candidates[rng.integers(0, len(candidates))]
+            landmarks, l_id = (self.of_usual_range(x, recording.speaker) for x in (landmarks, l_id))
             landmarks, l_id = self.augment(landmarks, l_id, rng)
             target, l_id = (
                 torch.from_numpy(x.reshape(*x.shape[:-2], NUMBERS)).float() for x in (landmarks, l_id)
@@ -125,11 +140,20 @@ class AtomTask:
             x0.append(to_x0(target, l_id, self.config.atom))
             identity.append(l_id)
             heard = recording.speech[SPEECH_PER_FRAME * start : SPEECH_PER_FRAME * (start + frames)]
-            one, two = self.voices[rng.integers(0, len(self.voices), size=2)]
-            heard = heard + np.float32(rng.normal(0, VOICE_SHARE)) * (one - two)
             heard = heard + FEATURE_NOISE * self.feature_scale * rng.standard_normal(heard.shape, np.float32)
             speech.append(torch.from_numpy(heard))
         return MotionBatch(torch.stack(x0), torch.stack(speech), torch.stack(identity))
+
+    @torch.no_grad()
+    def start_estimate(self, estimate: FirstEstimate) -> None:
+        """Start a linear estimate as a regression, one with layers on the principal components of speech."""
+        if not self.config.atom.estimate_layers:
+            self.fit_estimate(estimate)
+            return
+        every = [torch.from_numpy(r.speech[: 2 * len(r.landmarks)])[None] for r in self.recordings]
+        heard = [estimate.by_frame(speech)[0, :: max(1, speech.shape[1] // 40)].numpy() for speech in every]
+        whiten(estimate.project, np.concatenate(heard))
+        nn.init.zeros_(estimate.map.weight)
 
     @torch.no_grad()
     def fit_estimate(self, estimate: FirstEstimate) -> None:
@@ -154,6 +178,17 @@ class AtomTask:
         assert estimate.map.bias is not None
         estimate.map.bias.copy_(solution[-1])
 
+    def of_usual_range(self, landmarks: Array, speaker: str) -> Array:
+        """A person's landmarks (..., 68, 3) as if their lips moved as far as people's do on average.
+
+        How far lips move is a person's style, which their speech does not tell.
+        """
+        rest, factor = self.styles[speaker]
+        moved = landmarks.copy()
+        lips = landmarks[..., LIP_RELATED, :]
+        moved[..., LIP_RELATED, :] = rest[LIP_RELATED] + factor * (lips - rest[LIP_RELATED])
+        return moved
+
     def augment(self, landmarks: Array, l_id: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Another face: mirrored, of other proportions, mixed with other rest faces; l_id has an error."""
         if rng.random() < 0.5:
@@ -169,23 +204,45 @@ class AtomTask:
         )
 
     def loss(self, batch: MotionBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Eq. 4, weighted by point; terms on frame differences [released], lip gap and mouth width [ours]."""
+        """Eq. 4, weighted by point; terms on frame differences [released], and on the lips [ours]."""
         size, weights = len(batch.x0), self.config.atom_loss
         t = self.diffusion.draw_timesteps(size, generator, weights.last_step)
         noise = torch.randn(batch.x0.shape, generator=generator).to(batch.x0)
         drop = (torch.rand(size, generator=generator) < self.config.atom.condition_dropout).to(noise.device)
         xt = self.diffusion.add_noise(batch.x0, noise, t)
-        error = self.model(xt, t, batch.speech, batch.l_id, drop) - batch.x0
+        terms = self.terms(self.model(xt, t, batch.speech, batch.l_id, drop), batch)
+        return self.weighted(terms), {name: value.item() for name, value in terms.items()}
+
+    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """The sum of the terms, each with its weight of ``atom_loss``."""
+        return torch.stack(
+            [getattr(self.config.atom_loss, name) * value for name, value in terms.items()]
+        ).sum()
+
+    def terms(self, x0: Tensor, batch: MotionBatch) -> dict[str, Tensor]:
+        """How x0 (B, S, 204) misses the batch's, by the names of their weights."""
+        real = batch.x0
+        error = x0 - real
         weight = self.weight.to(error.device)
-        points = (weight * error.square()).mean()
-        velocity = (weight * error.diff(dim=1).square()).mean()
-        y = error.unflatten(-1, (-1, 3))[..., 1]
-        gap = (y[..., INNER_UPPER] - y[..., INNER_LOWER]).mean(-1).square().mean()
-        x = error.unflatten(-1, (-1, 3))[..., 0]
-        spread = (x[..., [54, 64]] - x[..., [48, 60]]).mean(-1).square().mean()
-        terms = {"points": points, "velocity": velocity, "gap": gap, "spread": spread}
-        loss = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
-        return loss, {name: value.item() for name, value in terms.items()}
+        gap, spread = lips(error)  # b S each
+        terms = {
+            "points": (weight * error.square()).mean(),
+            "velocity": (weight * error.diff(dim=1).square()).mean(),
+            "gap": gap.square().mean(),
+            "spread": spread.square().mean(),
+        }
+        if self.config.atom_loss.amplitude:
+            terms["amplitude"] = torch.stack(
+                [
+                    torch.log((ours.std(dim=1) + STILL) / (theirs.std(dim=1) + STILL)).square().mean()
+                    for ours, theirs in zip(lips(x0), lips(real), strict=True)
+                ]
+            ).mean()
+        if self.config.atom_loss.closure:
+            opening = lips(from_x0(real, batch.l_id, self.config.atom))[0]
+            shut = torch.exp(-0.5 * (opening / TOUCHING).square())
+            terms["closure"] = (shut * gap.square()).mean()
+        return terms
 
     def score(self, figures: dict[str, float]) -> float:
         """Mean over groups of the lips' correlation."""
@@ -238,15 +295,55 @@ class AtomTask:
         return np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id, seed)))
 
 
+class EstimateTask:
+    """The first estimate alone, for `training.loop.fit`: AToM then learns what it leaves over, and keeps it.
+
+    It shares the data, the loss and the judges of the task that it is made for.
+    """
+
+    name = "estimate"
+
+    def __init__(self, task: AtomTask, estimate: FirstEstimate) -> None:
+        self.task, self.model, self.config = task, estimate, task.config
+
+    def batch(self, rng: np.random.Generator) -> MotionBatch:
+        return self.task.batch(rng, self.config.estimate_training.batch)
+
+    def loss(self, batch: MotionBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The terms of AToM's loss."""
+        l_id = batch.l_id[:, None].expand_as(batch.x0)
+        terms = self.task.terms(self.model(batch.speech, l_id), batch)
+        return self.task.weighted(terms), {name: value.item() for name, value in terms.items()}
+
+    def validate(self) -> dict[str, float]:
+        """As AToM, whose output adds nothing to the estimate yet."""
+        self.task.model.eval()
+        return self.task.validate()
+
+    def score(self, figures: dict[str, float]) -> float:
+        return self.task.score(figures)
+
+    def preview(self) -> NDArray[np.uint8] | None:
+        return self.task.preview()
+
+
+def lips(landmarks: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean gap of the inner lips and width of the mouth, (..., 204) -> (...) each, in the same units."""
+    points = landmarks.unflatten(-1, (-1, 3))
+    y, x = points[..., 1], points[..., 0]
+    gap = (y[..., INNER_UPPER] - y[..., INNER_LOWER]).mean(-1)
+    return gap, (x[..., [54, 64]] - x[..., [48, 60]]).mean(-1)
+
+
+def speaking_range(clips: Iterable[MotionClip]) -> float:
+    """Deviation of a person's lip opening, eye distances."""
+    return max(float(np.concatenate([lip_opening(clip.landmarks) for clip in clips]).std()), LEAST_RANGE)
+
+
 def most_shut(faces: Array) -> Array:
     """Of faces (n, 68, 3) the one whose mouth is shut most."""
     face: Array = faces[lip_opening(faces).argmin()]
     return face
-
-
-def moves(recording: Recording) -> bool:
-    """False for a recording of silence."""
-    return bool(np.ptp(recording.landmarks, axis=0).any())
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from moditalker.config import Config, CropConfig
 from moditalker.features.face import FaceTracker
 from moditalker.landmarks import MIRROR, align, lip_opening, transform, warp
 from moditalker.media import open_source
 from moditalker.metrics.lpips import load_lpips
-from moditalker.video.interior import HEIGHT, SCALE, WIDTH, Interior, Window, shape_planes
+from moditalker.video.interior import HEIGHT, SCALE, STYLE, WIDTH, Interior, Window, shape_planes
 
 SURROUND = 6  # crop pixels around the window that are kept for moving it
 OPEN = 0.03  # eye distances between the lips from which on there is something to learn
-GAP = 4.0  # weight of the pixels between the lips
+LPIPS = 3.0  # weight of LPIPS, against 1 for pixels and their edges
+OWN = 0.5  # share of a batch that shows the person whose teeth will be painted
 MOST = 120  # mouths of one person
 
 
@@ -35,18 +37,21 @@ class Mouth:
 
 
 def find_mouths(
-    people: Iterable[tuple[str, list[Path]]], crop: CropConfig, log: Callable[[str], None] = print
+    people: Iterable[tuple[str, list[Path]]],
+    crop: CropConfig,
+    log: Callable[[str], None] = print,
+    stride: float = 0.08,
 ) -> Iterator[Mouth]:
-    """Open mouths in pictures and videos of people, evenly in time, no more than MOST a person."""
+    """Open mouths in pictures and videos of people, one in `stride` seconds, no more than MOST a person."""
     tracker = FaceTracker()
     for person, files in people:
         found: list[Mouth] = []
         for path in files:
             source = open_source(path)
-            stride = max(1, round(float(source.info.fps) * 0.08))
+            every = max(1, round(float(source.info.fps) * stride))
             track = tracker.track((frame.image for frame in source), float(source.info.fps))
             for number, (frame, face) in enumerate(zip(source, track, strict=True)):
-                if face is None or number % stride or lip_opening(face.landmarks) < OPEN:
+                if face is None or number % every or lip_opening(face.landmarks) < OPEN:
                     continue
                 matrix = align(face.landmarks[None], crop)[0]
                 points = transform(face.landmarks[None], matrix[None])[0, :, :2]
@@ -63,11 +68,26 @@ def find_mouths(
 
 @dataclass(frozen=True)
 class InteriorBatch:
-    """pictures (B, 3, h, w) in [-1, 1], what the network is told of them (B, 4, h, w), gaps (B, 1, h, w)."""
+    """pictures (B, 3, h, w) in [-1, 1], what the network is told of them (B, 4, h, w), gaps (B, 1, h, w),
+    people (B,).
+    """
 
     pictures: Tensor
     shape: Tensor
     gaps: Tensor
+    people: Tensor
+
+
+class Painters(nn.Module):
+    """The painter, and a style for each person that it learns from."""
+
+    def __init__(self, people: int) -> None:
+        super().__init__()
+        self.painter, self.styles = Interior(), nn.Embedding(people, STYLE)
+
+    def forward(self, batch: InteriorBatch) -> Tensor:
+        painted: Tensor = self.painter(batch.pictures, batch.shape, self.styles(batch.people))
+        return painted
 
 
 class InteriorTask:
@@ -75,45 +95,58 @@ class InteriorTask:
 
     name = "interior"
 
-    def __init__(self, config: Config, train: list[Mouth], validation: list[Mouth], batch: int) -> None:
+    def __init__(
+        self, config: Config, train: list[Mouth], validation: list[Mouth], batch: int, style: str = ""
+    ) -> None:
         self.config, self.train, self.validation, self.size = config, train, validation, batch
-        counts: dict[str, int] = {}
-        for mouth in train:
-            counts[mouth.person] = counts.get(mouth.person, 0) + 1
-        # A person of many frames is not worth as many people.
+        self.people = sorted({mouth.person for mouth in train})
+        counts = Counter(mouth.person for mouth in train)
+        # A person of many frames is not worth as many people, but for the one whose teeth will be painted.
         weight = np.array([counts[mouth.person] ** -0.7 for mouth in train])
+        own = np.array([mouth.person == style for mouth in train])
+        if own.any():
+            weight[own] *= OWN / (1 - OWN) * weight[~own].sum() / weight[own].sum()
         self.probability = weight / weight.sum()
-        self.model = Interior()
+        self.model = Painters(len(self.people))
         self.lpips = load_lpips("alex")
 
     def batch(self, rng: np.random.Generator) -> InteriorBatch:
         """Random mouths, varied: mirrored, turned, scaled, in other colours and light, blurred."""
         chosen = rng.choice(len(self.train), size=self.size, p=self.probability)
-        return collated([varied(self.train[index], rng) for index in chosen])
+        return self._collated([(self.train[i].person, varied(self.train[i], rng)) for i in chosen])
+
+    def _collated(self, items: list[tuple[str, tuple[Tensor, Tensor, Tensor]]]) -> InteriorBatch:
+        people = torch.tensor([self.people.index(person) for person, _ in items])
+        pictures, shape, gaps = (torch.stack(part) for part in zip(*(own for _, own in items), strict=True))
+        return InteriorBatch(pictures, shape, gaps, people)
 
     def loss(self, batch: InteriorBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """L1 between the lips, LPIPS of the mouth with what was painted in it."""
-        made = self.model(batch.pictures, batch.shape)
+        """L1 and L1 of the edges between the lips, LPIPS of the mouth with what was painted in it."""
+        made = self.model(batch)
+        points, edges = _errors(made, batch)
         whole = torch.lerp(batch.pictures, made, batch.gaps)
-        weight = batch.gaps + 0.02
-        error = (made - batch.pictures).abs()
-        points = (error * weight).sum() / (3 * weight.sum())
-        dx, dy = (made - batch.pictures).diff(dim=-1).abs(), (made - batch.pictures).diff(dim=-2).abs()
-        edges = (dx * weight[..., 1:]).sum() + (dy * weight[..., 1:, :]).sum()
-        edges = edges / (3 * weight.sum())
         seen = self.lpips(_large(whole), _large(batch.pictures)).mean()
-        return points + edges + LPIPS_WEIGHT * seen, {"points": points.item(), "lpips": seen.item()}
+        return points + edges + LPIPS * seen, {"points": points.item(), "lpips": seen.item()}
 
     def validate(self) -> dict[str, float]:
-        """L1 between the lips and LPIPS of the mouth, on people who are not learnt from."""
+        """L1 between the lips and LPIPS of the mouth, on frames of people who are learnt from."""
         points, lpips = [], []
         for start in range(0, len(self.validation), 16):
-            batch = collated([still(mouth) for mouth in self.validation[start : start + 16]])
-            made = self.model(batch.pictures, batch.shape)
-            points.append(float(((made - batch.pictures).abs() * batch.gaps).sum() / (3 * batch.gaps.sum())))
+            batch = self._stills(self.validation[start : start + 16])
+            made = self.model(batch)
+            points.append(float(_errors(made, batch)[0]))
             whole = torch.lerp(batch.pictures, made, batch.gaps)
             lpips.append(float(self.lpips(_large(whole), _large(batch.pictures)).mean()))
         return {"l1": float(np.mean(points)), "lpips": float(np.mean(lpips))}
+
+    def painter(self, person: str) -> Interior:
+        """The network with the style of a person that it learnt from."""
+        painter = self.model.painter
+        painter.style.copy_(self.model.styles.weight[self.people.index(person)].detach())
+        return painter
+
+    def _stills(self, mouths: list[Mouth]) -> InteriorBatch:
+        return self._collated([(mouth.person, still(mouth)) for mouth in mouths])
 
     def score(self, figures: dict[str, float]) -> float:
         return -figures["lpips"]
@@ -121,8 +154,8 @@ class InteriorTask:
     def preview(self) -> NDArray[np.uint8]:
         """Real mouths above painted ones."""
         step = max(1, len(self.validation) // 24)
-        batch = collated([still(mouth) for mouth in self.validation[::step][:24]])
-        made = torch.lerp(batch.pictures, self.model(batch.pictures, batch.shape), batch.gaps)
+        batch = self._stills(self.validation[::step][:24])
+        made = torch.lerp(batch.pictures, self.model(batch), batch.gaps)
         rows = []
         for start in range(0, len(made), 8):
             rows += [torch.cat(list(part[start : start + 8]), dim=-1) for part in (batch.pictures, made)]
@@ -131,16 +164,17 @@ class InteriorTask:
         return ((sheet + 1) * 127.5).clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
-LPIPS_WEIGHT = 1.0
-
-
 def _large(picture: Tensor) -> Tensor:
     """The mouth's middle at twice the size: what LPIPS sees is fine."""
     return F.interpolate(picture.clamp(-1, 1), scale_factor=1.5, mode="bilinear", align_corners=False)
 
 
-def collated(items: list[tuple[Tensor, Tensor, Tensor]]) -> InteriorBatch:
-    return InteriorBatch(*(torch.stack(part) for part in zip(*items, strict=True)))
+def _errors(made: Tensor, batch: InteriorBatch) -> tuple[Tensor, Tensor]:
+    """Mean absolute error between the lips, and that of differences to the right and below."""
+    error, count = made - batch.pictures, 3 * batch.gaps.sum().clamp_min(1)
+    right = (error.diff(dim=-1).abs() * batch.gaps[..., 1:]).sum()
+    below = (error.diff(dim=-2).abs() * batch.gaps[..., 1:, :]).sum()
+    return (error.abs() * batch.gaps).sum() / count, (right + below) / count
 
 
 def still(mouth: Mouth) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,6 +196,9 @@ def varied(mouth: Mouth, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tens
     gain = np.exp(rng.normal(0, 0.1, (3, 1, 1)) + rng.normal(0, 0.25))
     gamma = float(np.exp(rng.normal(0, 0.12)))
     light = ((pixels + 1) / 2).clamp(1e-4, 1) ** gamma * torch.from_numpy(gain).float()
+    # Skin and lips have many colours; what is between them does not follow.
+    skin = torch.from_numpy(np.exp(rng.normal(0, 0.12, (3, 1, 1)) + rng.normal(0, 0.15))).float()
+    light = torch.lerp(light * skin, light, gap)
     if rng.random() < 0.3:  # a soft camera: lips and what is between them alike
         sigma = float(rng.uniform(0.5, 1.6))
         taps = torch.exp(-0.5 * (torch.arange(-4, 5) / sigma) ** 2)

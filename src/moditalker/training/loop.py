@@ -111,11 +111,12 @@ def fit(
     only).
 
     The run folder gets training.json, environment.json, log.jsonl (a line a step), last.pt and, with a
-    preview, preview.png; TensorBoard's events too where it is installed. SIGTERM saves and ends the run.
+    preview, preview.png; TensorBoard's events too where it is installed. SIGTERM or Ctrl-C saves the run and
+    ends it.
 
     Returns:
         The figures of the last validation, or with ``keep: best`` of the best one, with the averaged
-        weights; ``task.model`` holds these weights. None where SIGTERM ended the run before its end.
+        weights; ``task.model`` holds these weights. None if a signal ended the run before its end.
     Raises:
         UserError: the checkpoint is damaged or of another part or size, or one cannot be written.
     """
@@ -313,18 +314,21 @@ def made_ahead(
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM came, asked between steps."""
+    """Whether SIGTERM or Ctrl-C came, asked between steps; a second Ctrl-C ends the step too."""
     came = False
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
         nonlocal came
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
         came = True
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield lambda: came
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,31 +1,34 @@
 """What AToM learns from: clips of one speaker become long, varied recordings.
 
-Clips of a corpus like GRID all begin and end in silence, at one loudness, in one room. Trained on them as
-they are, AToM would learn where in a window speech stands, and how that room sounds. So clips of a
-speaker are joined with pauses in which the mouth closes, made faster and slower, louder and softer, in other
-rooms and other noise, and the speech features of what comes out are computed once, before training.
+Clips of a corpus like GRID all begin and end in silence, at one loudness, in one room. Trained on them
+alone, AToM would learn where in a window speech stands, and how that room sounds. So pieces of a speaker's
+clips are joined with pauses in which the mouth closes. They get another tempo, voice, room, channel and
+loudness, and other sounds behind them. Some recordings hold no speech. The speech features of all are
+computed once, before training.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 
+from moditalker.config import RecordingsConfig
 from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
-from moditalker.features.speech import FRAME, SAMPLE_RATE, SpeechEncoder
+from moditalker.features.speech import FRAME, SpeechEncoder
 from moditalker.landmarks import lip_opening
+from moditalker.motion.edit import RATE
 from moditalker.shards import Sample
+from moditalker.training import sounds
 
 Array = NDArray[np.float32]
 
+FAVOUR = 3.0  # times that a favoured person is drawn as often as another
 CLOSING = 6  # frames in which a mouth closes before a pause, and opens after it
 
 
@@ -47,6 +50,7 @@ class Recording:
     speaker: str
     landmarks: Array  # (S, 68, 3)
     speech: NDArray[np.float16]  # (2S, D)
+    plain: bool = False  # a clip as it is, not varied
 
 
 def motion_clip(name: str, speaker: str, points: Array, waveform: Array) -> MotionClip:
@@ -106,30 +110,6 @@ def faces(clips: Iterable[MotionClip]) -> tuple[Array, Array]:
     return np.concatenate(every), np.concatenate(shut)
 
 
-def coloured(samples: int, rng: np.random.Generator) -> Array:
-    """Noise between white and brown, of deviation 1."""
-    spectrum = np.fft.rfft(rng.normal(size=samples))
-    spectrum = spectrum / np.maximum(np.fft.rfftfreq(samples) * samples, 1.0) ** rng.uniform(0, 1)
-    noise = np.fft.irfft(spectrum, samples)
-    return (noise / max(noise.std(), 1e-9)).astype(np.float32)
-
-
-def other_room(waveform: NDArray[np.floating], rng: np.random.Generator) -> Array:
-    """The sound through a random equaliser, sometimes with an echo."""
-    spectrum = np.fft.rfft(waveform)
-    octave = np.log2(np.maximum(np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE), 50.0) / 50.0)
-    gain = np.interp(octave, np.arange(8), rng.normal(0, 4, size=8))  # dB at octaves from 50 Hz
-    waveform = np.fft.irfft(spectrum * 10 ** (gain / 20), len(waveform))
-    if rng.random() < 0.25:
-        length = int(rng.uniform(0.1, 0.3) * SAMPLE_RATE)
-        echo = rng.normal(size=length) * np.exp(-6.0 * np.arange(length) / length)
-        echo *= rng.uniform(0.1, 0.5) / np.linalg.norm(echo)
-        echo[0] = 1.0
-        size = len(waveform) + length
-        waveform = np.fft.irfft(np.fft.rfft(waveform, size) * np.fft.rfft(echo, size), size)[: len(waveform)]
-    return waveform.astype(np.float32)
-
-
 def closed_pause(frames: int, before: Array, after: Array, rest: Array) -> Array:
     """Landmarks of a pause, (frames, 68, 3): from ``before`` to rest, and in the end to ``after``."""
     step = np.arange(frames, dtype=np.float32)
@@ -143,21 +123,34 @@ def closed_pause(frames: int, before: Array, after: Array, rest: Array) -> Array
     return (before + closed * (rest - before) + opened * (after - rest)).astype(np.float32)
 
 
-def join(clips: list[MotionClip], rest: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Clips of one speaker one after the other, with pauses -> landmarks (S, 68, 3), waveform (640 S,)."""
+def piece(clip: MotionClip, frames: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A stretch of a clip, at most ``frames`` long -> landmarks (n, 68, 3), waveform (640 n,).
+
+    Of a clip that is no longer, nearly all; of a longer one, any part.
+    """
+    length = len(clip.landmarks)
+    if length > frames:
+        begin = int(rng.integers(0, length - frames + 1))
+        end = begin + frames
+    else:
+        spare = max(0, min(12, (length - 2) // 2))
+        begin, end = int(rng.integers(0, spare + 1)), length - int(rng.integers(0, spare + 1))
+    track = clip.landmarks[begin:end]
+    wave = clip.waveform[begin * FRAME : end * FRAME]
+    wave = np.pad(wave, (0, len(track) * FRAME - len(wave)))
+    ramp = np.minimum(1.0, np.arange(len(wave)) / 320.0)  # no clicks
+    return track, (wave * ramp * ramp[::-1]).astype(np.float32)
+
+
+def join(pieces: list[tuple[Array, Array]], rest: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Pieces of one speaker one after the other, with pauses -> landmarks (S, 68, 3), waveform (640 S,)."""
     landmarks: list[Array] = []
     sound: list[Array] = []
-    for number, clip in enumerate(clips):
-        begin = int(rng.integers(0, 12))
-        end = len(clip.landmarks) - int(rng.integers(0, 12))
-        track = clip.landmarks[begin:end]
-        wave = clip.waveform[begin * FRAME : end * FRAME]
-        wave = np.pad(wave, (0, len(track) * FRAME - len(wave)))
-        ramp = np.minimum(1.0, np.arange(len(wave)) / 320.0)  # no clicks
-        pause = int(rng.integers(0, 40)) if rng.random() < 0.6 else CLOSING
+    for number, (track, wave) in enumerate(pieces):
+        pause = max(CLOSING, int(rng.integers(0, 40))) if rng.random() < 0.6 else CLOSING
         last = landmarks[-1][-1] if number else rest
-        landmarks += [closed_pause(max(pause, CLOSING), last, track[0], rest), track]
-        sound += [np.zeros(max(pause, CLOSING) * FRAME, np.float32), wave * ramp * ramp[::-1]]
+        landmarks += [closed_pause(pause, last, track[0], rest), track]
+        sound += [np.zeros(pause * FRAME, np.float32), wave]
     return np.concatenate(landmarks), np.concatenate(sound).astype(np.float32)
 
 
@@ -172,72 +165,127 @@ def change_speed(landmarks: Array, waveform: Array, factor: float) -> tuple[Arra
     return track, sound.astype(np.float32)
 
 
-def record(
-    clips: list[MotionClip], rest: Array, encoder: SpeechEncoder, rng: np.random.Generator
+def varied(
+    landmarks: Array, waveform: Array, config: RecordingsConfig, other: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Landmarks (S, 68, 3) and waveform (640 S,) in another tempo, voice, room and channel.
+
+    other: (N,) another recording, part of which may be heard behind it.
+    """
+    factor = math.exp(np.clip(rng.normal(0, 0.1), -0.25, 0.25))
+    landmarks, waveform = change_speed(landmarks, waveform, factor)
+    if rng.random() < config.voice:
+        waveform = sounds.other_voice(waveform, math.exp(rng.uniform(-0.3, 0.3)))
+    if rng.random() < config.room:
+        waveform = sounds.other_room(waveform, rng)
+    if rng.random() < config.behind:
+        size = len(waveform)
+        kind = int(rng.integers(0, 3))
+        if kind == 0:
+            back = sounds.music(size, rng)
+        elif kind == 1:
+            back = sounds.coloured(size, rng)
+        else:
+            back = np.resize(np.roll(other, int(rng.integers(0, len(other)))), size)
+        waveform = sounds.behind(waveform, back, rng.uniform(3, 25))
+    if rng.random() < config.channel:
+        waveform = (sounds.telephone, sounds.compressed)[int(rng.integers(0, 2))](waveform, rng)
+    return landmarks, waveform * np.float32(10 ** (rng.uniform(-20, 3) / 20))
+
+
+def weight_of(speaker: str, frames: int, config: RecordingsConfig) -> float:
+    """How often a person with so many frames is drawn, beside others."""
+    return float((frames / RATE) ** config.imbalance) * (FAVOUR if speaker in config.favoured else 1.0)
+
+
+def chances(recordings: list[Recording], config: RecordingsConfig) -> NDArray[np.float64]:
+    """The chance of each recording to be drawn in training, (n,), 1 in all.
+
+    People are drawn as `weight_of` says. Of a person's windows the share ``config.plain`` is from plain
+    recordings, by their length; all varied ones are alike.
+    """
+    size = np.array([len(r.landmarks) if r.plain else 1 for r in recordings], float)
+    speakers, who = np.unique([r.speaker for r in recordings], return_inverse=True)
+    plain = np.array([r.plain for r in recordings])
+    frames = np.bincount(who, [len(r.landmarks) for r in recordings])
+    known = np.bincount(who[plain], size[plain], minlength=len(speakers))
+    frames = np.where(known > 0, known, frames)
+    chance = np.zeros(len(recordings))
+    for kind, share in ((plain, config.plain), (~plain, 1 - config.plain)):
+        total = np.bincount(who[kind], size[kind], minlength=len(speakers))
+        chance[kind] = share * size[kind] / total[who[kind]]
+    people = np.array([weight_of(s, int(n), config) for s, n in zip(speakers, frames, strict=True)])
+    chance = chance * people[who]
+    return chance / chance.sum()
+
+
+def make_recording(
+    by_speaker: dict[str, list[MotionClip]],
+    rest: dict[str, Array],
+    encoder: SpeechEncoder,
+    config: RecordingsConfig,
+    rng: np.random.Generator,
 ) -> Recording:
-    """One varied recording out of clips of one speaker; without clips, of silence or faint noise."""
-    if clips:
-        landmarks, waveform = join(clips, rest, rng)
-        factor = np.exp(np.clip(rng.normal(0, 0.1), -0.25, 0.25))
-        landmarks, waveform = change_speed(landmarks, waveform, float(factor))
-        waveform = other_room(waveform, rng) if rng.random() < 0.7 else waveform
-        waveform = waveform * 10 ** (rng.uniform(-12, 3) / 20)
+    """One recording: a speaker is drawn, then whether they speak, then what.
+
+    rest: of each speaker, the face (68, 3) with a shut mouth.
+    """
+    speakers = sorted(by_speaker)
+    weight = np.array([weight_of(s, sum(len(c.landmarks) for c in by_speaker[s]), config) for s in speakers])
+    speaker, stranger = (speakers[rng.choice(len(speakers), p=weight / weight.sum())] for _ in range(2))
+    frames = max(2, round(config.seconds * RATE))
+    if rng.random() < config.silent:
+        landmarks = np.repeat(rest[speaker][None], frames, axis=0)
+        waveform = sounds.no_speech(frames * FRAME, rng)
     else:
-        landmarks, waveform = np.repeat(rest[None], 200, axis=0), np.zeros(200 * FRAME, np.float32)
+        pieces: list[tuple[Array, Array]] = []
+        while sum(len(track) for track, _ in pieces) < 0.7 * frames:
+            clip = by_speaker[speaker][rng.integers(0, len(by_speaker[speaker]))]
+            pieces.append(piece(clip, frames, rng))
+        landmarks, waveform = join(pieces, rest[speaker], rng)
+        other = by_speaker[stranger][rng.integers(0, len(by_speaker[stranger]))].waveform
+        landmarks, waveform = varied(landmarks, waveform, config, other, rng)
     if rng.random() < 0.7:  # else digital silence in the pauses
-        waveform = waveform + 10 ** (rng.uniform(-85, -35) / 20) * coloured(len(waveform), rng)
+        hiss = 10 ** (rng.uniform(-85, -35) / 20) * sounds.coloured(len(waveform), rng)
+        waveform = waveform + hiss
     speech = encoder(np.clip(waveform, -1, 1).astype(np.float32))
-    return Recording(clips[0].speaker if clips else "", landmarks, speech.astype(np.float16))
+    return Recording(speaker, landmarks, speech.astype(np.float16))
+
+
+def count_recordings(clips: Iterable[MotionClip], config: RecordingsConfig) -> int:
+    """How many recordings the clips deserve."""
+    seconds = sum(len(clip.landmarks) for clip in clips) / RATE
+    return max(1, min(config.most, math.ceil(seconds * config.repeats / config.seconds)))
 
 
 def make_recordings(
-    clips: list[MotionClip], encoder: SpeechEncoder, count: int, seed: int = 0, silent: float = 0.08
+    clips: list[MotionClip],
+    encoder: SpeechEncoder,
+    config: RecordingsConfig,
+    seed: int = 0,
+    numbers: Iterable[int] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[Recording]:
-    """``count`` recordings of about ten seconds. A speaker of n clips has weight n^0.35.
+    """Varied recordings of the clips' speakers; the same arguments give the same ones.
 
-    The share ``silent`` of them has no speech. The same arguments give the same recordings.
+    Args:
+        numbers: of the recordings to make, each of which has chance of its own; None: all.
+        progress: called with how many of them are made.
     """
     by_speaker = defaultdict(list)
     for clip in clips:
         by_speaker[clip.speaker].append(clip)
-    speakers = sorted(by_speaker)
-    weight = np.array([len(by_speaker[s]) ** 0.35 for s in speakers])
-    rest = {s: rest_mouth(by_speaker[s]) for s in speakers}
+    rest = {speaker: rest_mouth(own) for speaker, own in by_speaker.items()}
     recordings = []
-    for number in range(count):
+    for number in range(count_recordings(clips, config)) if numbers is None else numbers:
         rng = np.random.default_rng((seed, number))
-        speaker = speakers[rng.choice(len(speakers), p=weight / weight.sum())]
-        drawn = [by_speaker[speaker][i] for i in rng.integers(0, len(by_speaker[speaker]), size=3)]
-        made = record([] if rng.random() < silent else drawn, rest[speaker], encoder, rng)
-        recordings.append(Recording(speaker, made.landmarks, made.speech))
+        recordings.append(make_recording(by_speaker, rest, encoder, config, rng))
+        progress(len(recordings))
     return recordings
 
 
-def save_recordings(recordings: list[Recording], path: Path, origin: str = "") -> None:
-    """To one safetensors file, whose metadata says what they were made of."""
-    tensors: dict[str, NDArray[np.floating]] = {}
-    for number, recording in enumerate(recordings):
-        tensors[f"{number:05d}.{recording.speaker}.landmarks"] = np.ascontiguousarray(recording.landmarks)
-        tensors[f"{number:05d}.{recording.speaker}.speech"] = recording.speech
-    part = path.with_suffix(".part")
-    save_file(tensors, part, {"origin": origin})
-    part.replace(path)
-
-
-def recordings_origin(path: Path) -> str:
-    """What a file says that its recordings were made of; "" where it does not, or cannot be read."""
-    try:
-        with safe_open(path, "numpy") as file:
-            return (file.metadata() or {}).get("origin", "")
-    except (OSError, SafetensorError):
-        return ""
-
-
-def load_recordings(path: Path) -> list[Recording]:
-    """What :func:`save_recordings` wrote."""
-    tensors = load_file(path)
-    names = sorted({name.rsplit(".", 1)[0] for name in tensors})
-    return [
-        Recording(name.split(".", 1)[1], tensors[f"{name}.landmarks"], tensors[f"{name}.speech"])
-        for name in names
-    ]
+def plain_recording(clip: MotionClip, encoder: SpeechEncoder) -> Recording:
+    """A clip as it is."""
+    speech = encoder(clip.waveform)
+    frames = min(len(clip.landmarks), len(speech) // 2)
+    return Recording(clip.speaker, clip.landmarks[:frames], speech[: 2 * frames].astype(np.float16), True)

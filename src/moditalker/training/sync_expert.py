@@ -19,11 +19,13 @@ from moditalker.features.speech import FRAME, SpeechEncoder
 from moditalker.metrics.sync import MOST, auc
 from moditalker.metrics.sync_expert import Match, SyncExpert, compare, grey
 from moditalker.shards import Sample
-from moditalker.training.atom import FEATURE_NOISE, VOICE_SHARE, whiten
-from moditalker.training.recordings import coloured, other_room
+from moditalker.training.atom import whiten
+from moditalker.training.sounds import coloured, other_room
 
 FRAMES = 48  # of a sample
 ROOMS = 2  # other rooms and noises that each clip's sound is heard in, beside its own
+FEATURE_NOISE = 0.2  # on speech features, against their own deviation
+VOICE_SHARE = 0.7  # deviation of how much of the difference of two voices' mean features is added
 SPEAKER_WEIGHT = 0.3  # a speaker of n clips is drawn with weight n^0.3
 SURROUND = 12  # pixels of the crop around what the expert sees, for shifts and turns
 COMPRESSED, BLURRED = 0.3, 0.4  # shares of samples

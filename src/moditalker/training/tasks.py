@@ -19,25 +19,17 @@ from moditalker.data import VideoClip, VideoClips, read_clip
 from moditalker.errors import UserError
 from moditalker.features.speech import SpeechEncoder, load_speech_encoder
 from moditalker.shards import Sample, Split, open_dataset
-from moditalker.training.atom import AtomTask
+from moditalker.training.atom import AtomTask, EstimateTask
 from moditalker.training.autoencoder import AutoencoderTask, LandmarkAutoencoderTask
 from moditalker.training.distillation import DistillationTask
-from moditalker.training.loop import CHECKPOINT, Task
+from moditalker.training.loop import CHECKPOINT, Task, fit
 from moditalker.training.mtov import MToVTask
 from moditalker.training.processes import Processes
-from moditalker.training.recordings import (
-    MotionClip,
-    Recording,
-    load_recordings,
-    make_recordings,
-    read_motion_clip,
-    recordings_origin,
-    save_recordings,
-)
+from moditalker.training.recordings import MotionClip, plain_recording, read_motion_clip
+from moditalker.training.recordings_folder import RecordingsFolder
 from moditalker.training.sync_expert import ROOMS, SyncExpertTask, read_sync_clip
 
 JUDGED = 32  # speakers, at most, whose clips validate: they are held in memory
-RECORDINGS = 640  # of about ten seconds, beside the clips as they are
 
 
 @dataclass(frozen=True)
@@ -220,6 +212,10 @@ def check_sample(sample: Sample, config: Config) -> None:
 def _atom(
     config: Config, data: Data, run: Path, log: Callable[[str], None], processes: Processes
 ) -> AtomTask:
+    log(
+        f"atom: reading landmarks and sound of {len(data.train)} samples to train on, "
+        f"{len(data.validation)} to validate on"
+    )
     encoder, seed = load_speech_encoder(config.speech), config.atom_training.seed
     clips, validation = (
         [read_motion_clip(sample) for sample in part if "audio" in sample]
@@ -230,30 +226,41 @@ def _atom(
             f"{len(clips)} samples to train on and {len(validation)} to validate on have sound; "
             "both are needed: prepare videos with speech"
         )
-    kept = run / "recordings.safetensors"
-    made_of = {"data": data.digest(), "speech": to_dict(config)["speech"], "seed": seed, "count": RECORDINGS}
-    origin = json.dumps(made_of, sort_keys=True)
-    if processes.main and (before := recordings_origin(kept)) != origin:
-        if before and (run / CHECKPOINT).exists():
+    made_of = {
+        "data": data.digest(),
+        "speech": to_dict(config)["speech"],
+        "recordings": to_dict(config)["atom_recordings"],
+        "seed": seed,
+    }
+    folder = RecordingsFolder(run / "recordings", json.dumps(made_of, sort_keys=True))
+    if processes.main:
+        if folder.other() and (run / CHECKPOINT).exists():
             raise UserError(
-                f"{kept}: made of other data, speech features or seed than are given now; give those of the "
-                "run, or choose another folder"
+                f"{folder.path}: made of other data, speech features, settings or seed than are given now; "
+                "give those of the run, or choose another folder"
             )
-        log(f"atom: making {RECORDINGS} recordings out of {len(clips)} clips, once")
-        made = make_recordings(clips, encoder, RECORDINGS, seed)
-        save_recordings([*made, *(plain_recording(clip, encoder) for clip in clips)], kept, origin)
+        folder.make(clips, encoder, config.atom_recordings, seed, log)
     processes.wait()
     groups: dict[str, list[MotionClip]] = {}
     for clip in validation:
         groups.setdefault(clip.speaker, []).append(clip)
-    return AtomTask(
+    task = AtomTask(
         config,
-        load_recordings(kept),
+        [*folder.load(), *(plain_recording(clip, encoder) for clip in clips)],
         clips,
         {speaker: members[:10] for speaker, members in groups.items()},
         encoder,
         config.atom_training.batch,
     )
+    estimate = task.model.first_estimate
+    if estimate is not None and config.atom.estimate_layers:
+        if (
+            fit(EstimateTask(task, estimate), config.estimate_training, run / "estimate", log, processes)
+            is None
+        ):
+            raise UserError(f"{run}: stopped while the first estimate was trained; go on by --resume")
+        estimate.requires_grad_(False)
+    return task
 
 
 def _sync_expert(config: Config, data: Data, log: Callable[[str], None]) -> SyncExpertTask:
@@ -264,10 +271,3 @@ def _sync_expert(config: Config, data: Data, log: Callable[[str], None]) -> Sync
         for part, rooms in ((data.train, ROOMS), (data.validation, 0))
     )
     return SyncExpertTask(config, train, validation)
-
-
-def plain_recording(clip: MotionClip, encoder: SpeechEncoder) -> Recording:
-    """A clip as it is."""
-    speech = encoder(clip.waveform)
-    frames = min(len(clip.landmarks), len(speech) // 2)
-    return Recording(clip.speaker, clip.landmarks[:frames], speech[: 2 * frames].astype(np.float16))

@@ -5,7 +5,7 @@ Three layers, from below:
    is there and the one that is wanted, never comes from it, so nothing that the source says shows through.
 2. Lips and what is around them: other frames of the same person (`looks`), moved in the same way, in the
    light of the current one.
-3. What lies between the lips where no look shows it: what the network painted.
+3. What lies between the lips where no look shows it: `video.interior` paints it, or MToV's region has it.
 Where nothing moves and nothing is put, a pixel is the source's, exactly.
 
 Lengths are in pixels of a crop whose eyes are 42 pixels apart, and grow with the crop's.
@@ -26,6 +26,7 @@ from moditalker.config import CropConfig
 from moditalker.landmarks import JAW, NOSE, inverse
 from moditalker.looks import Look
 from moditalker.video.flow import OUTLINE, SIDES, Gap, Spline, outline_distance
+from moditalker.video.interior import Interior, Window, shape_planes
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
@@ -66,11 +67,12 @@ class Composer:
     """Puts the frames of one video together.
 
     Args:
-        crop: the aligned crop that landmarks and what is painted are in.
+        crop: the aligned crop that landmarks and regions are in.
+        interior: paints what is between the lips where no look shows it; None: nothing does, or a region.
     """
 
-    def __init__(self, crop: CropConfig) -> None:
-        self.crop = crop
+    def __init__(self, crop: CropConfig, interior: Interior | None = None) -> None:
+        self.crop, self.interior = crop, interior
         self.unit = crop.eye_distance / 42
 
     def compose(
@@ -81,7 +83,7 @@ class Composer:
         own: Floats,
         wanted: Floats,
         looks: Sequence[tuple[Look, float]],
-        painted: Tensor | None = None,
+        region: Tensor | None = None,
     ) -> Composed:
         """One frame.
 
@@ -90,8 +92,8 @@ class Composer:
             matrix: (2, 3) frame -> crop pixel; crop: (size, size, 3) uint8, what is there.
             own, wanted: (68, 2 or 3) landmarks, crop pixels.
             looks: whose mouth is shown, with weights that add up to 1.
-            painted: (3, h, w) in [-1, 1], the crop's rows from crop.region_top on, with a mouth of the
-                network's own; None: only looks are used.
+            region: (3, h, w) in [-1, 1], the crop's rows from crop.region_top on, with a mouth that MToV
+                generated.
         """
         own, wanted = (np.asarray(points[:, :2], np.float64) for points in (own, wanted))
         mask, frame = np.zeros(image.shape[:2], np.float32), image.copy()
@@ -100,7 +102,7 @@ class Composer:
             self._move(image, face, skin.flow, frame, mask)
         mouth = _Canvas.of(image, matrix, *_around(wanted, AROUND_MOUTH * self.unit))
         if mouth is not None and looks:
-            lips, share = self._mouth(mouth, crop, wanted, own, skin, looks, painted)
+            lips, share = self._mouth(mouth, crop, wanted, own, skin, looks, region)
             part = _floats(frame[mouth.box])
             part += share * (lips - part)
             frame[mouth.box] = _bytes(part)
@@ -125,7 +127,7 @@ class Composer:
         own: Floats,
         skin: _Skin,
         looks: Sequence[tuple[Look, float]],
-        painted: Tensor | None,
+        region: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Lips and what is around them, (3, h, w) in [0, 1], and how much of each pixel they are, (h, w)."""
         unit = self.unit
@@ -150,12 +152,31 @@ class Composer:
             light = _light(here, seen, torch.from_numpy(ring).float(), LIGHT_REACH * unit / field.step)
             fine = field.with_values(torch.cat([upper, lower, light])).at(mouth)
             picture = lips.drawn(look, fine[:2], fine[2:4])
-            if painted is not None and (missing := lips.missing(look)) > 0:
-                top = torch.tensor([0.0, float(self.crop.region_top)]).view(2, 1, 1)
-                inside = _sample((painted + 1) / 2, mouth.places - top)
-                picture = torch.lerp(picture, inside, missing * lips.between)
+            if (missing := lips.missing(look)) > 0:
+                inside = self._inside(
+                    wanted, look, field.with_values(torch.cat([upper, lower])), mouth, region
+                )
+                if inside is not None:
+                    picture = torch.lerp(picture, inside, missing * lips.between)
             total += weight * ((picture + DARK) * fine[4:] - DARK)
         return total, field.with_values(share).at(mouth)[0]
+
+    def _inside(
+        self, wanted: Floats, look: Look, flows: _Field, mouth: _Canvas, region: Tensor | None
+    ) -> Tensor | None:
+        """What is between the lips that a look does not show, (3, h, w) in its light; None: nobody knows."""
+        if region is not None:
+            top = torch.tensor([0.0, float(self.crop.region_top)]).view(2, 1, 1)
+            return (_sample(region, mouth.places - top) + 1) / 2
+        if self.interior is None:
+            return None
+        window = Window.of(wanted, self.unit)
+        pane = replace(mouth, places=_tensor(window.places()))
+        fine = flows.at(pane)
+        lips = _Lips(wanted, pane, self.unit).drawn(look, fine[:2], fine[2:])
+        shape = torch.from_numpy(shape_planes(wanted, window)[0])
+        painted = self.interior(2 * lips[None] - 1, shape[None])[0]
+        return (_sample(painted, window.within(mouth.places)) + 1) / 2
 
 
 class _Lips:

@@ -20,15 +20,16 @@ from torch import Tensor, nn
 
 from moditalker.checkpoint import fill, load_weights
 from moditalker.video.flow import Gap
+from moditalker.weights import find
 
 Floats = NDArray[np.floating]
 
-ASSET = Path(__file__).parent.parent / "assets" / "interior.safetensors"
 SCALE = 2  # pixels of the window for one of a crop of 128
 WIDTH, HEIGHT = 56, 44  # of the window, pixels of that crop
 ABOVE = 4.0  # of it above the base of the nose
 MARGIN = 0.8  # by how much more than the gap is hidden from the network: landmarks are not exact
 INPUTS = 7  # lips (3), gap, distance to either lip (2), place across
+STYLE = 8  # numbers that say whose teeth they are
 NEAR = 10.0  # pixels of the crop that distances are measured in
 
 
@@ -80,12 +81,18 @@ def shape_planes(landmarks: Floats, window: Window) -> tuple[Floats, Floats]:
 class Interior(nn.Module):
     """Lips with nothing between them -> what is between them.
 
-    Four levels, two convolutions each, with skips [Ronneberger et al. 2015, U-Net].
+    Four levels, two convolutions each, with skips [Ronneberger et al. 2015, U-Net]. People's teeth differ,
+    and their mean is a grey smear, so a style tells the network whose they are; `style` is the one that is
+    painted.
     """
 
-    def __init__(self, channels: tuple[int, ...] = (24, 48, 96, 96)) -> None:
+    style: Tensor
+
+    def __init__(self, channels: tuple[int, ...] = (24, 48, 72, 72)) -> None:
         super().__init__()
-        widths = (INPUTS, *channels)
+        self.channels = channels
+        self.register_buffer("style", torch.zeros(STYLE))
+        widths = (INPUTS + STYLE, *channels)
         self.down = nn.ModuleList(_block(a, b) for a, b in pairwise(widths))
         self.up = nn.ModuleList(
             _block(deep + skip, skip) for deep, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
@@ -93,10 +100,14 @@ class Interior(nn.Module):
         self.last = nn.Conv2d(channels[0], 3, 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, lips: Tensor, shape: Tensor) -> Tensor:
-        """lips (B, 3, h, w) in [-1, 1], shape (B, 4, h, w) of `shape_planes` -> (B, 3, h, w) in [-1, 1]."""
-        hidden = shape[:, :1]
-        x = torch.cat([lips * (1 - hidden), shape], dim=1).contiguous(memory_format=torch.channels_last)
+    def forward(self, lips: Tensor, shape: Tensor, style: Tensor | None = None) -> Tensor:
+        """lips (B, 3, h, w) in [-1, 1], shape (B, 4, h, w) of `shape_planes` -> (B, 3, h, w) in [-1, 1];
+        style: (B, STYLE).
+        """
+        hidden, (height, width) = shape[:, :1], shape.shape[-2:]
+        whose = (self.style.expand(len(lips), -1) if style is None else style)[..., None, None]
+        parts = [lips * (1 - hidden), shape, whose.expand(-1, -1, height, width)]
+        x = torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
         skips = []
         for number, block in enumerate(self.down):
             x = block(x if number == 0 else F.avg_pool2d(x, 2, ceil_mode=True))
@@ -107,6 +118,10 @@ class Interior(nn.Module):
             x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
             x = block(torch.cat([x, skip], dim=1))
         return self.last(x).tanh()
+
+    def describe(self) -> dict[str, list[int]]:
+        """What `load_interior` builds it from."""
+        return {"channels": list(self.channels)}
 
 
 def _block(ins: int, outs: int) -> nn.Sequential:
@@ -120,8 +135,9 @@ def _block(ins: int, outs: int) -> nn.Sequential:
     )
 
 
-def load_interior(path: Path = ASSET) -> Interior:
+def load_interior(path: Path | None = None) -> Interior:
     """The network with the package's weights, or a file's. UserError: damaged, or another part's."""
+    path = path or find("interior")
     state, description = load_weights(path)
     model = Interior(tuple(description["config"]["channels"]))
     fill(model, state, path)

@@ -20,7 +20,7 @@ from moditalker.looks import Look
 Floats = NDArray[np.floating]
 T = TypeVar("T")
 
-UNLIKE = 6.0  # squared crop pixels (of 128) by which a look must differ from all others to be worth keeping
+UNLIKE = 2.0  # squared crop pixels (of 128) by which a look must differ from all others to be worth keeping
 INSIDE = 3.5  # pixels of a crop of 128 between the lips from which on a look shows teeth and tongue
 LAG = 8  # frames that are looked at before one is decided
 FADE = np.array([0.25, 0.5, 0.25])  # over which a change is spread, frames

@@ -1,0 +1,130 @@
+"""How well AToM's motion follows people whom it never saw: medians over the people of a folder of videos.
+
+    python benchmarks/natural_speech.py natural/dev --cache runs/tracks [--atom FILE] [--set KEY=VALUE]
+
+FOLDER holds a folder of videos for each person. Real lips are the package's own frontal landmarks, tracked
+once and kept in the cache. Sources are not always in sync, so each clip is compared at the lag, within 12
+frames, at which the lip opening fits best. Columns: correlation of opening and of width, deviation made over
+real of both, lag. Raw motion is AToM's alone; final motion is what `generate` draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from moditalker.diffusion import Diffusion
+from moditalker.features.face_model import frontalize
+from moditalker.features.identity import Follower
+from moditalker.landmarks import lip_opening, mouth_width
+from moditalker.media import AudioReader, VideoReader
+from moditalker.metrics.lips import best_lag, correlation
+from moditalker.motion.sample import sample_motion
+from moditalker.pipeline import MoDiTalker, Speech
+from moditalker.prepare import FRAME, RATE, SUFFIXES, at_rate
+from moditalker.rendering import Motion
+from moditalker.training.recordings import fill_gaps
+
+MOST = 12  # frames
+COLUMNS = ("opening", "width", "opening amplitude", "width amplitude", "lag")
+
+
+def tracked(path: Path, talker: MoDiTalker, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Image landmarks (S, 68, 3) at 25 Hz, NaN without a face, and the sound (640 S,) at 16 kHz."""
+    kept = cache / f"{path.parent.name}_{path.stem}.npz"
+    if not kept.exists():
+        source = VideoReader(path, planes=False)
+        nothing = np.full((68, 3), np.nan, np.float32)
+        faces = Follower(talker.tracker, talker.config.crop, source).follow(at_rate(source), float(RATE))
+        points = [nothing if face.landmarks is None else face.landmarks for face in faces]
+        cache.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, points=np.stack(points).astype(np.float32), sound=AudioReader(path).read())
+    content = np.load(kept)
+    size = len(content["points"]) * FRAME
+    sound = content["sound"][:size]
+    return content["points"], np.pad(sound, (0, size - len(sound)))
+
+
+def compare(made: np.ndarray, real: np.ndarray, found: np.ndarray) -> list[float]:
+    """Landmarks (S, 68, 3) each, frames with a face (S,) -> a value for each of `COLUMNS`."""
+    made = made[: len(real)]
+    opening, width = ((measure(made), measure(real)) for measure in (lip_opening, mouth_width))
+    truth = [np.where(found, track[1], np.nan) for track in (opening, width)]
+    lag, follows = best_lag(opening[0], truth[0], MOST)
+    lag = int(lag)
+    stop = len(made)
+    ours = width[0][max(lag, 0) : stop + min(lag, 0)]
+    theirs = truth[1][max(-lag, 0) : stop - max(lag, 0)]
+    sizes = [np.std(track[0]) / np.nanstd(t) for track, t in zip((opening, width), truth, strict=True)]
+    return [follows, correlation(ours, theirs), *map(float, sizes), lag]
+
+
+class Waveform:
+    """A waveform as `Speech` reads it, in one chunk."""
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self.samples = samples
+
+    def __iter__(self) -> Any:
+        yield self.samples.astype(np.float32)
+
+
+def motions(
+    talker: MoDiTalker, sound: np.ndarray, l_id: np.ndarray, steps: int | None
+) -> dict[str, np.ndarray]:
+    """Raw and final motion, (S, 68, 3) each."""
+    speech = talker.speech_encoder(sound)
+    diffusion = Diffusion(talker.config.atom_diffusion)
+    raw = np.concatenate([*sample_motion(talker.atom, diffusion, [speech], l_id, 0, steps)])
+    heard: Any = Waveform(sound)
+    anchor: Any = type("Face", (), {"anchor": type("Anchor", (), {"frontal": l_id})})
+    final: Iterable[np.ndarray] | Motion = talker.motion(
+        Speech(heard, len(sound) / 16_000, talker.speech_encoder), anchor, 0, steps
+    )
+    return {"raw": raw, "final": np.concatenate([*final])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the tracked landmarks")
+    parser.add_argument("--atom", type=Path, help="weights of AToM in place of the package's")
+    parser.add_argument("--people", default="", help="names of folders, comma-separated; all by default")
+    parser.add_argument("--steps", type=int, help="sampling steps")
+    parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    talker = MoDiTalker.from_pretrained("tiny", atom=arguments.atom, settings=arguments.assignments)
+    wanted = set(arguments.people.split(",")) - {""}
+    people: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    for path in sorted(p for p in arguments.folder.glob("*/*") if p.suffix in SUFFIXES):
+        if wanted and path.parent.name not in wanted:
+            continue
+        points, sound = tracked(path, talker, arguments.cache)
+        found = np.isfinite(points).all((1, 2))
+        real = np.full(points.shape, np.nan, np.float32)
+        real[found] = frontalize(points[found])[0]
+        real = fill_gaps(real)
+        l_id = real[lip_opening(real).argmin()]
+        for name, made in motions(talker, sound, l_id, arguments.steps).items():
+            people[path.parent.name][name].append(compare(made, real, found))
+    print("| | " + " | ".join(f"{kind} {column}" for kind in ("raw", "final") for column in COLUMNS) + " |")
+    rows = {
+        person: np.concatenate([np.mean(kinds["raw"], axis=0), np.mean(kinds["final"], axis=0)])
+        for person, kinds in people.items()
+    }
+    rows[f"**median of {len(rows)}**"] = np.median(list(rows.values()), axis=0)
+    for person, values in rows.items():
+        print(f"| {person} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""How far apart a video's lips and sound are: the lag at which AToM's motion for the sound fits the lips.
+
+Opening and width of the mouth are compared at each lag; the stretches of one video add up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moditalker import config as configuration
+from moditalker.checkpoint import fill, load_weights
+from moditalker.config import Config
+from moditalker.diffusion import Diffusion
+from moditalker.features.speech import load_speech_encoder
+from moditalker.landmarks import lip_opening, mouth_width
+from moditalker.metrics.lips import correlation
+from moditalker.motion.atom import Atom
+from moditalker.motion.sample import sample_motion
+from moditalker.weights import preset_folder
+
+Array = NDArray[np.float32]
+
+MOST = 12  # frames of 25 Hz to each side
+PEAK = 4  # lags so near to the best one belong to the same peak
+SURE = 0.25  # confidence from which an offset counts as known (docs/lab/speech.md)
+SECONDS = 2.9  # that are needed for it
+LEAST = 2  # frames: a smaller offset is within the error of the measurement
+
+
+class Lips:
+    """What AToM's motion for a sound looks like, as two tracks: opening and width of the mouth."""
+
+    def __init__(self) -> None:
+        path = preset_folder("tiny") / "atom.safetensors"
+        state, about = load_weights(path)
+        config: Config = configuration.from_dict(about["config"])
+        self.model = Atom(config.atom, config.speech.width)
+        fill(self.model, state, path)
+        self.model.eval().requires_grad_(False)
+        self.diffusion = Diffusion(config.atom_diffusion)
+        self.encoder = load_speech_encoder(config.speech)
+
+    def __call__(self, waveform: Array, l_id: Array) -> Array:
+        """Waveform (640 S,) at 16 kHz, a face (68, 3) with a shut mouth -> (2, S)."""
+        speech = self.encoder(waveform)
+        return tracks(np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id))))
+
+
+def tracks(landmarks: Array) -> Array:
+    """Frontal landmarks (S, 68, 3) -> opening and width of the mouth, (2, S)."""
+    return np.stack([lip_opening(landmarks), mouth_width(landmarks)])
+
+
+@dataclass
+class OffsetMeter:
+    """The offset of one video, measured on stretches of it.
+
+    offset: frames of 25 Hz by which the lips lead the sound. confidence: how much higher the correlation is
+    there than at any lag that is not near, 0 to 2; 0 before the first stretch.
+    """
+
+    scores: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2 * MOST + 1))
+    frames: int = 0
+
+    def add(self, heard: Array, seen: Array) -> None:
+        """One more stretch.
+
+        Args:
+            heard: (2, S + 2 MOST) tracks of the motion for the sound; it begins MOST frames before the lips'.
+            seen: (2, S) tracks of the lips.
+        """
+        length = seen.shape[1]
+        for lag in range(2 * MOST + 1):
+            both = [correlation(heard[i, lag : lag + length], seen[i]) for i in range(len(seen))]
+            self.scores[lag] += length * np.nan_to_num(np.mean(both))
+        self.frames += length
+
+    @property
+    def offset(self) -> int:
+        return int(self.scores.argmax()) - MOST
+
+    @property
+    def confidence(self) -> float:
+        if not self.frames:
+            return 0.0
+        lags = np.arange(-MOST, MOST + 1)
+        others = self.scores[np.abs(lags - self.offset) > PEAK]
+        return float(max(0.0, self.scores.max() - others.max()) / self.frames)
+
+    @property
+    def sure(self) -> bool:
+        """Whether the offset is known."""
+        return self.frames >= math.ceil(25 * SECONDS) and self.confidence >= SURE
+
+    @property
+    def correction(self) -> int:
+        """Frames by which to advance the sound: the offset if it is known and not too small, else 0."""
+        return self.offset if self.sure and abs(self.offset) >= LEAST else 0
