@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from moditalker import weights
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from moditalker.checkpoint import halved, save_weights
-from moditalker.config import TrainingConfig, load
+from moditalker.config import Config, TrainingConfig, load
+from moditalker.features.confidence import COVERED, Sight, confident, lips_covered
+from moditalker.features.cover import load_cover
+from moditalker.features.face import FaceTracker
+from moditalker.features.identity import Follower
+from moditalker.landmarks import transform
+from moditalker.media import Source, open_source
+from moditalker.streams import beside
 from moditalker.training.cover import CoverTask, People, find_people
 from moditalker.training.loop import fit
+from moditalker.training.processes import Processes
 
 HELD_OUT = {"s22", "s23", "s31", "us3", "us6"}  # and each tenth of the stills
 BATCH = 32
@@ -33,6 +45,60 @@ def files(data: Path) -> Iterator[tuple[str, Path]]:
         yield f"still {picture.stem[:3]}", picture
 
 
+def sights(source: Source, tracker: FaceTracker, config: Config) -> Iterator[Sight | None]:
+    """What is known of the face in each frame of a video."""
+    size = source.info.height, source.info.width
+    for item in Follower(tracker, config.crop, source).follow(source):
+        if not item.usable or item.landmarks is None:
+            yield None
+            continue
+        points = transform(item.landmarks[None], item.matrix[None])[0]
+        yield Sight(item.crop(config.crop.size), points, item.matrix, size, cut=item.cut)
+
+
+def measure(videos: list[Path], weights: Path | None, sheets: Path | None, config: Config) -> None:
+    """A line for each video: how many frames are not painted and why, and how many lend nothing."""
+    tracker, network = FaceTracker(), load_cover(weights)
+    total = stopped = 0
+    print("| video | frames | covered | other reasons | not learnt from | largest share of the lips |")
+    print("|---|---|---|---|---|---|")
+    for path in videos:
+        source = open_source(path)
+        shares, reasons, lends = list[float](), list[str](), list[bool]()
+        pictures: list[NDArray[np.uint8]] = []
+        seen = beside(
+            sights(source, tracker, config),
+            lambda items, rate=float(source.info.fps): confident(items, network.covered, rate),
+        )
+        for sight, item in seen:
+            reasons.append(item.reason)
+            lends.append(item.learnable)
+            if sight is None:
+                continue
+            front = network.covered(sight.crop, sight.landmarks)
+            shares.append(lips_covered(front, sight.landmarks))
+            pictures.append(overlaid(sight.crop, front))
+        covered = reasons.count(COVERED)
+        other = ", ".join(f"{n} {r}" for r, n in Counter(reasons).items() if r not in {"", COVERED}) or "–"
+        name = f"{path.parent.name}/{path.name}"
+        print(f"| {name} | {len(reasons)} | {covered} | {other} | {lends.count(False)} | {max(shares):.3f} |")
+        total, stopped = total + len(reasons), stopped + covered
+        if sheets is not None:
+            sheets.mkdir(parents=True, exist_ok=True)
+            chosen = pictures[:: max(1, len(pictures) // 8)][:8]
+            sheet = Image.fromarray(np.concatenate(chosen, axis=1))
+            large = sheet.resize((3 * sheet.width, 3 * sheet.height), Image.Resampling.BICUBIC)
+            large.save(sheets / f"{path.parent.name}_{path.stem}.png")
+    print(f"| all | {total} | {stopped} ({stopped / max(1, total):.2%}) | | | |")
+
+
+def overlaid(crop: NDArray[np.uint8], front: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A crop above itself with what is in front in magenta."""
+    share = 0.6 * front[..., None]
+    marked = crop * (1 - share) + share * np.array([255, 0, 255])
+    return np.concatenate([crop, marked.astype(np.uint8)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -44,11 +110,19 @@ def main() -> None:
     train.add_argument("out", type=Path)
     train.add_argument("--minutes", type=float, default=20)
     train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--workers", type=int, default=0, help="threads that draw examples ahead")
+    check = commands.add_parser("measure")
+    check.add_argument("videos", type=Path, nargs="+")
+    check.add_argument("--weights", type=Path)
+    check.add_argument("--sheets", type=Path)
     given = parser.parse_args()
     config = load("tiny")
     if given.command == "faces":
         given.out.parent.mkdir(parents=True, exist_ok=True)
         find_people(files(given.data), 30, config.crop).save(given.out)
+        return
+    if given.command == "measure":
+        measure(given.videos, given.weights, given.sheets, config)
         return
     people = People.load(given.faces)
     held = HELD_OUT | {name for name in set(people.names) if name.startswith("still") and name.endswith("7")}
@@ -56,12 +130,12 @@ def main() -> None:
     settings = TrainingConfig(
         steps=1_000_000, learning_rate=2e-3, schedule="cosine", ema=0.995, validate_every=250, seed=given.seed
     )
-    figures = fit(task, settings, given.out, seconds=given.minutes * 60)
-    path = (
-        given.out / weights.NAMED["cover"].file
-        if "cover" in weights.NAMED
-        else given.out / "cover.safetensors"
-    )
+    processes = Processes()
+    processes.workers = given.workers
+    figures = fit(task, settings, given.out, processes=processes, seconds=given.minutes * 60)
+    if figures is None:
+        raise SystemExit("stopped; the same command resumes")
+    path = given.out / "cover.safetensors"
     extra = {"licence": "Apache-2.0", "figures": figures}
     print(save_weights(path, halved(task.model.state_dict()), {"channels": task.model.channels}, extra))
 

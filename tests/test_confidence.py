@@ -144,13 +144,13 @@ def test_a_mouth_at_the_edge_is_told(points):
 
 def test_how_far_the_alignment_is_off(points):
     assert misplaced(points) < 0.5
-    assert misplaced(points + [3, 4]) == pytest.approx(5, abs=0.5)
+    assert misplaced(points + np.array([3, 4])) == pytest.approx(5, abs=0.5)
 
 
 def test_a_violent_shake_is_unsure_and_a_gentle_one_is_not(points):
     empty = np.zeros((128, 128), np.float32)
     for reach, expected in ((5.0, {""}), (20.0, {UNSURE})):
-        shaken = [points + [0, reach * (-1) ** number] for number in range(8)]
+        shaken = [points + np.array([0, reach * (-1) ** number]) for number in range(8)]
         seen = list(confident([sight(p) for p in shaken], lambda *_: empty, FPS))
         assert {item.reason for item in seen} == expected
         assert {item.learnable for item in seen} == {expected == {""}}
@@ -187,5 +187,5 @@ def test_what_is_in_front_stays_to_the_pixel():
     beyond[110:170, 70:150] = False
     assert (out[beyond] == made[beyond]).all()
     assert keep_front(image, made, MATRIX, 0 * front) is made
-    away = MATRIX + [[0, 0, 500], [0, 0, 0]]  # all of it outside the frame
+    away = MATRIX + np.array([[0, 0, 500], [0, 0, 0]])  # all of it outside the frame
     assert (keep_front(image, made, away, front) == made).all()

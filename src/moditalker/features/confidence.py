@@ -32,6 +32,7 @@ CROP, EYES, ROW = 128, 42.0, 26.0
 NEAR = 6  # around the lips that are there and those that are wanted: what is made anew
 HIDDEN, SEEN = 0.05, 0.02  # share of it that is covered, from which on a frame is, and below which no more
 SURE = 0.5  # a pixel that is covered by more than this counts
+DOUBTFUL = 0.35, 0.65  # less is not in front, more is: a mouth must not shine through the one that is made
 OUTSIDE = 0.34  # share of the lips' box beyond the picture from which on a mouth is not painted
 OFF = 12.0  # from where the alignment should put the face: natural heads 3, a fast tilt 8, violent shaking 20
 JUMP = 3.0  # that eyes and nose move against each other from frame to frame; natural heads 2
@@ -108,9 +109,9 @@ def _judged(sights: Iterable[Sight | None], cover: Cover) -> Iterator[_Seen]:
             continue
         front = cover(sight.crop, sight.landmarks)
         share = lips_covered(front, sight.landmarks, sight.wanted)
-        shown = front if (front > SURE).any() else None
+        shown = np.clip((front - DOUBTFUL[0]) / (DOUBTFUL[1] - DOUBTFUL[0]), 0, 1)
         last = None if before is None or sight.cut else before.landmarks
-        yield _Seen(share, shown, doubt(sight, last), last is None)
+        yield _Seen(share, shown if shown.any() else None, doubt(sight, last), last is None)
         before = sight
 
 

@@ -280,7 +280,7 @@ def unsure(points: Floats, rng: np.random.Generator) -> Floats:
 
 def on_skin(picture: Floats, points: Floats, rng: np.random.Generator) -> Floats:
     """A face with a beard, painted lips, shadows, glints: with what does not cover it."""
-    if rng.random() < 0.25:
+    if rng.random() < 0.2:
         picture = beard(picture, points, rng)
     if rng.random() < 0.12:  # painted lips
         inside = _blurred(_polygon(points[48:60]) - _polygon(points[60:68]), 0.6)[..., None]
@@ -313,15 +313,16 @@ def beard(picture: Floats, points: Floats, rng: np.random.Generator) -> Floats:
     elif rng.random() < 0.5:  # goatee
         area = area * (np.abs(_grid()[..., 0] - nose[0]) < rng.uniform(8, 20))
     area = _blurred(area, rng.uniform(0.8, 4.0)) * (1 - _blurred(_polygon(lips), 0.7))
-    hair = _speckle(rng, rng.uniform(0.5, 1.3), rng.uniform(0.5, 2.0))
+    hair = _speckle(rng, rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.6))
+    grain = rng.uniform(0.02, 0.15)
     dark = np.array([0.12, 0.09, 0.07]) * rng.uniform(0.3, 2.0)
     if rng.random() < 0.4:
         dark = np.array([0.55, 0.45, 0.36]) * rng.uniform(0.4, 1.5)
     if rng.random() < 0.3:
         dark = np.full(3, rng.uniform(0.3, 0.85))  # grey
     strength = rng.uniform(0.25, 1.0)
-    share = np.clip(area * strength * (0.75 + 0.35 * hair), 0, 1)[..., None]
-    return picture + share * (np.clip(dark * (1 + 0.25 * hair[..., None]), 0, 1) - picture)
+    share = np.clip(area * strength * (0.85 + grain * hair), 0, 1)[..., None]
+    return picture + share * (np.clip(dark * (1 + grain * hair[..., None]), 0, 1) - picture)
 
 
 # --- what is in front --------------------------------------------------------------------------------------
