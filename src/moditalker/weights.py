@@ -54,6 +54,13 @@ NAMED: dict[str, Weights] = {
         MEDIAPIPE,
         "Apache-2.0",
     ),
+    "interior": Weights(
+        "interior.safetensors",
+        "47a7a120261d5e4827eae575b2db6b2d21256188a64cc3806caaa3315b1b9583",
+        "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
+        "tools/train_interior.py",
+        "Apache-2.0",
+    ),
     "sync-expert": Weights(
         "sync_expert.safetensors",
         "a2ab9451439c2dfec8e682aa2156827966678549dc085d19e24669c2e0fd2d83",
