@@ -25,8 +25,8 @@ def adapt(
     Example: moditalker adapt --face person.mp4 --out person.safetensors --minutes 10
 
     The default model takes lips and teeth from the person's own frames, and needs this only for mouths that
-    the face video never opens. Ten seconds of a speaking face are enough, a minute is better. The last sixth is kept aside to judge by:
-    where learning has not bettered it, the weights are written as they were.
+    the face video never opens. Ten seconds of a speaking face are enough, a minute is better. The last sixth
+    is kept aside to judge by: where learning has not bettered it, the weights are written as they were.
     """
     import time
 
