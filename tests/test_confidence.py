@@ -149,7 +149,7 @@ def test_how_far_the_alignment_is_off(points):
 
 def test_a_violent_shake_is_unsure_and_a_gentle_one_is_not(points):
     empty = np.zeros((128, 128), np.float32)
-    for reach, expected in ((5.0, {""}), (20.0, {UNSURE})):
+    for reach, expected in ((5.0, {""}), (30.0, {UNSURE})):
         shaken = [points + np.array([0, reach * (-1) ** number]) for number in range(8)]
         seen = list(confident([sight(p) for p in shaken], lambda *_: empty, FPS))
         assert {item.reason for item in seen} == expected

@@ -61,6 +61,12 @@ NAMED: dict[str, Weights] = {
         "tools/train_interior.py",
         "Apache-2.0",
     ),
+    "cover": Weights(
+        "cover.safetensors",
+        "76c3b93f67f7a05dac84ce505e55dec8ac0f8d7e810932f999352c808612f220",
+        "this project's, trained by benchmarks/cover.py on GRID and portraits (CC BY 4.0) and US government works",
+        "Apache-2.0",
+    ),
     "sync-expert": Weights(
         "sync_expert.safetensors",
         "a2ab9451439c2dfec8e682aa2156827966678549dc085d19e24669c2e0fd2d83",
