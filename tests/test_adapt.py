@@ -37,7 +37,7 @@ def test_adapted_weights_make_a_video(tmp_path: Path, speech_wav: Path) -> None:
 
     out, face = tmp_path / "s32.safetensors", grid_clip("s32/bbac1n")
     faces = [part for path in sorted(face.parent.glob("*.mpg"))[:2] for part in ("--face", path)]
-    assert run("adapt", *faces, "--out", out, "--minutes", "0.3") == 0
+    assert run("adapt", *faces, "--out", out, "--minutes", "2") == 0
     figures = load_weights(out)[1]["figures"]
     assert np.isfinite(figures["before"])
     assert figures["after"] >= figures["before"]

@@ -462,12 +462,16 @@ def test_a_person_is_learnt_and_judged_on_held_out_frames(tmp_path: Path) -> Non
     adapted = adapt(config, state, person, tmp_path, minutes=5.0, log=quiet)
     assert adapted.after > adapted.before
     assert adapted.config == config
+    with pytest.raises(UserError, match=r"^0.001 minutes are too few: .* give \d+ or more$"):
+        adapt(config, state, person, tmp_path / "hasty", minutes=0.001, log=quiet)
     kept = adapt(
-        replace(config, adaptation_training=replace(config.adaptation_training, learning_rate=1e-12)),
+        replace(
+            config, adaptation_training=replace(config.adaptation_training, learning_rate=1e-12, steps=1)
+        ),
         adapted.state,
         person,
         tmp_path / "again",
-        minutes=0.001,
+        minutes=5.0,
         log=quiet,
     )
     assert kept.after >= kept.before

@@ -166,6 +166,8 @@ class ComposeConfig:
     enabled: bool = False  # off: what MToV generates is pasted into the frame [paper]
     # What shows between the lips where no frame of the source shows it: a painter's, MToV's, or nothing.
     inside: Literal["painter", "mtov", "nothing"] = "painter"
+    # Faces that something covers, at the picture's edge or shaking: not painted, and what is in front stays.
+    confidence: bool = True
     looks: Count = 96  # frames of a shot that mouths are taken from, at most
     change: NotNegative = 80.0  # price of taking another one, squared pixels of a crop of 128
 

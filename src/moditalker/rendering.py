@@ -21,6 +21,8 @@ from torch import Tensor
 from moditalker import __version__
 from moditalker.config import Config
 from moditalker.errors import UserError
+from moditalker.features.confidence import CROP, Confidence, Sight, confident
+from moditalker.features.cover import load_cover
 from moditalker.features.face_model import frontalize
 from moditalker.features.identity import Anchor, FaceFrame, anchored
 from moditalker.landmarks import MOUTH, affine_error, affine_to_pose, shut_mouth, transform
@@ -33,6 +35,7 @@ from moditalker.provenance import DEFAULT, Provenance, mark
 from moditalker.streams import Clock, Timeline, ahead, beside
 from moditalker.video.blend import Blender
 from moditalker.video.compose import Composer
+from moditalker.video.front import keep_front
 from moditalker.video.interior import load_interior
 from moditalker.video.references import Chooser, Gallery, faded
 
@@ -43,6 +46,7 @@ Progress = Callable[[str, int, int], None]
 STEADY = 0.1  # share of a new frame (25 Hz) in the steady shape that lips at rest have [ours]
 NEAR_REST = 0.02  # canonical units from the rest face where lips no longer count as at rest
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
+SURE = Confidence()  # of a face about which nothing is known against it
 LOOK_SECONDS = 0.08  # between frames that are looked at for mouths to take
 
 
@@ -138,6 +142,17 @@ class Target:
     crop: Pixels | None = None  # (size, size, 3) uint8, None where there is no usable face
     landmarks: Array | None = None  # that the source has
     wanted: Array | None = None  # that the speech wants
+    confidence: Confidence = SURE
+
+    @property
+    def lacks(self) -> str:
+        """Why the frame stays the source's; "" where it does not."""
+        return self.face.lacks or self.confidence.reason
+
+    @property
+    def strength(self) -> float:
+        """Of what is generated."""
+        return self.face.strength * self.confidence.strength
 
 
 @dataclass(frozen=True)
@@ -218,11 +233,12 @@ class Video:
         blender, composer = Blender(crop, float(info.fps)), Composer(crop, painter)
         self.kept.clear()
         with half_the_threads():
-            made = ahead(self.clock.each("video", self._layers(self._targets(lead))), lead)
+            targets = self._trusted(self._targets(lead))
+            made = ahead(self.clock.each("video", self._layers(targets)), lead)
             for number, layers in enumerate(self.clock.each("waiting", made)):
                 face = layers.target.face
-                if not layers.looks and layers.region is None:
-                    self._keep(number, face.lacks)
+                if layers.target.lacks:
+                    self._keep(number, layers.target.lacks)
                 with self.clock.stage("paste"):
                     image = self._pasted(blender, composer, layers)
                 yield face.frame, image
@@ -317,6 +333,25 @@ class Video:
             wanted = source if wish is None else transform(wish.posed(points, anchor), matrix)[0]
             yield Target(face, run, anchor, face.crop(size), source, wanted)
 
+    def _trusted(self, targets: Iterator[Target]) -> Iterator[Target]:
+        """Targets with how far each frame's face can be trusted."""
+        config, info = self.talker.config, self.face.source.info
+        crop = config.crop
+        if not (config.compose.enabled and config.compose.confidence and crop.size == CROP == 128):
+            yield from targets
+            return
+        size = info.height, info.width
+
+        def sight(target: Target) -> Sight | None:
+            if target.crop is None or target.landmarks is None:
+                return None
+            face = target.face
+            return Sight(target.crop, target.landmarks, face.matrix, size, target.wanted, face.cut)
+
+        cover, fps = load_cover().covered, float(info.fps)
+        for target, confidence in beside(targets, lambda items: confident(map(sight, items), cover, fps)):
+            yield replace(target, confidence=confidence)
+
     def _layers(self, targets: Iterator[Target]) -> Iterator[Layers]:
         """What each frame is put together from, run by run."""
         settings, galleries = self.talker.config.compose, dict[int, Gallery]()
@@ -349,7 +384,8 @@ class Video:
             assert target.crop is not None
             assert target.wanted is not None
             face = target.face
-            if number % step == 0 and self.face.source.info.kind != "picture":
+            learnable = target.confidence.learnable and self.face.source.info.kind != "picture"
+            if number % step == 0 and learnable:
                 gallery.add(face.look(target.crop, fps))
             cost = gallery.costs(target.wanted, face.scale, face.frame.index / fps, self.away)
             yield from chooser.push((target, region), gallery.looks, cost)
@@ -376,7 +412,7 @@ class Video:
         image: Pixels = face.frame.image
         if face.cut:
             blender.reset()
-        if target.crop is None or target.landmarks is None or target.wanted is None:
+        if target.crop is None or target.landmarks is None or target.wanted is None or not target.strength:
             return image
         if layers.looks:
             composed = composer.compose(
@@ -390,12 +426,14 @@ class Video:
             pasted, mask = result.frame, result.mask
         else:
             return image
-        if face.strength < 1:
-            change = (pasted.astype(np.float32) - image) * face.strength
+        if target.strength < 1:
+            change = (pasted.astype(np.float32) - image) * target.strength
             pasted = (image + change).round().astype(np.uint8)
         if self.provenance is not None and face.landmarks is not None:
             seconds, aspect = float(face.frame.time), float(self.face.source.info.pixel_aspect)
-            pasted = mark.embed(pasted, mask, face.landmarks, seconds, face.strength, aspect)
+            pasted = mark.embed(pasted, mask, face.landmarks, seconds, target.strength, aspect)
+        if target.confidence.front is not None:
+            pasted = keep_front(image, pasted, face.matrix, target.confidence.front)
         return pasted
 
     def _keep(self, number: int, reason: str) -> None:

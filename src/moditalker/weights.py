@@ -57,7 +57,15 @@ NAMED: dict[str, Weights] = {
     "cover": Weights(
         "cover.safetensors",
         "76c3b93f67f7a05dac84ce505e55dec8ac0f8d7e810932f999352c808612f220",
-        "this project's, trained by benchmarks/cover.py on GRID and portraits (CC BY 4.0) and US government works",
+        "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
+        "benchmarks/cover.py",
+        "Apache-2.0",
+    ),
+    "interior": Weights(
+        "interior.safetensors",
+        "47a7a120261d5e4827eae575b2db6b2d21256188a64cc3806caaa3315b1b9583",
+        "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
+        "tools/train_interior.py",
         "Apache-2.0",
     ),
     "sync-expert": Weights(

@@ -20,12 +20,13 @@ def adapt(
     preset: Preset = "tiny",
     choose: Choose = "largest",
 ) -> None:
-    """Fine-tune the video stage to one person, for `generate --weights`.
+    """Fine-tune MToV to one person, for `generate --weights`.
 
     Example: moditalker adapt --face person.mp4 --out person.safetensors --minutes 10
 
-    Ten seconds of a speaking face are enough, a minute is better. The last sixth is kept aside to judge by:
-    where learning has not bettered it, the weights are written as they were.
+    The default model takes lips and teeth from the person's own frames, and needs this only for mouths that
+    the face video never opens. Ten seconds of a speaking face are enough, a minute is better. The last sixth
+    is kept aside to judge by: where learning has not bettered it, the weights are written as they were.
     """
     import time
 

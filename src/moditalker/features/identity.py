@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.config import CropConfig
+from moditalker.features.confidence import CROP, SEEN, lips_covered
+from moditalker.features.cover import load_cover
 from moditalker.features.face import Choice, Face, FaceTracker, changes
 from moditalker.features.face_model import WEIGHTS, default_model, frontalize
 from moditalker.features.speaker import Speakers
@@ -181,7 +183,7 @@ class Follower:
                 if stretched := stretch([look for _, look in seen]):
                     self.aspect /= stretched
                     seen = self._look(stride) or seen
-                return choose_anchor(seen)
+                return choose_anchor(uncovered(seen))
         return None
 
     def _look(self, stride: int) -> list[Candidate]:
@@ -293,11 +295,24 @@ def anchored(
                 held.extend(islice(source, look - 1 - len(held)))
                 shot = takewhile(lambda other: not other.cut, held)
                 usable = [item for item in chain([face], shot) if item.usable]
-                anchor = choose_anchor([item.candidate(size, fps) for item in usable])
+                anchor = choose_anchor(uncovered([item.candidate(size, fps) for item in usable]))
             if len(anchors) < SHOTS:
                 anchors[face.shot] = anchor
             cut = False
         yield face, anchor
+
+
+def uncovered(faces: list[Candidate]) -> list[Candidate]:
+    """Those whose lips nothing is in front of; all of them where there is none, or where nobody can tell."""
+    if any(len(look.crop) != CROP for _, look in faces):
+        return faces
+    covered = load_cover().covered
+    free = [
+        face
+        for face in faces
+        if lips_covered(covered(face[1].crop, face[1].landmarks), face[1].landmarks) <= SEEN
+    ]
+    return free or faces
 
 
 def choose_anchor(faces: list[Candidate]) -> Anchor:

@@ -229,7 +229,9 @@ def adapt(
     steps = len((run / "log.jsonl").read_text().splitlines())
     choices = [(before, given, state), (after.score(figures), given, after.model.state_dict())]
     if config.mtov.texture:
-        knowing = replace(given, mtov=replace(given.mtov, known_texture=True))
+        # What was learnt shows where no frame of the source does.
+        seen = replace(given.compose, inside="mtov")
+        knowing = replace(given, mtov=replace(given.mtov, known_texture=True), compose=seen)
         model = VideoModel(knowing)
         learnt_slopes, landmarks = known_texture(after.model, learnt)
         known = {"texture_slopes": learnt_slopes, "texture_landmarks": landmarks}
