@@ -63,7 +63,7 @@ NAMED: dict[str, Weights] = {
     ),
     "interior": Weights(
         "interior.safetensors",
-        "47a7a120261d5e4827eae575b2db6b2d21256188a64cc3806caaa3315b1b9583",
+        "eefaf90c2b08d5207d79867025abe697d40fd5c6d1f6d960b3997bd941dfb6c3",
         "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
         "tools/train_interior.py",
         "Apache-2.0",

@@ -23,7 +23,7 @@ from moditalker.video.interior import HEIGHT, SCALE, STYLE, WIDTH, Interior, Win
 SURROUND = 6  # crop pixels around the window that are kept for moving it
 OPEN = 0.03  # eye distances between the lips from which on there is something to learn
 LPIPS = 3.0  # weight of LPIPS, against 1 for pixels and their edges
-OWN = 0.5  # share of a batch that shows the person whose teeth will be painted
+OWN = 0.75  # share of a batch that shows the person whose teeth will be painted
 MOST = 120  # mouths of one person
 
 
@@ -188,10 +188,10 @@ def varied(mouth: Mouth, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tens
     if rng.random() < 0.5:
         picture = picture[:, ::-1]
         points = points[MIRROR] * [-1, 1] + [(picture.shape[1] - 1) / SCALE, 0]
-    angle, scale = rng.normal(0, 0.06), np.exp(rng.normal(0, 0.07, 2))
+    angle, scale = rng.normal(0, 0.04), np.exp(rng.normal(0, 0.05, 2))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
     middle = points[48:68].mean(0)
-    shift = middle - turn @ middle + rng.normal(0, 0.8, 2)
+    shift = middle - turn @ middle + rng.normal(0, 0.5, 2)
     pixels, shape, gap = _item(picture, points, np.column_stack([turn, shift]))
     gain = np.exp(rng.normal(0, 0.1, (3, 1, 1)) + rng.normal(0, 0.25))
     gamma = float(np.exp(rng.normal(0, 0.12)))
