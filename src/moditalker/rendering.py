@@ -336,8 +336,9 @@ class Video:
     def _trusted(self, targets: Iterator[Target]) -> Iterator[Target]:
         """Targets with how far each frame's face can be trusted."""
         config, info = self.talker.config, self.face.source.info
-        crop = config.crop
-        if not (config.compose.enabled and config.compose.confidence and crop.size == CROP == 128):
+        # A picture is the user's choice: one that is doubted would give no video at all.
+        doubting = config.compose.enabled and config.compose.confidence and info.kind != "picture"
+        if not doubting or config.crop.size != CROP:
             yield from targets
             return
         size = info.height, info.width

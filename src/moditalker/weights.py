@@ -54,17 +54,18 @@ NAMED: dict[str, Weights] = {
         MEDIAPIPE,
         "Apache-2.0",
     ),
+    "cover": Weights(
+        "cover.safetensors",
+        "76c3b93f67f7a05dac84ce505e55dec8ac0f8d7e810932f999352c808612f220",
+        "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
+        "benchmarks/cover.py",
+        "Apache-2.0",
+    ),
     "interior": Weights(
         "interior.safetensors",
         "eefaf90c2b08d5207d79867025abe697d40fd5c6d1f6d960b3997bd941dfb6c3",
         "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
         "tools/train_interior.py",
-        "Apache-2.0",
-    ),
-    "cover": Weights(
-        "cover.safetensors",
-        "76c3b93f67f7a05dac84ce505e55dec8ac0f8d7e810932f999352c808612f220",
-        "this project's, trained by benchmarks/cover.py on GRID and portraits (CC BY 4.0) and US government works",
         "Apache-2.0",
     ),
     "sync-expert": Weights(

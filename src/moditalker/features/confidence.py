@@ -34,7 +34,7 @@ HIDDEN, SEEN = 0.05, 0.02  # share of it that is covered, from which on a frame 
 SURE = 0.6  # a pixel that is covered by more than this counts: chosen on free faces, docs/lab/cover.md
 DOUBTFUL = 0.5, 0.7  # less is not in front, more is: a mouth must not shine through the one that is made
 OUTSIDE = 0.34  # share of the lips' box beyond the picture from which on a mouth is not painted
-OFF = 24.0  # from where the alignment should put the face: a fast tilt 8, violent shaking 20, which still looks right
+OFF = 24.0  # from where the alignment should put the face; a fast tilt has 8, violent shaking 20
 JUMP = 3.0  # that eyes and nose move against each other from frame to frame; natural heads 2
 
 COVERED, EDGE, UNSURE = "covered", "at the picture's edge", "unsure"
