@@ -41,9 +41,9 @@ class Row:
 
 
 # Without the residual the landmarks themselves are diffused, and another scale brings them to unit variance.
-PLAIN = ("atom.first_estimate=0", "atom.sharpen=0")
+PLAIN = ("atom.first_estimate=0",)
 MOTION = (
-    Row("ridge regression", ("atom.sharpen=0",), trained=False),
+    Row("ridge regression", ("atom.estimate_layers=0",), trained=False),
     Row(
         "(I) baseline",
         (
@@ -57,7 +57,7 @@ MOTION = (
     Row("(II) + residual", (*PLAIN, "atom.landmark_embedding=false", "atom.disentangled=false")),
     Row("(III) + landmark embedding", (*PLAIN, "atom.disentangled=false")),
     Row("(IV) + disentangled attention", PLAIN),
-    Row("(IV) and a linear first estimate [ours]", ("atom.sharpen=0",)),
+    Row("(IV) and a linear first estimate [ours]", ("atom.estimate_layers=0",)),
 )
 PIXELS = ("autoencoder.decoder=pixels", "autoencoder.residual=false", "mtov.first_estimate=false")
 VIDEO = (

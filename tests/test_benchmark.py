@@ -124,7 +124,7 @@ def test_a_linear_atom_is_its_first_estimate() -> None:
     speech = torch.from_numpy(rng.normal(size=(1, 32, whole.config.speech.width))).float()
     given = torch.randn(1, 16, 204), torch.tensor([999]), speech, torch.zeros(1, 204)
     assert whole.atom.first_estimate is not None
-    expected = whole.atom.first_estimate(speech)
+    expected = whole.atom.first_estimate(speech, torch.zeros(1, 16, 204))
     torch.testing.assert_close(simple.atom(*given), expected)
     assert not torch.allclose(whole.atom(*given), expected)
 
