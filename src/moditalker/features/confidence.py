@@ -29,6 +29,7 @@ Cover = Callable[[Pixels, Floats], Array]  # as `features.cover.Cover.covered`
 FADE_SECONDS = 0.12  # over which the generated mouth comes and goes
 # Lengths are pixels of the crop of 128 whose eyes are 42 pixels apart, in row 26.
 CROP, EYES, ROW = 128, 42.0, 26.0
+AROUND = 14  # around the lips: what a frame lends
 NEAR = 6  # around the lips that are there and those that are wanted: what is made anew
 HIDDEN, SEEN = 0.05, 0.02  # share of it that is covered, from which on a frame is, and below which no more
 SURE = 0.6  # a pixel that is covered by more than this counts: chosen on free faces, docs/lab/cover.md
@@ -92,9 +93,12 @@ def confident(sights: Iterable[Sight | None], cover: Cover, fps: float) -> Itera
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one frame alone tells. covered: share of the lips' surroundings; doubt: another reason."""
+    """What one frame alone tells. covered: share of the lips' surroundings, lent: of all that it would lend;
+    doubt: another reason.
+    """
 
     covered: float = 0.0
+    lent: float = 0.0
     front: Array | None = None
     doubt: str = ""
     cut: bool = True
@@ -109,9 +113,10 @@ def _judged(sights: Iterable[Sight | None], cover: Cover) -> Iterator[_Seen]:
             continue
         front = cover(sight.crop, sight.landmarks)
         share = lips_covered(front, sight.landmarks, sight.wanted)
+        lent = lips_covered(front, sight.landmarks, near=AROUND)
         shown = np.clip((front - DOUBTFUL[0]) / (DOUBTFUL[1] - DOUBTFUL[0]), 0, 1)
         last = None if before is None or sight.cut else before.landmarks
-        yield _Seen(share, shown if shown.any() else None, doubt(sight, last), last is None)
+        yield _Seen(share, lent, shown if shown.any() else None, doubt(sight, last), last is None)
         before = sight
 
 
@@ -137,7 +142,7 @@ def _settled(seen: Iterable[_Seen]) -> Iterator[Confidence]:
         # At a shot's ends there are only two: the larger one counts.
         share = shares[len(shares) // 2]
         hidden = share > (SEEN if hidden else HIDDEN)
-        free = max(shares) <= SEEN and now.doubt == ""
+        free = max(one.lent for one in near) <= SEEN and now.doubt == ""
         yield Confidence(1.0, now.doubt or (COVERED if hidden else ""), _mean_front(now, near), free)
 
 
@@ -157,8 +162,8 @@ def _mean_front(now: _Seen, near: list[_Seen]) -> Array | None:
 # --- each part of it ---------------------------------------------------------------------------------------
 
 
-def lips_covered(front: Array, landmarks: Floats, wanted: Floats | None = None) -> float:
-    """Share of the lips and what is within NEAR pixels of them that something covers, in [0, 1].
+def lips_covered(front: Array, landmarks: Floats, wanted: Floats | None = None, near: int = NEAR) -> float:
+    """Share of the lips and what is within `near` pixels of them that something covers, in [0, 1].
 
     Args:
         front: (128, 128) in [0, 1]. landmarks, wanted: (68, 2 or 3) crop pixels; lips of either count.
@@ -169,8 +174,8 @@ def lips_covered(front: Array, landmarks: Floats, wanted: Floats | None = None) 
         if points is not None:
             drawing.polygon([(x, y) for x, y in points[48:60, :2].tolist()], fill=255)
     lips = torch.from_numpy(np.array(plane, np.float32))[None, None]
-    near = F.max_pool2d(lips, 2 * NEAR + 1, 1, NEAR)[0, 0].numpy() > 0
-    return float((front[near] > SURE).mean()) if near.any() else 0.0
+    there = F.max_pool2d(lips, 2 * near + 1, 1, near)[0, 0].numpy() > 0
+    return float((front[there] > SURE).mean()) if there.any() else 0.0
 
 
 def lips_outside(landmarks: Floats, matrix: Floats, size: tuple[int, int]) -> float:
