@@ -39,7 +39,7 @@ from moditalker.motion.sample import sample_motion
 from moditalker.motion.silence import hush
 from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance
-from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Stream, Video
+from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Stream, Video, held_frames
 from moditalker.streams import Clock
 from moditalker.video.sample import MissingSampler, VideoSampler, load_sampler
 from moditalker.weights import preset_folder, sha256
@@ -224,10 +224,10 @@ class MoDiTalker:
         sound = ArrivingSound(audio, rate, readers=2)  # for the features, and for the silences
         track = self.face(face, sound.length, extend, choose, head, blink, seed)
         said = self.motion(Speech(sound, sound.length, self.speech_encoder, clock), track, seed, steps)
-        config, style = self.config, style or Style()
+        config, style, fps = self.config, style or Style(), float(track.source.info.fps)
         frames = config.atom.frames + REACH * bool(config.atom.sharpen) + style.reach  # at RATE
         ahead = self.speech_encoder.ahead + frames / RATE
-        ahead += (config.autoencoder.frames + 2) / float(track.source.info.fps)  # 2 to read between frames
+        ahead += (held_frames(config, fps) + 2) / fps  # 2 to read between frames
         video = self.video(track, said.styled(style), seed, steps)
         return Stream(replace(video, clock=clock, provenance=provenance), ahead)
 

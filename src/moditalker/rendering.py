@@ -21,7 +21,7 @@ from torch import Tensor
 from moditalker import __version__
 from moditalker.config import Config
 from moditalker.errors import UserError
-from moditalker.features.confidence import CROP, Confidence, Sight, confident
+from moditalker.features.confidence import CROP, Confidence, Sight, confident, lookahead
 from moditalker.features.cover import load_cover
 from moditalker.features.face_model import frontalize
 from moditalker.features.identity import Anchor, FaceFrame, anchored
@@ -37,7 +37,7 @@ from moditalker.video.blend import Blender
 from moditalker.video.compose import Composer
 from moditalker.video.front import keep_front
 from moditalker.video.interior import load_interior
-from moditalker.video.references import Chooser, Gallery, faded
+from moditalker.video.references import LAG, Chooser, Gallery, faded
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -471,6 +471,16 @@ class Video:
             "notes": notes,
             "version": __version__,
         }
+
+
+def held_frames(config: Config, fps: float) -> int:
+    """How many frames later one a frame's picture may depend on, beside its motion and its tracking."""
+    compose, held = config.compose, 0
+    if compose.enabled:
+        held += LAG + 2 + (lookahead(fps) if compose.confidence else 0)
+    if not compose.enabled or compose.inside == "mtov":
+        held += config.autoencoder.frames
+    return held
 
 
 @dataclass(frozen=True)
