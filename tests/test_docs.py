@@ -67,7 +67,7 @@ def usage(command: str) -> str:
 
 def test_the_commands_of_the_readme_exist():
     commands = moditalker_commands(README)
-    names = {"adapt", "batch", "demo", "generate", "motion", "prepare", "render", "train", "web"}
+    names = {"batch", "demo", "generate", "motion", "prepare", "render", "train", "web"}
     assert {command[1] for command in commands} == names
     for command in commands:
         assert all(word in usage(command[1]) for word in command if word.startswith("--"))

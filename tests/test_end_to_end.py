@@ -131,7 +131,8 @@ def test_a_face_that_leaves_and_comes_back(tmp_path, talker, speech_wav):
     face = write_video(tmp_path / "away.mp4", frames, 10)
     report = talker.generate(face, write_long(tmp_path, speech_wav, 3.6)).save(tmp_path / "out.mp4")
     assert report["frames"] == 36
-    assert report["frames_without_face"]["ranges"] == [{"first": 8, "last": 27, "reason": "no face"}]
+    gone = [kept for kept in report["frames_without_face"]["ranges"] if kept["reason"] == "no face"]
+    assert gone == [{"first": 8, "last": 27, "reason": "no face"}]
 
 
 def test_a_cut_off_file_gives_what_is_left_of_it(tmp_path, talker, speech_wav):

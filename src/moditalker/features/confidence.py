@@ -31,6 +31,7 @@ FADE_SECONDS = 0.12  # over which the generated mouth comes and goes
 CROP, EYES, ROW = 128, 42.0, 26.0
 AROUND = 14  # around the lips: what a frame lends
 NEAR = 6  # around the lips that are there and those that are wanted: what is made anew
+LENT = 0.005  # share of what a frame lends that may be covered
 HIDDEN, SEEN = 0.05, 0.02  # share of it that is covered, from which on a frame is, and below which no more
 SURE = 0.6  # a pixel that is covered by more than this counts: chosen on free faces, docs/lab/cover.md
 DOUBTFUL = 0.5, 0.7  # less is not in front, more is: a mouth must not shine through the one that is made
@@ -142,7 +143,7 @@ def _settled(seen: Iterable[_Seen]) -> Iterator[Confidence]:
         # At a shot's ends there are only two: the larger one counts.
         share = shares[len(shares) // 2]
         hidden = share > (SEEN if hidden else HIDDEN)
-        free = max(one.lent for one in near) <= SEEN and now.doubt == ""
+        free = max(one.lent for one in near) <= LENT and now.doubt == ""
         yield Confidence(1.0, now.doubt or (COVERED if hidden else ""), _mean_front(now, near), free)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.config import CropConfig
-from moditalker.features.confidence import AROUND, CROP, SEEN, lips_covered
+from moditalker.features.confidence import AROUND, CROP, LENT, lips_covered
 from moditalker.features.cover import load_cover
 from moditalker.features.face import Choice, Face, FaceTracker, changes
 from moditalker.features.face_model import WEIGHTS, default_model, frontalize
@@ -310,7 +310,7 @@ def uncovered(faces: list[Candidate]) -> list[Candidate]:
     free = [
         face
         for face in faces
-        if lips_covered(covered(face[1].crop, face[1].landmarks), face[1].landmarks, near=AROUND) <= SEEN
+        if lips_covered(covered(face[1].crop, face[1].landmarks), face[1].landmarks, near=AROUND) <= LENT
     ]
     return free or faces
 
