@@ -33,7 +33,7 @@ AROUND = 14  # around the lips: what a frame lends
 NEAR = 6  # around the lips that are there and those that are wanted: what is made anew
 LENT = 0.005  # share of what a frame lends that may be covered
 HIDDEN, SEEN = 0.05, 0.02  # share of it that is covered, from which on a frame is, and below which no more
-SURE = 0.6  # a pixel that is covered by more than this counts: chosen on free faces, docs/lab/cover.md
+SURE = 0.75  # a pixel that is covered by more than this counts: chosen on free faces, docs/lab/cover.md
 DOUBTFUL = 0.5, 0.7  # less is not in front, more is: a mouth must not shine through the one that is made
 OUTSIDE = 0.34  # share of the lips' box beyond the picture from which on a mouth is not painted
 OFF = 24.0  # from where the alignment should put the face; a fast tilt has 8, violent shaking 20
@@ -140,8 +140,8 @@ def _settled(seen: Iterable[_Seen]) -> Iterator[Confidence]:
         if after is not None and not after.cut:
             near.append(after)
         shares = sorted(one.covered for one in near)
-        # At a shot's ends there are only two: the larger one counts.
-        share = shares[len(shares) // 2]
+        # At a shot's ends there are only two: the smaller one counts.
+        share = shares[(len(shares) - 1) // 2]
         hidden = share > (SEEN if hidden else HIDDEN)
         free = max(one.lent for one in near) <= LENT and now.doubt == ""
         yield Confidence(1.0, now.doubt or (COVERED if hidden else ""), _mean_front(now, near), free)
