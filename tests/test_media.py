@@ -507,6 +507,48 @@ def test_mix_of_channels() -> None:
     assert left[2] == right[2] > left[0] == right[1] > left[4] == right[5] > 0
 
 
+def stereo(path: Path, left: np.ndarray, right: np.ndarray, rate: int = 16_000) -> Path:
+    """Two channels as 16-bit WAV."""
+    with wave.open(str(path), "wb") as out:
+        out.setparams((2, 2, rate, 0, "NONE", ""))
+        out.writeframes((np.stack([left, right], 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("turned", [-1.0, -0.8, 0.0, 0.05])
+def test_channels_that_cancel_or_are_silent_do_not_mute_the_mix(
+    tmp_path: Path, rate: int, turned: float
+) -> None:
+    rng = np.random.default_rng(0)
+    voice = 0.2 * np.sin(np.arange(3 * rate) * 2 * np.pi * 220 / rate) * (1 + rng.random(3 * rate)) / 2
+    reader = AudioReader(stereo(tmp_path / "a.wav", voice, turned * voice, rate))
+    alone = AudioReader(stereo(tmp_path / "b.wav", voice, voice, rate))
+    assert np.abs(reader.read() - alone.read()).max() < 2e-3
+    assert any("loudest channel" in note for note in reader.notes)
+    assert alone.notes == []
+    assert max(map(len, reader)) <= 16_000
+
+
+def test_usual_stereo_stays_a_mix(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    one, other = 0.1 * rng.standard_normal((2, 48_000)).clip(-3, 3)
+    for left, right in ((one, other), (one, one), (one + 0.3 * other, other), (one, 0.3 * one)):
+        reader = AudioReader(stereo(tmp_path / "a.wav", left, right))
+        assert np.abs(reader.read() - (left + right) / 2).max() < 1e-3
+        assert reader.notes == []
+
+
+def test_the_loudest_channel_changes_without_a_click(tmp_path: Path) -> None:
+    """Two people, each on a channel: the one who speaks is heard at full level."""
+    tone = 0.3 * np.sin(np.arange(32_000) * 2 * np.pi * 200 / 16_000)
+    quiet = np.zeros(32_000)
+    path = stereo(tmp_path / "a.wav", np.concatenate([tone, quiet]), np.concatenate([quiet, tone]))
+    sound = AudioReader(path).read()
+    assert np.abs(sound - np.concatenate([tone, tone]))[np.r_[:31_000, 38_000:64_000]].max() < 1e-3
+    assert np.abs(np.diff(sound)).max() < 0.03  # a click would be 0.3
+
+
 def test_gaps_in_sound_become_silence(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mkv"), "w") as out:
         stream = out.add_stream("pcm_s16le", rate=16_000)

@@ -188,7 +188,7 @@ class MoDiTalker:
             track = self.face(face, speech.seconds, extend, choose, head, blink, seed)
         said = motion or self.motion(speech, track, seed, steps)
         video = self.video(track, said.styled(style or Style()), seed, steps)
-        notes = tuple(speech.sound.notes)
+        notes = speech.sound.notes  # gets more of them while the sound is read
         return replace(
             video, audio=Path(audio), clock=clock, progress=progress, provenance=provenance, notes=notes
         )

@@ -219,7 +219,7 @@ class Video:
     clock: Clock = field(default_factory=Clock)
     progress: Progress | None = None
     provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
-    notes: tuple[str, ...] = ()  # of the sound, for the report
+    notes: Sequence[str] = ()  # of the sound, for the report
     away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
