@@ -530,6 +530,51 @@ def test_channels_that_cancel_or_are_silent_do_not_mute_the_mix(
     assert max(map(len, reader)) <= 16_000
 
 
+def several(path: Path, defaults: tuple[bool, ...]) -> Path:
+    """A sound track for each flag, at 200 Hz, 400 Hz, ..., marked as default or not."""
+    with av.open(str(path), "w") as out:
+        tracks = [out.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in defaults]
+        for track, default in zip(tracks, defaults, strict=True):
+            track.disposition = av.stream.Disposition.default if default else av.stream.Disposition(0)
+        for number, track in enumerate(tracks, 1):
+            tone = np.sin(np.arange(16_000) * 2 * np.pi * 200 * number / 16_000) * 8000
+            frame = av.AudioFrame.from_ndarray(tone[None].astype(np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, 0
+            out.mux(track.encode(frame))
+            out.mux(track.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("defaults", "track", "heard"),
+    [
+        ((False, True), None, 2),
+        ((False, False), None, 1),
+        ((True, True, False), None, 1),
+        ((False, False, True), None, 3),
+        ((False, True), 1, 1),
+        ((True, False, False), 3, 3),
+    ],
+)
+def test_the_default_sound_track_is_taken_or_the_one_that_is_asked_for(
+    tmp_path: Path, defaults: tuple[bool, ...], track: int | None, heard: int
+) -> None:
+    path = several(tmp_path / "a.mkv", defaults)
+    reader = AudioReader(path, track)
+    assert np.abs(np.fft.rfft(reader.read())).argmax() == 200 * heard
+    assert [f"track {heard} " in note for note in reader.notes] == [True] * (track is None)
+    with VideoWriter(tmp_path / "b.mkv", plain_info(64, 48), path, track=track) as writer:
+        for i, image in enumerate(pattern(25)):
+            writer.write(Frame(i, Fraction(i, 25), Fraction(1, 25), image))
+    assert np.abs(np.fft.rfft(AudioReader(tmp_path / "b.mkv").read())).argmax() == 200 * heard
+
+
+@pytest.mark.parametrize("track", [0, -1, 3, 10**30])
+def test_a_sound_track_that_is_not_there(tmp_path: Path, track: int) -> None:
+    with pytest.raises(UserError, match=rf"sound track {track} was asked for, and it has 2"):
+        AudioReader(several(tmp_path / "a.mkv", (False, True)), track)
+
+
 def test_usual_stereo_stays_a_mix(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     one, other = 0.1 * rng.standard_normal((2, 48_000)).clip(-3, 3)

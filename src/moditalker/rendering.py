@@ -216,6 +216,7 @@ class Video:
     seed: int = 0
     steps: int | None = None
     audio: Path | None = None
+    audio_track: int | None = None  # number of its sound track, from 1; None: the one that players take
     clock: Clock = field(default_factory=Clock)
     progress: Progress | None = None
     provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
@@ -263,12 +264,15 @@ class Video:
         for taken in (source.info.path, self.face.head, sound):
             if taken is not None and Path(out).exists() and taken.exists() and Path(out).samefile(taken):
                 raise UserError(f"{out}: is one of the inputs; choose another name for the result")
+        track = self.audio_track if audio is None else None
         metadata, seal, said = self._says(Path(out))
         self.clock.forget(keep={"preparing"})  # of an earlier run
         frames, begun = 0, time.perf_counter()
         with (
             self.clock.stage("write"),
-            VideoWriter(out, source.info, sound, lossless=lossless, metadata=metadata, seal=seal) as writer,
+            VideoWriter(
+                out, source.info, sound, track=track, lossless=lossless, metadata=metadata, seal=seal
+            ) as writer,
         ):
             for frame, image in self:
                 writer.write(frame, image)

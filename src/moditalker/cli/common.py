@@ -87,6 +87,14 @@ Choose = Annotated[
         "x,y in pixels."
     ),
 ]
+AudioTrack = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="NUMBER",
+        help="Which sound track of the audio file speaks, from 1. By default the one that players take.",
+    ),
+]
 Extended = Annotated[
     Extend,
     typer.Option(

@@ -98,14 +98,23 @@ def reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def streams(container: av.container.InputContainer) -> tuple[Any, Any]:
-    """The video stream (not a cover picture) and the audio stream, or None; typed Any to spare casts."""
+def streams(container: av.container.InputContainer, track: int | None = None) -> tuple[Any, Any]:
+    """The video stream (not a cover picture) and the audio stream, or None; typed Any to spare casts.
+
+    track: number of the sound track, from 1; None: the one that players take, which is the first that the
+    file marks as default, else the first.
+    """
     cover = av.stream.Disposition.attached_pic
     video = next((s for s in container.streams.video if s.codec_context and not s.disposition & cover), None)
     if video is not None:
         video.codec_context.thread_type = "AUTO"
         video.codec_context.thread_count = min(4, os.cpu_count() or 1)
-    return video, next((s for s in container.streams.audio if s.codec_context), None)
+    sounds: list[Any] = [s for s in container.streams.audio if s.codec_context]
+    if track is not None:
+        wanted = container.streams.audio[track - 1 : track]
+        return video, next((s for s in sounds if s in wanted), None)
+    default = av.stream.Disposition.default
+    return video, next((s for s in sounds if s.disposition & default), sounds[0] if sounds else None)
 
 
 def decoded(container: av.container.InputContainer, stream: Any, damage: list[str]) -> Iterator[Any]:

@@ -41,21 +41,35 @@ class AudioReader:
     clock that was set anew goes on, as in `VideoReader`. In the mono mix of surround sound the centre counts
     1, front 0.71, back and side 0.5, low frequencies 0, divided by their sum: nothing clips. Where channels
     cancel each other, or one alone has sound, the mix is the loudest channel; ``notes`` says so once all
-    has been read. Raises UserError if there is no sound.
+    has been read. ``track``: number of the sound track, from 1; None: the one that players take. Raises
+    UserError if there is no sound, or no such track.
     """
 
-    def __init__(self, path: PathLike) -> None:
-        self.path = local(path)
+    def __init__(self, path: PathLike, track: int | None = None) -> None:
+        self.path, self.track = local(path), track
         self.notes: list[str] = []
         with opened(self.path) as container:
-            if streams(container)[1] is None:
+            tracks, audio = container.streams.audio, streams(container, track)[1]
+            if track is not None and not 1 <= track <= len(tracks):
+                raise UserError(
+                    f"{path}: sound track {track} was asked for, and it has {len(tracks) or 'none'}; tracks "
+                    "count from 1."
+                )
+            if audio is None and tracks:
+                raise UserError(f"{path}: the codec of its sound cannot be read; export it as .wav or .m4a.")
+            if audio is None:
                 raise UserError(f"{path}: there is no sound track in it; give a file with speech.")
+            if track is None and len(tracks) > 1:
+                self._note(
+                    f"{self.path.name}: it has {len(tracks)} sound tracks; track {tracks.index(audio) + 1} "
+                    f"({_described(audio)}) is used; --audio-track chooses another."
+                )
 
     @cached_property
     def zero(self) -> Fraction:
         """The file's own time stamp of time 0, seconds."""
         with opened(self.path) as container:
-            video, audio = streams(container)
+            video, audio = streams(container, self.track)
             pictured = video is not None
             first = next((frame for frame in decoded(container, audio, []) if frame.pts is not None), None)
             start = Fraction(0) if first is None else first.pts * first.time_base
@@ -96,7 +110,7 @@ class AudioReader:
         expected: Fraction | None = None  # nothing is, before the first
         zero, damage = self.zero, list[str]()
         with opened(self.path) as container:
-            for frame in decoded(container, streams(container)[1], damage):
+            for frame in decoded(container, streams(container, self.track)[1], damage):
                 if not frame.samples or not frame.sample_rate:
                     continue
                 stamp = zero + (expected or 0) if frame.pts is None else frame.pts * frame.time_base
@@ -169,6 +183,13 @@ class AudioReader:
             if limit is not None and total >= limit:
                 break
         return np.concatenate(chunks)[:limit]
+
+
+def _described(audio: Any) -> str:
+    """A sound track in words."""
+    default = audio.disposition & av.stream.Disposition.default
+    words = (audio.metadata.get("title"), audio.language, audio.codec_context.codec.canonical_name)
+    return ", ".join([*filter(None, words), "the default" if default else "the first"])
 
 
 class _Mixer:

@@ -37,8 +37,9 @@ class VideoWriter:
     ``info`` gives size, time base, colour tags and pixel aspect: the source's, or ``plain_info``. ``audio``:
     a file whose sound packets are copied untouched if the container takes them, else encoded as AAC, which
     ``notes`` says; uncompressed sound in .mp4 always is, since no browser or phone plays it there.
-    ``recode_audio`` asks for AAC. Sound that goes on for more than SLACK behind the video is cut. .mkv rounds
-    all times to milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
+    ``track``: number of its sound track, from 1; None: the one that players take. ``recode_audio`` asks for
+    AAC. Sound that goes on for more than SLACK behind the video is cut. .mkv rounds all times to
+    milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
     Raises UserError for an ending, folder, size or disk that cannot take the file.
     """
 
@@ -48,6 +49,7 @@ class VideoWriter:
         info: MediaInfo,
         audio: PathLike | None = None,
         *,
+        track: int | None = None,
         lossless: bool = False,
         recode_audio: bool = False,
         metadata: dict[str, str] | None = None,
@@ -72,7 +74,7 @@ class VideoWriter:
             self.path.with_name(f".{self.path.stem}.{os.getpid()}-{number}.{name}{self.path.suffix}")
             for name in ("part", "sealed")
         )
-        self._reader = None if audio is None else AudioReader(audio)
+        self._reader = None if audio is None else AudioReader(audio, track)
         # Matroska holds the negative stamps of codecs that start before 0; its muxer would rather shift all.
         options = (
             {"avoid_negative_ts": "disabled"} if self._format == "matroska" else {"movflags": "+faststart"}
@@ -123,7 +125,7 @@ class VideoWriter:
     def _add_sound(self, reader: AudioReader, recode: bool) -> None:
         name, mp4 = reader.path.name, self._format == "mp4"
         with opened(reader.path) as source:
-            audio = streams(source)[1]
+            audio = streams(source, reader.track)[1]
             codec, rate = audio.codec_context.codec.canonical_name, audio.codec_context.sample_rate
             channels = min(2, audio.codec_context.channels)
             # QuickTime's uncompressed sound has no time stamps.
@@ -250,7 +252,7 @@ def _copied(reader: AudioReader, stream: Any) -> Generator[Any, None, None]:
     """The file's sound packets, each at the time at which the reader has its samples."""
     zero, end, last = reader.zero, None, -math.inf  # end: of the packet before
     with opened(reader.path) as source:
-        for packet in source.demux(streams(source)[1]):
+        for packet in source.demux(streams(source, reader.track)[1]):
             stamp = packet.pts if packet.dts is None else packet.dts
             if stamp is None:
                 continue
