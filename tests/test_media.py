@@ -691,7 +691,11 @@ def test_one_recording_behind_another(tmp_path: Path, suffix: str, out: str) -> 
         ("mp2", ".mpg", ".mp4", True),
         ("ac3", ".ac3", ".mp4", True),
         ("flac", ".flac", ".mp4", True),
-        ("libopus", ".ogg", ".mp4", True),
+        ("libopus", ".ogg", ".mkv", True),
+        ("libopus", ".ogg", ".mp4", False),
+        ("libvorbis", ".ogg", ".mkv", True),
+        ("libvorbis", ".ogg", ".mp4", False),
+        ("alac", ".m4a", ".mp4", True),
         ("pcm_s16le", ".wav", ".mov", True),
         ("pcm_s16le", ".wav", ".mkv", True),
         ("pcm_s16le", ".wav", ".mp4", False),
@@ -707,9 +711,12 @@ def test_sound_packets_are_copied(tmp_path: Path, codec: str, suffix: str, out: 
         frames = [writer.write(frame) for frame in plan_frames(source, seconds)]
     if untouched:
         assert b"".join(packets(tmp_path / f"b{out}")) == b"".join(packets(audio))
-        assert [("browsers" in note) for note in writer.notes] == [True] * (codec in ("mp2", "ac3"))
+        assert [("browsers" in note) for note in writer.notes] == [True] * (
+            out == ".mp4" and codec in ("mp2", "ac3", "alac")
+        )
     else:
         assert "AAC" in writer.notes[0]
+        assert ".mkv would keep it untouched" in writer.notes[0]
         assert len(packets(tmp_path / f"b{out}")) > 80
     seen = AudioReader(tmp_path / f"b{out}").read()
     heard = AudioReader(audio).read()

@@ -28,6 +28,10 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # w
 REPEATABLE = {"mbtree": "0"}
 H264, H264_RGB, VP9 = ENCODERS = ("libx264", "libx264rgb", "libvpx-vp9")  # what a written video may need
 
+# Codecs of sound that the usual players take in .mp4 and .mov; Opus and Vorbis stay silent in QuickTime, on
+# iPhones and in chats.
+PLAYED = ("aac", "mp3", "alac", "ac3", "eac3", "mp2", "flac")
+
 _NUMBERS = count()  # of this process's writers: two of one file do not write into each other's
 
 
@@ -35,8 +39,8 @@ class VideoWriter:
     """Writes frames and a file's sound. A context manager: the file appears only if the block succeeds.
 
     ``info`` gives size, time base, colour tags and pixel aspect: the source's, or ``plain_info``. ``audio``:
-    a file whose sound packets are copied untouched if the container takes them, else encoded as AAC, which
-    ``notes`` says; uncompressed sound in .mp4 always is, since no browser or phone plays it there.
+    a file whose sound packets are copied untouched if the container takes them and usual players play them
+    there (`PLAYED`), else encoded as AAC, which ``notes`` says; uncompressed sound in .mp4 always is.
     ``track``: number of its sound track, from 1; None: the one that players take. ``recode_audio`` asks for
     AAC. Sound that goes on for more than SLACK behind the video is cut. .mkv rounds all times to
     milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
@@ -130,9 +134,10 @@ class VideoWriter:
             channels = min(2, audio.codec_context.channels)
             # QuickTime's uncompressed sound has no time stamps.
             raw = codec.startswith("pcm") and (mp4 or (self._format == "mov" and not reader.whole))
-            if not recode and not raw and _takes(self._format, audio):
+            played = raw or self._format == "matroska" or codec.startswith("pcm") or codec in PLAYED
+            if not recode and not raw and played and _takes(self._format, audio):
                 self._sound = _copied(reader, self._container.add_stream_from_template(audio))
-                if mp4 and codec not in ("aac", "mp3", "opus", "flac"):
+                if mp4 and codec not in ("aac", "mp3", "flac"):
                     self.notes.append(
                         f"{name}: its {codec} sound is copied untouched; browsers may need AAC."
                     )
@@ -141,7 +146,11 @@ class VideoWriter:
         encoder: Any = self._container.add_stream("aac", rate=rate)
         encoder.layout, encoder.bit_rate = "stereo" if channels == 2 else "mono", 96_000 * channels
         self._sound = _encoded(reader, encoder, rate, channels)
-        way = f"; {'.mov or .mkv' if mp4 else '.mkv'} would keep it as it is" if raw else ""
+        way = ""
+        if not recode and not played:
+            way = f", which all players of {self.path.suffix} take; .mkv would keep it untouched"
+        elif raw:
+            way = f"; {'.mov or .mkv' if mp4 else '.mkv'} would keep it untouched"
         self.notes.append(f"{name}: its {codec} sound is encoded as AAC{way}.")
 
     def write(self, frame: Frame, image: Pixels | None = None) -> None:
