@@ -281,7 +281,7 @@ class Video:
                     watch(image)
         notes = list(dict.fromkeys((*source.notes, *self.notes, *writer.notes)))
         report = self._report(frames, time.perf_counter() - begun, notes)
-        return report | {"provenance": said}
+        return report | {"width": writer.width, "height": writer.height, "provenance": said}
 
     def _says(
         self, out: Path

@@ -101,7 +101,7 @@ def motion(
     if preview is not None:
         from moditalker.motion.preview import save_preview
 
-        save_preview(made, preview, audio)
+        save_preview(made, preview, audio, audio_track)
         print(f"{preview}: the landmarks of {made.seconds:.2f} s")
 
 

@@ -42,8 +42,9 @@ class VideoWriter:
     a file whose sound packets are copied untouched if the container takes them and usual players play them
     there (`PLAYED`), else encoded as AAC, which ``notes`` says; uncompressed sound in .mp4 always is.
     ``track``: number of its sound track, from 1; None: the one that players take. ``recode_audio`` asks for
-    AAC. Sound that goes on for more than SLACK behind the video is cut. .mkv rounds all times to
-    milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
+    AAC. Sound that goes on for more than SLACK behind the video is cut. In .mp4 and .mov an odd side becomes
+    even: the last row or column is repeated; ``width`` and ``height`` are the file's. .mkv rounds all times
+    to milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
     Raises UserError for an ending, folder, size or disk that cannot take the file.
     """
 
@@ -60,6 +61,7 @@ class VideoWriter:
         seal: Callable[[Path, Path], None] | None = None,
     ) -> None:
         self.path, self.info, self.notes = Path(path), info, list[str]()
+        self.width, self.height = info.width, info.height  # of the file's frames; see `_add_video`
         self._seal = seal
         self._format = FORMATS.get(self.path.suffix.lower(), "")
         if not self._format:
@@ -100,20 +102,19 @@ class VideoWriter:
         if self._rgb:
             codec, options = H264_RGB, {"qp": "0", "preset": "ultrafast"}
         elif info.width % 2 or info.height % 2:
-            if self._format == "mov":
-                raise UserError(
-                    f"{self.path}: .mov cannot hold {info.width}x{info.height}, an odd size; write .mp4."
+            odd = f"{info.width}x{info.height} has an odd side, which H.264 cannot have"
+            if self._format == "matroska":
+                codec, options = VP9, {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6"}
+                self.notes.append(f"{odd}: encoded as VP9.")
+            else:
+                self.width, self.height = info.width + info.width % 2, info.height + info.height % 2
+                self.notes.append(
+                    f"{odd}: the last row or column is repeated ({self.width}x{self.height}); .mkv or "
+                    "--lossless keeps the size."
                 )
-            codec, options = VP9, {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6"}
-            self.notes.append(
-                f"{info.width}x{info.height} has an odd side, which H.264 cannot: encoded as VP9."
-            )
         stream: Any = self._container.add_stream(codec, rate=info.fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = (
-            info.width,
-            info.height,
-            "rgb24" if self._rgb else "yuv420p",
-        )
+        stream.width, stream.height = self.width, self.height
+        stream.pix_fmt = "rgb24" if self._rgb else "yuv420p"
         stream.time_base = stream.codec_context.time_base = info.time_base
         stream.codec_context.flags |= av.codec.context.Flags.frame_duration  # else the last one's is lost
         stream.codec_context.sample_aspect_ratio = info.pixel_aspect
@@ -177,7 +178,10 @@ class VideoWriter:
         if self._rgb:
             return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         color = self.info.color
-        if frame.yuv is None or frame.yuv[0].shape != image.shape[:2]:
+        rows, columns = self.height - image.shape[0], self.width - image.shape[1]
+        if rows or columns:
+            native = to_yuv(np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge"), color)
+        elif frame.yuv is None or frame.yuv[0].shape != image.shape[:2]:
             native = to_yuv(image, color)
         else:
             native = av.VideoFrame(image.shape[1], image.shape[0], "yuv420p")
