@@ -83,6 +83,7 @@ def test_three_of_ten_are_broken(folder, batch, tmp_path):
     assert "at least 0.04 s" in told[1]
     assert "a file name without folders" in told[2]
     assert "Traceback" not in errors
+    assert errors.count("note: speech.wav: its pcm_s16le sound is encoded as AAC") == len(made)
     summary = json.loads((out / "batch.json").read_text())
     assert (summary["made"], summary["failed"], len(summary["videos"])) == (7, 3, 10)
     assert [v["error"] == "" for v in summary["videos"]] == [i not in (3, 8, 9) for i in range(10)]

@@ -813,6 +813,27 @@ def test_colours_do_not_shift(tmp_path: Path, matrix: int, span: int) -> None:
             assert (result.color_primaries, result.color_trc) == (matrix, matrix)
 
 
+@pytest.mark.parametrize(
+    ("codec", "pixels", "lossless", "says"),
+    [
+        ("prores_ks", "yuv422p10le", False, "10 bits a sample and 4:2:2 become 8 bits and 4:2:0"),
+        ("prores_ks", "yuv422p10le", True, "10 bits a sample become 8 bits,"),
+        ("libx264", "yuv420p10le", False, "10 bits a sample become 8 bits,"),
+        ("libx264", "yuv444p", False, "4:4:4 become 4:2:0"),
+        ("libx264", "yuv444p", True, ""),
+        ("libx264", "yuv420p", False, ""),
+    ],
+)
+def test_bits_and_colours_that_are_lost_are_noted(
+    tmp_path: Path, codec: str, pixels: str, lossless: bool, says: str
+) -> None:
+    source = VideoReader(make(tmp_path / "a.mov", list(pattern(3)), codec=codec, pixels=pixels))
+    with VideoWriter(tmp_path / "b.mov", source.info, lossless=lossless) as writer:
+        for frame in source:
+            writer.write(frame)
+    assert [says in note for note in writer.notes] == [True] * bool(says)
+
+
 def test_pixel_aspect_and_metadata(tmp_path: Path) -> None:
     tags = {"sample_aspect_ratio": Fraction(16, 15)}
     path = make(tmp_path / "a.mp4", list(pattern(3)), context=tags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -206,18 +207,25 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None:
-    """Say on one line what was made, and write the report where one is wanted."""
+    """Print what was made on one line, and each note on a line of standard error; write the report."""
     if report is not None:
         try:
             report.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{report}: the report cannot be written there ({error.strerror})") from error
+    for note in result["notes"]:
+        print(f"note: {printable(note)}", file=sys.stderr)
     kept = result["frames_without_face"]["count"]
     print(
         f"{out}: {result['frames']} frames, {result['fps']:g} fps, {result['width']}x{result['height']}, "
         f"{result['audio_seconds']:.2f} s of audio, made in {result['seconds']['total']:.1f} s"
         + (f"; {kept} frames without a usable face stay as they were" if kept else "")
     )
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal would obey, as names of files may hold it."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _show_version(wanted: bool) -> None:

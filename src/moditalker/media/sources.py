@@ -81,7 +81,7 @@ class VideoReader:
         self._light: Samples | None = None
         if self.info.color.transfer in (PQ, HLG):
             self._light = light_of(self.info.color.transfer)
-            self.info = replace(self.info, color=Color())
+            self.info = replace(self.info, color=Color(), pixel_format="yuv420p")  # that its frames have
             self.notes.append(f"{self.info.path.name}: HDR is tone-mapped to 8 bits of BT.709.")
         even = self.info.width % 2 == self.info.height % 2 == 0
         self._planes = planes and even and self._light is None

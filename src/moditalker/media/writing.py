@@ -112,6 +112,7 @@ class VideoWriter:
                     f"{odd}: the last row or column is repeated ({self.width}x{self.height}); .mkv or "
                     "--lossless keeps the size."
                 )
+        self._note_depth()
         stream: Any = self._container.add_stream(codec, rate=info.fps, options=options)
         stream.width, stream.height = self.width, self.height
         stream.pix_fmt = "rgb24" if self._rgb else "yuv420p"
@@ -126,6 +127,21 @@ class VideoWriter:
                 info.color.range,
             )
         return stream
+
+    def _note_depth(self) -> None:
+        """Note which bits and colours of the source do not go into the file."""
+        if self.info.kind != "video" or self.info.path == Path():
+            return
+        form = av.VideoFormat(self.info.pixel_format)
+        bits = max((component.bits for component in form.components), default=8)
+        colours = {(64, 64): "4:4:4", (32, 64): "4:2:2"}.get((form.chroma_width(64), form.chroma_height(64)))
+        loses = len(form.components) >= 3 and (not form.is_rgb or form.name.startswith("gbr"))
+        changes = [(f"{bits} bits a sample", "8 bits")] if bits > 8 else []
+        if colours is not None and loses and not self._rgb:
+            changes.append((colours, "4:2:0"))
+        if changes:
+            had, becomes = (" and ".join(words) for words in zip(*changes, strict=True))
+            self.notes.append(f"{self.info.path.name}: {had} become {becomes}, which all players take.")
 
     def _add_sound(self, reader: AudioReader, recode: bool) -> None:
         name, mp4 = reader.path.name, self._format == "mp4"
