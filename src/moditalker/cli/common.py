@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from moditalker import __version__
 from moditalker.errors import UserError
 from moditalker.limits import BOUNDS
+from moditalker.names import check_name
 
 if TYPE_CHECKING:
     from moditalker.provenance import Provenance
@@ -190,8 +191,12 @@ def parse_provenance(
 
 def check_output(option: str, path: Path | None, taken: Iterable[Path | None]) -> None:
     """Before any work: whether a file can be written there, and takes the place of none that is `taken`."""
+    taken = tuple(taken)
     if path is None:
         return
+    for name in (path, *taken):
+        if name is not None:
+            check_name(name)
     if not path.absolute().parent.is_dir():
         raise UserError(f"{option} {path}: its folder does not exist; make it, or choose another")
     if path.is_dir():

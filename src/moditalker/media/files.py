@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from moditalker.errors import UserError
+from moditalker.names import check_name
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Samples: TypeAlias = NDArray[np.float32]
@@ -71,6 +72,7 @@ class MediaInfo:
 def local(path: PathLike) -> Path:
     """The path of a file that is there and not empty. Raises UserError."""
     path = Path(path)
+    check_name(path)
     if not path.exists():
         raise UserError(f"{path}: there is no such file; check the name and the folder.")
     if not path.is_file():

@@ -22,6 +22,7 @@ from moditalker.media.files import PICTURE_FPS, MediaInfo, PathLike, Pixels, ope
 from moditalker.media.pixels import paint, planes_of, to_yuv
 from moditalker.media.sound import AudioReader, anew
 from moditalker.media.sources import MIN_STEP, SLACK, Frame
+from moditalker.names import check_name, shortened
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # written, by file ending
 # x264's macroblock tree gives other bits from run to run on processors with AVX-512.
@@ -68,6 +69,7 @@ class VideoWriter:
             raise UserError(
                 f"{path}: a video is written as {', '.join(FORMATS)}; choose one of these endings."
             )
+        check_name(self.path)
         if not self.path.absolute().parent.is_dir():
             raise UserError(f"{path}: the folder does not exist; create it or choose another.")
         if self.path.is_dir():
@@ -76,8 +78,9 @@ class VideoWriter:
         self._sound: Generator[Any, None, None] = (None for _ in ())
         self._waiting: Any = None  # a sound packet whose time has not come
         number = next(_NUMBERS)
+        stem = _part_stem(self.path)
         self._part, self._sealed = (
-            self.path.with_name(f".{self.path.stem}.{os.getpid()}-{number}.{name}{self.path.suffix}")
+            self.path.with_name(f".{stem}.{os.getpid()}-{number}.{name}{self.path.suffix}")
             for name in ("part", "sealed")
         )
         self._reader = None if audio is None else AudioReader(audio, track)
@@ -257,10 +260,15 @@ class VideoWriter:
             ) from error
 
 
+def _part_stem(path: Path) -> str:
+    """What the names of a file's parts begin with."""
+    return shortened(path.stem, 32, path.name)  # for the dots, two numbers, the kind of part and the ending
+
+
 def remove_parts(path: PathLike) -> None:
     """Remove what writers of this file, whose processes were killed, have left beside it."""
     path = Path(path)
-    left = re.compile(rf"\.{re.escape(path.stem)}\.\d+-\d+\.(part|sealed){re.escape(path.suffix)}")
+    left = re.compile(rf"\.{re.escape(_part_stem(path))}\.\d+-\d+\.(part|sealed){re.escape(path.suffix)}")
     for part in path.absolute().parent.iterdir():
         if left.fullmatch(part.name):
             part.unlink(missing_ok=True)
