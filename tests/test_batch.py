@@ -290,6 +290,26 @@ def test_rows_that_cannot_be_used(tmp_path, line, says):
     assert bad.place == "line 2"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "face;audio;mouth_gain\nf.png;a.wav;1,5\n",
+        "Face,AUDIO, Mouth Gain\r\nf.png,a.wav,1.5\r\n",
+        "face\taudio\tmouth-gain\nf.png\ta.wav\t1.5\n",
+        "sep=;\nFace;Audio;Mouth_Gain\nf.png;a.wav;1.5\n",
+        "face;audio;mouth_gain;;\nf.png;a.wav;1,5;;\n;;;;\n",
+        "\ufeffFACE;AUDIO;MOUTH_GAIN\nf.png;a.wav;1,5\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_of_office_programs_are_taken(tmp_path, content, encoding):
+    (tmp_path / "jobs.csv").write_bytes(content.encode(encoding))
+    (job,) = read_jobs(tmp_path / "jobs.csv")
+    assert job.error == ""
+    assert job.arguments[2:] == ("--mouth-gain=1.5",)
+    assert job.place == ("line 3" if content.startswith("sep=") else "line 2")
+
+
 def test_options_of_generate_are_columns(tmp_path):
     jobs = tmp_path / "jobs.csv"
     jobs.write_text('\ufeffface,audio,lossless,steps,choose\nf.png,--out=x,yes,,"1,2"\nf.png,b.wav,no,3,0\n')

@@ -170,6 +170,12 @@ def test_what_a_pair_lacks_is_said_and_the_rest_is_measured(corpus, tmp_path, tr
     assert measure(silent, ["seam"])[1]["seam"] == "the pair has no face clip"
 
 
+def test_a_manifest_of_an_office_program(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("Name;Generated;Reference\r\nx;a.mp4;b.mp4\r\n;;\r\n")
+    (pair,) = read_pairs(tmp_path / "pairs.csv")
+    assert (pair.name, pair.generated.name, pair.reference.name) == ("x", "a.mp4", "b.mp4")
+
+
 def test_a_manifest_finds_files_of_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths were given from where the manifest was written, and it is read from elsewhere."""
     (tmp_path / "data").mkdir()
