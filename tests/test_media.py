@@ -244,6 +244,28 @@ def test_alpha_of_a_video_is_shown_on_white(tmp_path: Path) -> None:
     assert frame.yuv is None
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_alpha_that_the_usual_decoder_leaves_out(tmp_path: Path, codec: str) -> None:
+    with av.open(str(tmp_path / "a.webm"), "w") as out:
+        stream = out.add_stream(codec, rate=25, options={"auto-alt-ref": "0", "g": "5"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuva420p"
+        for shade in range(12):
+            image = np.zeros((48, 64, 4), np.uint8)
+            image[..., 2], image[..., 1] = 255, 10 * shade
+            image[:, 32:, 3] = 255  # the left half is not there
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgba")))
+        out.mux(stream.encode(None))
+    reader = VideoReader(tmp_path / "a.webm")
+    frames = list(reader)
+    assert [frame.time for frame in frames] == [Fraction(n, 25) for n in range(12)]
+    for number, frame in enumerate(frames):
+        assert frame.image[:, :24].min() > 245
+        assert np.abs(frame.image[:, 40:].astype(int) - [0, 10 * number, 255]).mean() < 8
+    assert any("on white" in note for note in reader.notes)
+    for frame, image in zip(reversed(frames), reversed(reader), strict=True):
+        assert np.array_equal(frame.image, image.image)
+
+
 def test_side_data_without_a_name_is_no_obstacle(tmp_path: Path) -> None:
     """Motion JPEG whose pictures have EXIF, a kind of side data that PyAV does not know."""
     exif, image = Image.Exif(), io.BytesIO()

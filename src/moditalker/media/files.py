@@ -34,6 +34,7 @@ MAX_GAP = 600  # s: time stamps that jump further ahead, or back by more than MA
 MAX_BACK = 1  # s
 
 _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if features.check("avif") else []))
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _MATRICES = (1, 2, 4, 5, 6, 7, 9)  # that the scaler knows; 2, "not said", it reads as BT.601
 
 
@@ -121,18 +122,33 @@ def streams(container: av.container.InputContainer, track: int | None = None) ->
 
 def decoded(container: av.container.InputContainer, stream: Any, damage: list[str]) -> Iterator[Any]:
     """A stream's frames; pieces that cannot be decoded are skipped and noted in ``damage``."""
-    packets = container.demux(stream)
+    packets, decoder = container.demux(stream), _decoder_of_alpha(stream)
     while len(damage) < 10_000:
         try:
             if (packet := next(packets, None)) is None:
                 return
-            frames = packet.decode()
+            whole = packet if packet.size else None  # None: what is left at the end
+            frames = packet.decode() if decoder is None else decoder.decode(whole)
         except av.error.EOFError:
             continue
         except (av.error.FFmpegError, ValueError) as error:
             damage.append(reason(error))
             continue
         yield from frames
+
+
+def _decoder_of_alpha(stream: Any) -> Any:
+    """What decodes the alpha of VP8 and VP9 too, which FFmpeg's own decoders leave out; None: not needed."""
+    name = _ALPHA_DECODERS.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return None
+    try:
+        decoder: Any = av.CodecContext.create(name, "r")
+    except ValueError:  # an FFmpeg without libvpx
+        return None
+    decoder.extradata = stream.codec_context.extradata
+    decoder.thread_count = stream.codec_context.thread_count
+    return decoder
 
 
 def still(path: Path) -> Image.Image | None:

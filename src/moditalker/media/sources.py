@@ -31,6 +31,7 @@ from moditalker.media.pixels import EXACT, HLG, PQ, light_of, on_white, planes_o
 
 SLACK = Fraction(1, 10)  # s: sound and video whose ends are this close end together
 MIN_STEP = Fraction(1, 1000)  # s from frame to frame, on average
+OPAQUE = 250  # alpha from which on a pixel that went through a codec is not transparent
 CHUNK_BYTES = 32 << 20  # decoded frames that backward playing may hold
 EXTEND = ("pingpong", "loop", "hold", "none")  # what the source does when the speech is longer
 
@@ -144,14 +145,17 @@ class VideoReader:
         width, height = (info.height, info.width) if info.orientation[0] else (info.width, info.height)
         fits = (native.width, native.height) == (width, height)
         note = f"{info.path.name}: the frame size changes inside the video; all frames get the first one's."
-        if not fits and note not in self.notes:
-            self.notes.append(note)
+        if not fits:
+            self._note(note)
         matrix, clear = matrix_of(native.colorspace), False
         if self._light is None:
             clear = any(component.is_alpha for component in native.format.components)
             form = "rgba" if clear else "rgb24"
             rgb = native.reformat(width, height, form, src_colorspace=matrix, threads=1)
-            image = on_white(rgb.to_ndarray()) if clear else rgb.to_ndarray()
+            image = rgb.to_ndarray()
+            if clear and image[..., 3].min() < OPAQUE:
+                self._note(f"{info.path.name}: transparent parts are shown on white.")
+            image = on_white(image) if clear else image
         else:
             rgb = native.reformat(
                 width, height, "rgb48le", src_colorspace=matrix, interpolation=EXACT, threads=1
@@ -164,6 +168,10 @@ class VideoReader:
             yuv = [upright(plane, info.orientation) for plane in planes_of(eight)]
         base = info.time_base
         return Frame(index, tick * base, duration * base, upright(image, info.orientation), yuv)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
     def __reversed__(self) -> Iterator[Frame]:
         if not self._ticks:
