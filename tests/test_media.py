@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.filter
 import numpy as np
 import psutil
 import pytest
@@ -33,6 +34,7 @@ from moditalker.media import (
     read_picture,
     sources,
 )
+from moditalker.media.fields import progressive
 from moditalker.media.pictures import LEVEL_PIXELS
 from moditalker.media.pixels import planes_of
 from moditalker.media.sound import _mix
@@ -242,6 +244,82 @@ def test_alpha_of_a_video_is_shown_on_white(tmp_path: Path) -> None:
     assert frame.image[0, 0].tolist() == [255, 255, 255]
     assert frame.image[0, 63].tolist() == [200, 100, 50]
     assert frame.yuv is None
+
+
+def marked(frames: list[Any]) -> list[Any]:
+    """Frames with the mark that they hold two fields, the upper one first."""
+    graph = av.filter.Graph()
+    first = frames[0]
+    size = {"width": first.width, "height": first.height, "format": first.format.name}
+    source = graph.add_buffer(**size, time_base=Fraction(1, 25))
+    setter, sink = graph.add("setparams", "field_mode=tff"), graph.add("buffersink")
+    source.link_to(setter)
+    setter.link_to(sink)
+    graph.configure()
+    result = []
+    for frame in frames:
+        graph.push(frame)
+        result.append(graph.pull())
+    return result
+
+
+def woven_frames(count: int) -> list[Any]:
+    """A bar that moves between the two fields of a frame."""
+    frames = []
+    for number in range(count):
+        image = np.full((64, 128, 3), 60, np.uint8)
+        image[:, 8 + 3 * number :][:, :30] = 200
+        image[1::2] = 60
+        image[1::2, 8 + 3 * number + 2 :][:, :30] = 200  # half a frame later
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = number, Fraction(1, 25)
+        frames.append(frame)
+    return frames
+
+
+def combs(image: np.ndarray) -> float:
+    """How much every second line differs from its neighbours."""
+    return float(np.abs(np.diff(image[..., 1].astype(int), 2, axis=0)).mean())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mpg", "mpeg2video"), (".mkv", "mpeg2video"), (".mp4", "libx264")]
+)
+def test_interlaced_frames_are_deinterlaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, codec: str
+) -> None:
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 0)  # chunks of 8 frames
+    path = tmp_path / f"a{suffix}"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=25, options={"flags": "+ildct+ilme", "g": "6"})
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 128, 64, "yuv420p", 4_000_000
+        for frame in marked(woven_frames(30)):
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    woven, reader = plain_frames(path), VideoReader(path)
+    frames = list(reader)
+    assert [frame.time for frame in frames] == [time - woven[0][0] for time, _ in woven]
+    assert abs(frames[-1].duration - Fraction(1, 25)) < Fraction(1, 1000)
+    assert sum("deinterlaced" in note for note in reader.notes) == 1
+    for frame, (_, image) in zip(frames, woven, strict=True):
+        assert combs(frame.image) < 0.6 * combs(image)
+    for frame, again in zip(reversed(frames), reversed(reader), strict=True):
+        assert frame.index == again.index
+        assert frame.time == again.time
+        assert np.array_equal(frame.image, again.image)
+
+
+def test_only_interlaced_frames_are_touched() -> None:
+    frames = woven_frames(12)
+    mixed = [*frames[:4], *marked(frames[4:8]), *frames[8:]]
+    found: list[bool] = []
+    seen = list(progressive(iter(mixed), Fraction(1, 25), lambda: found.append(True)))
+    whole = list(progressive(iter(marked(frames)), Fraction(1, 25), lambda: None))
+    assert found == [True]
+    assert [frame.pts for frame in seen] == list(range(12))
+    for number, (frame, native, other) in enumerate(zip(seen, mixed, whole, strict=True)):
+        expected = other if 4 <= number < 8 else native
+        assert np.array_equal(frame.to_ndarray(), expected.to_ndarray())
 
 
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from moditalker.errors import UserError
+from moditalker.media.fields import progressive
 from moditalker.media.files import (
     MAX_BACK,
     MAX_GAP,
@@ -89,6 +90,7 @@ class VideoReader:
         self._ticks = array("q")  # after a forward pass: each frame's time in units of the time base,
         self._stamps = array("q")  # the file's own stamp of it,
         self._keys: list[int] = []  # and the indices of key frames
+        self._fields = False  # whether frames are interlaced, so that each depends on the one before, too
         self._last = 1  # duration of the last frame, in units of the time base
 
     def __iter__(self) -> Iterator[Frame]:
@@ -99,7 +101,7 @@ class VideoReader:
         damage: list[str] = []
         held: Any = None  # a frame's duration is known when the next one comes
         with opened(self.info.path) as container:
-            for native in decoded(container, streams(container)[0], damage):
+            for native in self._natives(container, damage):
                 last = ticks[-1] if ticks else -step
                 stamp = last + step - (shift or 0) if native.pts is None else native.pts
                 shift = -stamp if shift is None else shift
@@ -188,7 +190,8 @@ class VideoReader:
     def _between(self, start: int, stop: int) -> list[Any]:
         """Decoded frames start..stop-1: from the nearest key frame if seeking works, else from the first."""
         wanted, base = self._stamps[start:stop], self.info.time_base
-        key = self._stamps[max((key for key in self._keys if key <= start), default=0)]
+        first = start - self._fields
+        key = self._stamps[max((key for key in self._keys if key <= first), default=0)]
         seeks = [key, key - int(2 / base)]  # some containers land behind the key frame that was asked for
         if (
             start == 0 or self._stamps[-1] - self._stamps[0] != self._ticks[-1]
@@ -200,9 +203,9 @@ class VideoReader:
                 container.seek(seek, stream=stream)
                 found: list[Any] = []
                 clean = False  # from a key frame on, all is decoded as in the forward pass
-                for native in decoded(container, stream, []):
+                for native in self._natives(container, []):
                     stamp = wanted[0] - 1 if native.pts is None else native.pts
-                    clean = clean or (native.key_frame and stamp <= wanted[0])
+                    clean = clean or (native.key_frame and stamp <= wanted[0] - self._fields)
                     if clean and stamp >= wanted[0]:
                         found.append(native)
                     if stamp >= wanted[-1]:
@@ -210,7 +213,16 @@ class VideoReader:
                 if array("q", [native.pts for native in found]) == wanted:
                     return found
         with opened(self.info.path) as container:
-            return list(islice(decoded(container, streams(container)[0], []), start, stop))
+            return list(islice(self._natives(container, []), start, stop))
+
+    def _natives(self, container: Any, damage: list[str]) -> Iterator[Any]:
+        """Decoded frames, none of them interlaced."""
+        frames = decoded(container, streams(container)[0], damage)
+        return progressive(frames, self.info.time_base, self._find_fields)
+
+    def _find_fields(self) -> None:
+        self._fields = True
+        self._note(f"{self.info.path.name}: its interlaced frames are deinterlaced.")
 
 
 Source: TypeAlias = Picture | VideoReader
