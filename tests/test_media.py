@@ -246,6 +246,41 @@ def test_alpha_of_a_video_is_shown_on_white(tmp_path: Path) -> None:
     assert frame.yuv is None
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".avif"])
+def test_moving_pictures_are_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 0)  # chunks of 8 frames
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    images = [Image.fromarray(image) for image in pattern(20)]
+    durations = [40] * 18 + [120, 80]
+    options = {"save_all": True, "append_images": images[1:], "duration": durations}
+    options |= {"lossless": True} if suffix == ".webp" else {}
+    images[0].save(tmp_path / f"a{suffix}", **options)
+    reader = open_source(tmp_path / f"a{suffix}")
+    assert isinstance(reader, VideoReader)
+    assert (reader.info.kind, reader.info.fps, reader.info.frames) == ("video", 25, 20)
+    frames = list(reader)
+    assert [frame.time for frame in frames] == [Fraction(sum(durations[:i]), 1000) for i in range(20)]
+    assert frames[-1].duration == Fraction(8, 100)
+    for frame, image in zip(frames, images, strict=True):
+        assert np.abs(frame.image.astype(int) - np.asarray(image)).max() <= (12 if suffix == ".avif" else 0)
+    for frame, again in zip(reversed(frames), reversed(reader), strict=True):
+        assert frame.time == again.time
+        assert np.array_equal(frame.image, again.image)
+    assert reader.notes == []
+
+
+def test_a_moving_picture_that_is_cut_off(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)) for _ in range(8)]
+    images[0].save(tmp_path / "a.png", save_all=True, append_images=images[1:], duration=100)
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
+    reader = VideoReader(tmp_path / "b.png")
+    assert 1 <= len(list(reader)) < 8
+    assert len(reader.notes) == 1
+
+
 def marked(frames: list[Any]) -> list[Any]:
     """Frames with the mark that they hold two fields, the upper one first."""
     graph = av.filter.Graph()

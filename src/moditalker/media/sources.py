@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import count, islice
@@ -23,6 +24,8 @@ from moditalker.media.files import (
     Samples,
     decoded,
     matrix_of,
+    moving,
+    moving_frames,
     opened,
     probe,
     streams,
@@ -86,6 +89,10 @@ class VideoReader:
             self.info = replace(self.info, color=Color(), pixel_format="yuv420p")  # that its frames have
             self.notes.append(f"{self.info.path.name}: HDR is tone-mapped to 8 bits of BT.709.")
         even = self.info.width % 2 == self.info.height % 2 == 0
+        picture = moving(self.info.path)
+        self._moving = picture is not None
+        if picture is not None:
+            picture.close()
         self._planes = planes and even and self._light is None
         self._ticks = array("q")  # after a forward pass: each frame's time in units of the time base,
         self._stamps = array("q")  # the file's own stamp of it,
@@ -100,8 +107,8 @@ class VideoReader:
         shift: int | None = None
         damage: list[str] = []
         held: Any = None  # a frame's duration is known when the next one comes
-        with opened(self.info.path) as container:
-            for native in self._natives(container, damage):
+        with self._decoding(damage) as natives:
+            for native in natives:
                 last = ticks[-1] if ticks else -step
                 stamp = last + step - (shift or 0) if native.pts is None else native.pts
                 shift = -stamp if shift is None else shift
@@ -193,9 +200,8 @@ class VideoReader:
         first = start - self._fields
         key = self._stamps[max((key for key in self._keys if key <= first), default=0)]
         seeks = [key, key - int(2 / base)]  # some containers land behind the key frame that was asked for
-        if (
-            start == 0 or self._stamps[-1] - self._stamps[0] != self._ticks[-1]
-        ):  # stamps were missing or mended
+        mended = self._stamps[-1] - self._stamps[0] != self._ticks[-1]  # or stamps were missing
+        if start == 0 or mended or self._moving:
             seeks = []
         for seek in seeks:
             with opened(self.info.path) as container:
@@ -212,8 +218,17 @@ class VideoReader:
                         break
                 if array("q", [native.pts for native in found]) == wanted:
                     return found
-        with opened(self.info.path) as container:
-            return list(islice(self._natives(container, []), start, stop))
+        with self._decoding([]) as natives:
+            return list(islice(natives, start, stop))
+
+    @contextmanager
+    def _decoding(self, damage: list[str]) -> Iterator[Iterator[Any]]:
+        """All frames, decoded from the first one."""
+        if self._moving:
+            yield moving_frames(self.info.path, damage)
+        else:
+            with opened(self.info.path) as container:
+                yield self._natives(container, damage)
 
     def _natives(self, container: Any, damage: list[str]) -> Iterator[Any]:
         """Decoded frames, none of them interlaced."""
