@@ -14,7 +14,7 @@ import moditalker
 ROOT = Path(moditalker.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
-    {"folders", "limits", "weights", "workers"},
+    {"folders", "limits", "names", "office", "weights", "workers"},
     {"config"},
     {"media", "landmarks", "layers", "diffusion", "checkpoint", "streams", "machine", "shards", "tts"},
     {"looks"},

@@ -83,6 +83,7 @@ def test_three_of_ten_are_broken(folder, batch, tmp_path):
     assert "at least 0.04 s" in told[1]
     assert "a file name without folders" in told[2]
     assert "Traceback" not in errors
+    assert errors.count("note: speech.wav: its pcm_s16le sound is encoded as AAC") == len(made)
     summary = json.loads((out / "batch.json").read_text())
     assert (summary["made"], summary["failed"], len(summary["videos"])) == (7, 3, 10)
     assert [v["error"] == "" for v in summary["videos"]] == [i not in (3, 8, 9) for i in range(10)]
@@ -287,6 +288,26 @@ def test_rows_that_cannot_be_used(tmp_path, line, says):
     assert good.error == ""
     assert says in bad.error
     assert bad.place == "line 2"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "face;audio;mouth_gain\nf.png;a.wav;1,5\n",
+        "Face,AUDIO, Mouth Gain\r\nf.png,a.wav,1.5\r\n",
+        "face\taudio\tmouth-gain\nf.png\ta.wav\t1.5\n",
+        "sep=;\nFace;Audio;Mouth_Gain\nf.png;a.wav;1.5\n",
+        "face;audio;mouth_gain;;\nf.png;a.wav;1,5;;\n;;;;\n",
+        "\ufeffFACE;AUDIO;MOUTH_GAIN\nf.png;a.wav;1,5\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_of_office_programs_are_taken(tmp_path, content, encoding):
+    (tmp_path / "jobs.csv").write_bytes(content.encode(encoding))
+    (job,) = read_jobs(tmp_path / "jobs.csv")
+    assert job.error == ""
+    assert job.arguments[2:] == ("--mouth-gain=1.5",)
+    assert job.place == ("line 3" if content.startswith("sep=") else "line 2")
 
 
 def test_options_of_generate_are_columns(tmp_path):

@@ -196,6 +196,28 @@ def test_the_result_must_be_a_video_in_a_folder_that_is_there(run, speech_wav, t
     assert "weights 'huge' do not exist" in sentence(run(*inputs[:-1], "huge", "--out", tmp_path / "o.mp4"))
 
 
+def test_notes_are_lines_on_the_terminal(tmp_path, capsys):
+    from moditalker.cli.common import report_video
+
+    result = {
+        "notes": ["a.mp4: 22 of the 60 frames it declares could be decoded.", "b\x1b[2J.mp4: HDR."],
+        "frames_without_face": {"count": 0},
+        "frames": 60,
+        "fps": 25.0,
+        "width": 64,
+        "height": 48,
+        "audio_seconds": 2.4,
+        "seconds": {"total": 1.0},
+    }
+    report_video(tmp_path / "x.mp4", result, None)
+    output, errors = capsys.readouterr()
+    assert errors.splitlines() == [
+        "note: a.mp4: 22 of the 60 frames it declares could be decoded.",
+        "note: b\\x1b[2J.mp4: HDR.",
+    ]
+    assert "60 frames" in output
+
+
 def test_no_output_takes_the_place_of_a_file(run, tmp_path):
     names = ("f.mp4", "s.wav", "w.safetensors", "po.csv", "c.pem", "k.pem", "mtov.safetensors", "t.json")
     files = {name: tmp_path / name for name in names}

@@ -134,6 +134,19 @@ def test_videos_that_do_not_go_together_get_their_sentence(corpus, tmp_path, tra
         observe(reference, tracker)
 
 
+def test_a_video_of_an_odd_size_goes_with_the_even_one_made_of_it(tmp_path, tracker):
+    frames = drifting(8)[:, :, :-1]
+    reference, made = (
+        write(tmp_path / "a.mkv", frames),
+        write(
+            tmp_path / "b.mp4",
+            np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), "edge"),
+        ),
+    )
+    case = build_case(Pair("x", made, reference), Observer(tracker))
+    assert case.generated.frames.shape == case.reference.frames.shape == frames.shape
+
+
 def test_what_a_pair_lacks_is_said_and_the_rest_is_measured(corpus, tmp_path, tracker, speech_wav):
     from PIL import Image
 
@@ -155,6 +168,12 @@ def test_what_a_pair_lacks_is_said_and_the_rest_is_measured(corpus, tmp_path, tr
     silent = build_case(Pair("x", corpus / "generated" / "equal.mp4", None, None, speech), Observer(tracker))
     assert "no sound" in measure(silent, ["silence"])[1]["silence"]
     assert measure(silent, ["seam"])[1]["seam"] == "the pair has no face clip"
+
+
+def test_a_manifest_of_an_office_program(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("Name;Generated;Reference\r\nx;a.mp4;b.mp4\r\n;;\r\n")
+    (pair,) = read_pairs(tmp_path / "pairs.csv")
+    assert (pair.name, pair.generated.name, pair.reference.name) == ("x", "a.mp4", "b.mp4")
 
 
 def test_a_manifest_finds_files_of_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,6 +226,8 @@ def test_poses_from_a_table(tmp_path):
     assert motion(9.0) == pytest.approx([10, 0, 0])
     (tmp_path / "b.csv").write_bytes(b"\xef\xbb\xbfRoll, Seconds, Pitch, Yaw\r\n1,1,2,3\r\n2,3,4,6\r\n")
     assert read_poses(tmp_path / "b.csv")(2.0) == pytest.approx([4.5, 3, 1.5])
+    (tmp_path / "c.csv").write_bytes("Yaw;Pitch;Roll\n4,5;3;1,5\n".encode("utf-16"))  # of an office program
+    assert read_poses(tmp_path / "c.csv")(0.0) == pytest.approx([4.5, 3, 1.5])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from moditalker.errors import UserError
+from moditalker.names import shortened
 from moditalker.weights import sha256 as file_sha256
 
 KEY = "moditalker"  # of the metadata; holds JSON
@@ -82,7 +83,7 @@ def _told_where_unwritable(path: Path) -> Iterator[None]:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write beside ``path``, then move over it: readers and power cuts never see half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened(path.name, 10)}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -160,6 +160,7 @@ class MoDiTalker:
         blink: float = BLINKS,
         progress: Progress | None = None,
         provenance: Provenance | None = DEFAULT,
+        audio_track: int | None = None,
     ) -> Video:
         """Make the face say the audio. Frames are made while the result is saved or iterated.
 
@@ -176,6 +177,7 @@ class MoDiTalker:
             head, blink: how the head of a picture moves, and how often its eyes blink; see `face`.
             progress: called with a stage's name, frames done and frames expected.
             provenance: what the video says about itself; None: nothing, see docs/provenance.md.
+            audio_track: number of the sound track in `audio`, from 1; None: the one that players take.
 
         Raises:
             UserError: a file or a number that cannot be used, no face, too little sound.
@@ -184,13 +186,19 @@ class MoDiTalker:
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
-            speech = replace(self.speech(audio), clock=clock)
+            speech = replace(self.speech(audio, audio_track), clock=clock)
             track = self.face(face, speech.seconds, extend, choose, head, blink, seed)
         said = motion or self.motion(speech, track, seed, steps)
         video = self.video(track, said.styled(style or Style()), seed, steps)
-        notes = tuple(speech.sound.notes)
+        notes = speech.sound.notes  # gets more of them while the sound is read
         return replace(
-            video, audio=Path(audio), clock=clock, progress=progress, provenance=provenance, notes=notes
+            video,
+            audio=Path(audio),
+            audio_track=audio_track,
+            clock=clock,
+            progress=progress,
+            provenance=provenance,
+            notes=notes,
         )
 
     def stream(
@@ -231,13 +239,16 @@ class MoDiTalker:
         video = self.video(track, said.styled(style), seed, steps)
         return Stream(replace(video, clock=clock, provenance=provenance), ahead)
 
-    def speech(self, audio: str | Path) -> Speech:
+    def speech(self, audio: str | Path, audio_track: int | None = None) -> Speech:
         """Audio -> speech features at 50 Hz.
 
+        Args:
+            audio_track: number of the sound track, from 1; None: the one that players take.
+
         Raises:
-            UserError: no sound in the file, or too little of it.
+            UserError: no sound in the file, no such track, or too little sound.
         """
-        sound = AudioReader(audio)
+        sound = AudioReader(audio, audio_track)
         return Speech(sound, sound.seconds, self.speech_encoder)
 
     def face(
@@ -347,13 +358,14 @@ class MoDiTalker:
         seed: int = 0,
         steps: int | None = None,
         choose: Choice = "largest",
+        audio_track: int | None = None,
     ) -> Track:
         """The motion that `generate` would give a face, to be changed, saved and given to it as ``motion``.
 
         Raises:
             UserError: as `generate`.
         """
-        speech, (seed, steps) = self.speech(audio), sampling(seed, steps)
+        speech, (seed, steps) = self.speech(audio, audio_track), sampling(seed, steps)
         motion = self.motion(speech, self.face(face, speech.seconds, choose=choose), seed, steps)
         made = {
             "version": __version__,

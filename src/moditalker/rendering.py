@@ -216,10 +216,11 @@ class Video:
     seed: int = 0
     steps: int | None = None
     audio: Path | None = None
+    audio_track: int | None = None  # number of its sound track, from 1; None: the one that players take
     clock: Clock = field(default_factory=Clock)
     progress: Progress | None = None
     provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
-    notes: tuple[str, ...] = ()  # of the sound, for the report
+    notes: Sequence[str] = ()  # of the sound, for the report
     away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
@@ -263,12 +264,15 @@ class Video:
         for taken in (source.info.path, self.face.head, sound):
             if taken is not None and Path(out).exists() and taken.exists() and Path(out).samefile(taken):
                 raise UserError(f"{out}: is one of the inputs; choose another name for the result")
+        track = self.audio_track if audio is None else None
         metadata, seal, said = self._says(Path(out))
         self.clock.forget(keep={"preparing"})  # of an earlier run
         frames, begun = 0, time.perf_counter()
         with (
             self.clock.stage("write"),
-            VideoWriter(out, source.info, sound, lossless=lossless, metadata=metadata, seal=seal) as writer,
+            VideoWriter(
+                out, source.info, sound, track=track, lossless=lossless, metadata=metadata, seal=seal
+            ) as writer,
         ):
             for frame, image in self:
                 writer.write(frame, image)
@@ -277,7 +281,7 @@ class Video:
                     watch(image)
         notes = list(dict.fromkeys((*source.notes, *self.notes, *writer.notes)))
         report = self._report(frames, time.perf_counter() - begun, notes)
-        return report | {"provenance": said}
+        return report | {"width": writer.width, "height": writer.height, "provenance": said}
 
     def _says(
         self, out: Path

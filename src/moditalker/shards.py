@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from moditalker.errors import UserError
+from moditalker.names import shortened
 from moditalker.weights import sha256
 
 Array = NDArray[Any]
@@ -41,7 +42,7 @@ HEADER = 4096  # bytes that an array's header may take
 @contextmanager
 def appearing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that gets its name only if the block succeeds."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{shortened(path.name, 16)}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             yield file

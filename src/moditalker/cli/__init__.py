@@ -5,6 +5,8 @@ One module a command; importing it adds it to the application, and costs nothing
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 import threading
@@ -30,6 +32,7 @@ from moditalker.cli import (  # noqa: F401  (their commands)
 )
 from moditalker.cli.common import app
 from moditalker.errors import UserError
+from moditalker.names import too_long
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -44,6 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments, prog_name="moditalker")
     except UserError as error:
         print(f"moditalker: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG or error.filename is None:
+            raise
+        print(f"moditalker: {too_long(os.fsdecode(error.filename))}", file=sys.stderr)
         sys.exit(2)
     except (SystemExit, KeyboardInterrupt) as left:
         # Typer makes the code of Ctrl-C, while it is at work.

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from moditalker.cli.common import Device, On, Preset, app
+from moditalker.cli.common import Device, On, Preset, app, printable
 from moditalker.cli.generate import loaded
 from moditalker.cli.jobs import Job, generate_command, read_jobs
 from moditalker.errors import UserError
@@ -38,6 +38,7 @@ class Entry:
     error: str = ""
     frames: int | None = None
     seconds: float | None = None  # that it took
+    notes: list[str] = field(default_factory=list)  # what its user should know
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ def batch(
                     _record(out / outcome.item.name, identity, "failed", error=outcome.error)
                 else:
                     entry.state, entry.frames = "made", made["frames"]
-                    entry.seconds = made["seconds"]["total"]
+                    entry.seconds, entry.notes = made["seconds"]["total"], made["notes"]
+                    for note in entry.notes:
+                        text = f"{entry.job}: note: {printable(note)}"
+                        progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
                 progress.advance(bar)
     finally:
         _summarize(out, list(entries.values()), time.perf_counter() - begun)
@@ -214,16 +218,11 @@ def _summarize(out: Path, entries: list[Entry], seconds: float) -> None:
     table = Table("job", "video", "result", "frames", "seconds", box=None)
     for entry in entries:
         figures = ("" if value is None else f"{value:g}" for value in (entry.frames, entry.seconds))
-        table.add_row(entry.job, _printable(entry.name), entry.state, *figures)
+        table.add_row(entry.job, printable(entry.name), entry.state, *figures)
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(table)
     for entry in entries:
         if entry.error:
-            console.print(f"{entry.job}: {_printable(entry.error)}")
+            console.print(f"{entry.job}: {printable(entry.error)}")
     totals = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
     console.print(f"{out}: {totals}, in {seconds:.1f} s; {SUMMARY} says the same")
-
-
-def _printable(text: str) -> str:
-    """Text of a jobs file, without anything that a terminal would obey."""
-    return text if text.isprintable() else repr(text)[1:-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from moditalker import __version__
 from moditalker.errors import UserError
 from moditalker.limits import BOUNDS
+from moditalker.names import check_name
 
 if TYPE_CHECKING:
     from moditalker.provenance import Provenance
@@ -85,6 +87,14 @@ Choose = Annotated[
     typer.Option(
         help="Among several faces: largest, speaker (in each shot), a number from the left (0, 1, ...), or "
         "x,y in pixels."
+    ),
+]
+AudioTrack = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="NUMBER",
+        help="Which sound track of the audio file speaks, from 1. By default the one that players take.",
     ),
 ]
 Extended = Annotated[
@@ -181,8 +191,12 @@ def parse_provenance(
 
 def check_output(option: str, path: Path | None, taken: Iterable[Path | None]) -> None:
     """Before any work: whether a file can be written there, and takes the place of none that is `taken`."""
+    taken = tuple(taken)
     if path is None:
         return
+    for name in (path, *taken):
+        if name is not None:
+            check_name(name)
     if not path.absolute().parent.is_dir():
         raise UserError(f"{option} {path}: its folder does not exist; make it, or choose another")
     if path.is_dir():
@@ -198,18 +212,25 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None:
-    """Say on one line what was made, and write the report where one is wanted."""
+    """Print what was made on one line, and each note on a line of standard error; write the report."""
     if report is not None:
         try:
             report.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{report}: the report cannot be written there ({error.strerror})") from error
+    for note in result["notes"]:
+        print(f"note: {printable(note)}", file=sys.stderr)
     kept = result["frames_without_face"]["count"]
     print(
         f"{out}: {result['frames']} frames, {result['fps']:g} fps, {result['width']}x{result['height']}, "
         f"{result['audio_seconds']:.2f} s of audio, made in {result['seconds']['total']:.1f} s"
         + (f"; {kept} frames without a usable face stay as they were" if kept else "")
     )
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal would obey, as names of files may hold it."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _show_version(wanted: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moditalker.cli.common import (
+    AudioTrack,
     Blink,
     Certificate,
     Choose,
@@ -57,6 +58,7 @@ def generate(
     device: On = Device.cpu,
     extend: Extended = Extend.pingpong,
     choose: Choose = "largest",
+    audio_track: AudioTrack = None,
     head: Head = "idle",
     blink: Blink = 15.0,
     mouth_gain: MouthGain = 1.0,
@@ -84,6 +86,7 @@ def generate(
         "head": head,
         "blink": blink,
         "style": Style(mouth_gain, expression, smoothing),
+        "audio_track": audio_track,
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
     reads = (Path(head), certificate, key)

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import typer
 
+from moditalker import office
 from moditalker.cli.common import app
 from moditalker.errors import UserError
 
@@ -58,7 +59,7 @@ def read_jobs(path: Path) -> list[Job]:
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise UserError(f"{path}: {size} bytes; a jobs file may have {MAX_BYTES}: cut it into several")
-        text = path.read_text(encoding="utf-8-sig")
+        text = office.decoded(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the file with the jobs") from error
     except UnicodeDecodeError as error:
@@ -83,21 +84,31 @@ def read_jobs(path: Path) -> list[Job]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    separator, table = office.divided(text)
+    above = text.count("\n") - table.count("\n")  # lines before the header
+    reader = csv.DictReader(io.StringIO(table, newline=""), strict=True, delimiter=separator)
     try:
-        columns = reader.fieldnames or []
+        reader.fieldnames = columns = [office.column(name) for name in reader.fieldnames or []]
         known = {"name", *_options()}
         for column in columns:
-            if column not in known:
+            if column not in known and column:  # office programs save columns without any cell, too
                 raise UserError(
                     f"{path}: column {column!r} is not known; there are {', '.join(sorted(known))}"
                 )
-            if columns.count(column) > 1:
+            if columns.count(column) > 1 and column:
                 raise UserError(f"{path}: there are two columns {column!r}; keep one of them")
+        numbers = [name for name, option in _options().items() if isinstance(option.default, float)]
         for row in reader:
-            yield f"line {reader.line_num}", row
+            if None not in row and not any(row.values()):
+                continue  # as office programs save below a table
+            if "" in row and not row[""]:
+                del row[""]
+            for name in numbers:
+                if row.get(name):
+                    row[name] = office.number(row[name], separator)
+            yield f"line {reader.line_num + above}", row
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num} is not CSV ({error})") from error
+        raise UserError(f"{path}: line {reader.line_num + above} is not CSV ({error})") from error
 
 
 def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moditalker.cli.common import (
+    AudioTrack,
     Choose,
     Device,
     Expression,
@@ -63,6 +64,7 @@ def motion(
     steps: Steps = None,
     device: On = Device.cpu,
     choose: Choose = "largest",
+    audio_track: AudioTrack = None,
 ) -> None:
     """Make the landmark motion of a speech as a file, or change one; `moditalker render` makes it a video.
 
@@ -89,7 +91,7 @@ def motion(
         from moditalker.pipeline import MoDiTalker
 
         talker = MoDiTalker.from_pretrained(preset, device=device.value)
-        made = talker.track(face, audio, seed, steps, parse_choice(choose))
+        made = talker.track(face, audio, seed, steps, parse_choice(choose), audio_track)
     made = _changed(made, splice or [], retime or [], hold or [], shut or [])
     if style != Style():
         made = made.styled(style)
@@ -99,7 +101,7 @@ def motion(
     if preview is not None:
         from moditalker.motion.preview import save_preview
 
-        save_preview(made, preview, audio)
+        save_preview(made, preview, audio, audio_track)
         print(f"{preview}: the landmarks of {made.seconds:.2f} s")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from moditalker.cli.common import (
+    AudioTrack,
     Blink,
     Certificate,
     Choose,
@@ -48,6 +49,7 @@ def render(
     device: On = Device.cpu,
     extend: Extended = Extend.pingpong,
     choose: Choose = "largest",
+    audio_track: AudioTrack = None,
     head: Head = "idle",
     blink: Blink = 15.0,
     no_provenance: NoProvenance = False,
@@ -72,6 +74,7 @@ def render(
         "head": head,
         "blink": blink,
         "motion": track,
+        "audio_track": audio_track,
         "provenance": parse_provenance(no_provenance, consent, certificate, key),
     }
     reads = (motion, Path(head), certificate, key)

@@ -369,6 +369,10 @@ def build_case(pair: Pair, observer: Observer) -> Case:
                 f"{path} has {one.fps:g} frames a second, {pair.generated.name} {generated.fps:g}; "
                 "give videos of one rate"
             )
+    sized = next((one for one in (reference, face) if one is not None and not one.picture), generated)
+    height, width = sized.frames.shape[1:3]
+    if generated.frames.shape[1:3] == (height + height % 2, width + width % 2):  # as `VideoWriter` pads .mp4
+        generated = replace(generated, frames=generated.frames[:, :height, :width])
     for path, one in ((pair.reference, reference), (pair.face, face)):
         if one is not None and not one.picture and one.frames.shape[1:] != generated.frames.shape[1:]:
             raise UserError(

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from moditalker import office
 from moditalker.errors import UserError
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}
@@ -91,16 +92,14 @@ def read_bounded(path: Path, most: int, why: str) -> str:
     try:
         if path.stat().st_size > most:
             raise UserError(f"{path} has more than {most >> 20} MiB{why}")
-        return path.read_bytes().decode("utf-8-sig")
+        return office.decoded(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text ({error})") from None
 
 
 def _read_manifest(path: Path) -> list[Pair]:
     text = read_bounded(path, MAX_BYTES, "; split it")
-    rows = (
-        list(csv.DictReader(text.splitlines())) if path.suffix.lower() == ".csv" else _json_lines(path, text)
-    )
+    rows = _table(text) if path.suffix.lower() == ".csv" else _json_lines(path, text)
     if not rows:
         raise UserError(f"{path} holds no pair; it has a line each, with generated and reference")
     if len(rows) > MAX_PAIRS:
@@ -109,6 +108,13 @@ def _read_manifest(path: Path) -> list[Pair]:
     if len({pair.name for pair in pairs}) < len(pairs):
         raise UserError(f"{path}: two pairs have one name; give each its own")
     return pairs
+
+
+def _table(text: str) -> list[dict[str, object]]:
+    separator, text = office.divided(text)
+    reader = csv.DictReader(text.splitlines(), delimiter=separator)
+    reader.fieldnames = [office.column(name) for name in reader.fieldnames or []]
+    return [dict(row) for row in reader if any(row.values())]
 
 
 def _json_lines(path: Path, text: str) -> list[dict[str, object]]:

@@ -7,6 +7,7 @@ in the senses of `landmarks.Pose.angles`. Times are asked for in rising order.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moditalker import office
 from moditalker.errors import UserError
 from moditalker.features.face import FaceTracker
 from moditalker.features.face_model import default_model, frontalize
@@ -114,8 +116,8 @@ def read_poses(path: str | Path) -> HeadMotion:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: has more than {MAX_BYTES >> 20} MiB; it is no table of head poses")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
+        separator, text = office.divided(office.decoded(path.read_bytes()))
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
@@ -123,7 +125,8 @@ def read_poses(path: str | Path) -> HeadMotion:
         raise UserError(f"{path}: the first line must be yaw,pitch,roll or seconds,yaw,pitch,roll")
     if not 1 <= len(rows) - 1 <= MAX_ROWS:
         raise UserError(f"{path}: {len(rows) - 1} poses; there must be 1 to {MAX_ROWS}")
-    table = np.array([_numbers(path, number, row, len(header)) for number, row in enumerate(rows[1:], 1)])
+    poses = enumerate(rows[1:], 1)
+    table = np.array([_numbers(path, number, row, len(header), separator) for number, row in poses])
     columns = dict(zip(header, table.T, strict=True))
     angles = np.stack([columns[name] for name in ("yaw", "pitch", "roll")])
     times = columns.get("seconds", np.arange(len(table)) / CSV_RATE)
@@ -137,9 +140,9 @@ def read_poses(path: str | Path) -> HeadMotion:
     return lambda seconds: np.array([np.interp(seconds, times, angle) for angle in angles])
 
 
-def _numbers(path: Path, number: int, row: list[str], count: int) -> list[float]:
+def _numbers(path: Path, number: int, row: list[str], count: int, separator: str) -> list[float]:
     try:
-        numbers = [float(cell) for cell in row]
+        numbers = [float(office.number(cell, separator)) for cell in row]
     except ValueError:
         numbers = []
     if len(numbers) != count or not np.isfinite(numbers).all():

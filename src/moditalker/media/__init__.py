@@ -5,10 +5,11 @@ source's time stamps, size, colour tags and, where the container allows, its sou
 file is, a bounded number of frames is held; nothing but ordinary local files is opened. What a user should
 know, but need not act on, is collected in ``notes``. Choices [ours]:
 
-- Alpha is shown on white; interlaced frames stay woven; HDR (PQ, HLG) is tone-mapped to BT.709.
+- Alpha is shown on white; interlaced frames are deinterlaced; HDR (PQ, HLG) is tone-mapped to BT.709.
 - A picture is reduced to the largest frame of H.264 level 5.2 (4096 on the long side, 9.4 megapixels).
-- Output is H.264 4:2:0, which cannot have an odd width or height: those become VP9, which browsers and phones
-  play, never resized or cropped. ``lossless`` is H.264 in RGB, exactly the pixels given.
+- Output is H.264 4:2:0, which cannot have an odd width or height: in .mp4 and .mov, whose players know no
+  other codec for certain, the last row or column is repeated; in .mkv those become VP9. Nothing is resized or
+  cropped. ``lossless`` is H.264 in RGB, exactly the pixels given.
 - Where a written pixel equals the source's, the encoder gets the source's own YUV samples: what was not
   touched does not pass through RGB, so neither rounding nor gamut clipping shifts its colour.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from moditalker.errors import UserError
+from moditalker.names import check_name
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Samples: TypeAlias = NDArray[np.float32]
@@ -33,6 +34,9 @@ MAX_GAP = 600  # s: time stamps that jump further ahead, or back by more than MA
 MAX_BACK = 1  # s
 
 _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if features.check("avif") else []))
+_MOVING = ("GIF", "WEBP", "AVIF", "PNG")  # of these, those that may move
+MOVING_BASE = Fraction(1, 1000)  # s: time base of moving pictures
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _MATRICES = (1, 2, 4, 5, 6, 7, 9)  # that the scaler knows; 2, "not said", it reads as BT.601
 
 
@@ -71,6 +75,7 @@ class MediaInfo:
 def local(path: PathLike) -> Path:
     """The path of a file that is there and not empty. Raises UserError."""
     path = Path(path)
+    check_name(path)
     if not path.exists():
         raise UserError(f"{path}: there is no such file; check the name and the folder.")
     if not path.is_file():
@@ -98,24 +103,34 @@ def reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def streams(container: av.container.InputContainer) -> tuple[Any, Any]:
-    """The video stream (not a cover picture) and the audio stream, or None; typed Any to spare casts."""
+def streams(container: av.container.InputContainer, track: int | None = None) -> tuple[Any, Any]:
+    """The video stream (not a cover picture) and the audio stream, or None; typed Any to spare casts.
+
+    track: number of the sound track, from 1; None: the one that players take, which is the first that the
+    file marks as default, else the first.
+    """
     cover = av.stream.Disposition.attached_pic
     video = next((s for s in container.streams.video if s.codec_context and not s.disposition & cover), None)
     if video is not None:
         video.codec_context.thread_type = "AUTO"
         video.codec_context.thread_count = min(4, os.cpu_count() or 1)
-    return video, next((s for s in container.streams.audio if s.codec_context), None)
+    sounds: list[Any] = [s for s in container.streams.audio if s.codec_context]
+    if track is not None:
+        wanted = container.streams.audio[track - 1 : track]
+        return video, next((s for s in sounds if s in wanted), None)
+    default = av.stream.Disposition.default
+    return video, next((s for s in sounds if s.disposition & default), sounds[0] if sounds else None)
 
 
 def decoded(container: av.container.InputContainer, stream: Any, damage: list[str]) -> Iterator[Any]:
     """A stream's frames; pieces that cannot be decoded are skipped and noted in ``damage``."""
-    packets = container.demux(stream)
+    packets, decoder = container.demux(stream), _decoder_of_alpha(stream)
     while len(damage) < 10_000:
         try:
             if (packet := next(packets, None)) is None:
                 return
-            frames = packet.decode()
+            whole = packet if packet.size else None  # None: what is left at the end
+            frames = packet.decode() if decoder is None else decoder.decode(whole)
         except av.error.EOFError:
             continue
         except (av.error.FFmpegError, ValueError) as error:
@@ -124,13 +139,100 @@ def decoded(container: av.container.InputContainer, stream: Any, damage: list[st
         yield from frames
 
 
+def _decoder_of_alpha(stream: Any) -> Any:
+    """What decodes the alpha of VP8 and VP9 too, which FFmpeg's own decoders leave out; None: not needed."""
+    name = _ALPHA_DECODERS.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return None
+    try:
+        decoder: Any = av.CodecContext.create(name, "r")
+    except ValueError:  # an FFmpeg without libvpx
+        return None
+    decoder.extradata = stream.codec_context.extradata
+    decoder.thread_count = stream.codec_context.thread_count
+    return decoder
+
+
 def still(path: Path) -> Image.Image | None:
-    """Open a still picture without decoding it; None if the file is something else."""
+    """Open a still picture without decoding it; None if the file is something else, or moves."""
+    return _picture(path, lambda picture: not _moves(picture))
+
+
+def moving(path: Path) -> Image.Image | None:
+    """Open an animated WebP, AVIF or PNG without decoding it; None if the file is something else.
+
+    FFmpeg shows one frame of these at most; of an animated GIF it shows all.
+    """
+    return _picture(path, lambda picture: picture.format != "GIF" and _moves(picture))
+
+
+def _moves(picture: Image.Image) -> bool:
+    with suppress(Exception):  # of damaged files, in which a GIF looks for a second frame
+        return picture.format in _MOVING and bool(getattr(picture, "is_animated", False))
+    return False
+
+
+def moving_frames(path: Path, damage: list[str]) -> Iterator[Any]:
+    """Frames of what `moving` opens, as a decoder would give them: RGBA, stamps in MOVING_BASE.
+
+    What follows a frame that cannot be decoded is left out and noted in ``damage``.
+    """
+    with moving(path) or Image.new("RGBA", (1, 1)) as picture:
+        stamp = 0
+        for number in range(int(bool(picture.info.get("default_image"))), getattr(picture, "n_frames", 0)):
+            try:
+                picture.seek(number)
+                image = np.asarray(picture.convert("RGBA"))
+            except Exception as error:  # its plugins raise many kinds on damaged files
+                damage.append(reason(error))
+                return
+            native: Any = av.VideoFrame.from_ndarray(image, format="rgba")
+            native.pts, native.time_base, native.duration = stamp, MOVING_BASE, _shown(picture)
+            stamp += native.duration
+            yield native
+
+
+def _shown(picture: Image.Image) -> int:
+    """For how long the frame of a moving picture is shown, in MOVING_BASE: 1/10 s for 10 ms or less, as in
+    browsers.
+    """
+    try:
+        duration = round(float(picture.info.get("duration", 0)))
+    except (TypeError, ValueError, OverflowError):
+        duration = 0
+    return duration if 10 < duration < MAX_GAP / MOVING_BASE else 100
+
+
+def _probe_moving(path: Path, picture: Image.Image) -> MediaInfo:
+    width, height = picture.size
+    _check_size(path, width, height)
+    first = next(moving_frames(path, []), None)
+    if first is None:
+        raise UserError(f"{path}: no frame of the video can be decoded; it is damaged: export it again.")
+    rate = 1 / (first.duration * MOVING_BASE)
+    frames = getattr(picture, "n_frames", 0) - bool(picture.info.get("default_image"))
+    return MediaInfo(
+        path,
+        "video",
+        width,
+        height,
+        fps=rate if rate >= 1 else PICTURE_FPS,
+        frames=frames,
+        time_base=MOVING_BASE,
+        pixel_format="rgba",
+    )
+
+
+def _picture(path: Path, wanted: Callable[[Image.Image], bool]) -> Image.Image | None:
+    """Open a picture without decoding it; None if the file is something else, or not wanted."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warning about size: there is a limit of our own
             picture = Image.open(path, formats=_PICTURES)
-        return None if picture.format == "GIF" and getattr(picture, "is_animated", False) else picture
+        if wanted(picture):
+            return picture
+        picture.close()
+        return None
     except Image.DecompressionBombError as error:
         raise UserError(
             f"{path}: the picture has more than {MAX_PICTURE // 10**6} megapixels; reduce it to fewer."
@@ -153,6 +255,9 @@ def probe(path: PathLike) -> MediaInfo:
                 ) >= 5:
                     width, height = height, width
             return MediaInfo(path, "picture", width, height, pixel_format=picture.mode)
+    if (picture := moving(path)) is not None:
+        with picture:
+            return _probe_moving(path, picture)
     with opened(path) as container:
         video, audio = streams(container)
         if video is None and audio is None:
@@ -170,11 +275,7 @@ def probe(path: PathLike) -> MediaInfo:
 
 def _probe_video(info: MediaInfo, container: av.container.InputContainer, video: Any) -> MediaInfo:
     width, height = video.codec_context.width, video.codec_context.height
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
-        raise UserError(
-            f"{info.path}: a video of {width}x{height} pixels; each side must have {MIN_SIDE} to {MAX_SIDE}: "
-            "scale it."
-        )
+    _check_size(info.path, width, height)
     first = next(decoded(container, video, []), None)
     if first is None:
         raise UserError(f"{info.path}: no frame of the video can be decoded; it is damaged: export it again.")
@@ -197,6 +298,14 @@ def _probe_video(info: MediaInfo, container: av.container.InputContainer, video:
         pixel_aspect=aspect,
         orientation=orientation,
     )
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
+        raise UserError(
+            f"{path}: a video of {width}x{height} pixels; each side must have {MIN_SIDE} to {MAX_SIDE}: "
+            "scale it."
+        )
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:

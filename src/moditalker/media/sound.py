@@ -19,6 +19,14 @@ from moditalker.media.files import MAX_BACK, MAX_GAP, PathLike, Samples, decoded
 SAMPLE_RATE = 16_000  # Hz, of all sound that is read
 MIN_SECONDS = Fraction(1, 25)  # s of sound: one frame at 25 fps
 
+PIECE = 0.1  # s: for so long one way of mixing to mono lasts [ours]
+# Power of the mix over that of what its loudest channel adds to it: 1 if one channel alone has sound, 2 for
+# channels that have nothing to do with each other, 4 for the same sound in both of two, 0 for opposite phase.
+CANCELS, MIXES = 1.2, 1.6  # below: the loudest channel takes the place of the mix; above: the mix comes back
+LOUDER = 4  # times the power that another channel needs to take the place of the chosen one
+SILENT = 1e-8  # power of a channel in the mix that decides nothing
+NOTED = 5  # pieces that are worth a note
+
 
 def anew(start: Fraction, expected: Fraction) -> bool:
     """Whether a time stamp is so far from where it should be, seconds, that the clock was set anew."""
@@ -31,22 +39,37 @@ class AudioReader:
     Time 0 is the first frame of the file's video that can be decoded, if it has one, else the first sample;
     gaps between time stamps become silence and overlaps are cut, so that sample n is heard at n / 16000 s. A
     clock that was set anew goes on, as in `VideoReader`. In the mono mix of surround sound the centre counts
-    1, front 0.71, back and side 0.5, low frequencies 0, divided by their sum: nothing clips. Raises UserError
-    if there is no sound.
+    1, front 0.71, back and side 0.5, low frequencies 0, divided by their sum: nothing clips. Where channels
+    cancel each other, or one alone has sound, the mix is the loudest channel; ``notes`` says so once all
+    has been read. ``track``: number of the sound track, from 1; None: the one that players take. Raises
+    UserError if there is no sound, or no such track.
     """
 
-    def __init__(self, path: PathLike) -> None:
-        self.path = local(path)
+    def __init__(self, path: PathLike, track: int | None = None) -> None:
+        self.path, self.track = local(path), track
         self.notes: list[str] = []
         with opened(self.path) as container:
-            if streams(container)[1] is None:
+            tracks, audio = container.streams.audio, streams(container, track)[1]
+            if track is not None and not 1 <= track <= len(tracks):
+                raise UserError(
+                    f"{path}: sound track {track} was asked for, and it has {len(tracks) or 'none'}; tracks "
+                    "count from 1."
+                )
+            if audio is None and tracks:
+                raise UserError(f"{path}: the codec of its sound cannot be read; export it as .wav or .m4a.")
+            if audio is None:
                 raise UserError(f"{path}: there is no sound track in it; give a file with speech.")
+            if track is None and len(tracks) > 1:
+                self._note(
+                    f"{self.path.name}: it has {len(tracks)} sound tracks; track {tracks.index(audio) + 1} "
+                    f"({_described(audio)}) is used; --audio-track chooses another."
+                )
 
     @cached_property
     def zero(self) -> Fraction:
         """The file's own time stamp of time 0, seconds."""
         with opened(self.path) as container:
-            video, audio = streams(container)
+            video, audio = streams(container, self.track)
             pictured = video is not None
             first = next((frame for frame in decoded(container, audio, []) if frame.pts is not None), None)
             start = Fraction(0) if first is None else first.pts * first.time_base
@@ -87,7 +110,7 @@ class AudioReader:
         expected: Fraction | None = None  # nothing is, before the first
         zero, damage = self.zero, list[str]()
         with opened(self.path) as container:
-            for frame in decoded(container, streams(container)[1], damage):
+            for frame in decoded(container, streams(container, self.track)[1], damage):
                 if not frame.samples or not frame.sample_rate:
                     continue
                 stamp = zero + (expected or 0) if frame.pts is None else frame.pts * frame.time_base
@@ -99,29 +122,40 @@ class AudioReader:
                     start = expected
                 yield frame, start
                 expected = start + Fraction(frame.samples, frame.sample_rate)
-        if damage and not self.notes:
-            self.notes.append(f"{self.path.name}: {len(damage)} damaged pieces of the sound were skipped.")
+        if damage:
+            self._note(f"{self.path.name}: {len(damage)} damaged pieces of the sound were skipped.")
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
     def blocks(self, rate: int, channels: int) -> Iterator[Samples]:
         """The sound at any rate as mono or stereo: (channels, n <= rate) float32 in [-1, 1]."""
-        resampler, form, mix = None, None, np.zeros((channels, 0), np.float32)
+        resampler, form, mixer = None, None, _Mixer(np.zeros((channels, 0), np.float32), rate)
+        alone = 0  # pieces in which one channel stands for all
         given, skip, expected = 0, 0, Fraction(0)  # samples given, samples to be cut, end of the last frame
 
         def taken(frames: list[av.AudioFrame]) -> Iterator[Samples]:
             nonlocal given, skip
             for frame in frames:
                 packed = frame.to_ndarray().reshape(frame.samples, -1)  # planes would end at 8 channels
-                samples = (mix @ np.nan_to_num(packed[skip:]).T).clip(-1, 1)
-                skip, given = max(0, skip - frame.samples), given + samples.shape[1]
-                yield from (samples[:, i : i + rate] for i in range(0, samples.shape[1], rate))
+                samples = cast(Samples, np.nan_to_num(packed[skip:]))
+                skip, given = max(0, skip - frame.samples), given + len(samples)
+                yield from mixer.push(samples)
+
+        def rest() -> Iterator[Samples]:
+            nonlocal alone
+            if resampler is not None:
+                yield from taken(resampler.resample(None))
+            yield from mixer.finish()
+            alone += mixer.alone
 
         for frame, start in self._timed():
             if start != expected or form != (frame.format.name, frame.layout.name, frame.sample_rate):
-                if resampler is not None:
-                    yield from taken(resampler.resample(None))
+                yield from rest()
                 form = (frame.format.name, frame.layout.name, frame.sample_rate)
                 resampler = av.AudioResampler("flt", frame.layout, rate)
-                mix = _mix([channel.name for channel in frame.layout.channels], channels)
+                mixer = _Mixer(_mix([channel.name for channel in frame.layout.channels], channels), rate)
                 gap = round(start * rate) - given
                 skip = max(0, -gap)
                 for i in range(0, gap, rate):
@@ -129,8 +163,12 @@ class AudioReader:
                 given += max(0, gap)
             expected, frame.pts = start + Fraction(frame.samples, frame.sample_rate), None
             yield from taken(cast(av.AudioResampler, resampler).resample(frame))
-        if resampler is not None:
-            yield from taken(resampler.resample(None))
+        yield from rest()
+        if alone >= NOTED:
+            self._note(
+                f"{self.path.name}: its channels cancel each other, or one alone has sound; the loudest "
+                "channel moves the mouth there."
+            )
 
     def __iter__(self) -> Iterator[Samples]:
         return (samples[0] for samples in self.blocks(SAMPLE_RATE, 1))
@@ -145,6 +183,75 @@ class AudioReader:
             if limit is not None and total >= limit:
                 break
         return np.concatenate(chunks)[:limit]
+
+
+def _described(audio: Any) -> str:
+    """A sound track in words."""
+    default = audio.disposition & av.stream.Disposition.default
+    words = (audio.metadata.get("title"), audio.language, audio.codec_context.codec.canonical_name)
+    return ", ".join([*filter(None, words), "the default" if default else "the first"])
+
+
+class _Mixer:
+    """Samples (n, channels) -> (outputs, n) float32 in [-1, 1], by weights (outputs, channels).
+
+    A mono mix in which channels cancel each other has little of what loudspeakers play, and one in
+    which a single channel has sound is quieter than that channel. There the loudest channel takes its place.
+    This is decided for each PIECE of the sound by powers of the past, faded over a piece, and depends on the
+    samples alone, not on how they were cut.
+    """
+
+    def __init__(self, mix: Samples, rate: int) -> None:
+        self.mix, self.size, self.alone = mix, max(1, round(PIECE * rate)), 0
+        self._choosing = len(mix) == 1 and mix.shape[1] > 1
+        self._held = np.zeros((0, mix.shape[1]), np.float32)
+        self._powers: NDArray[np.float64] | None = None  # of the mix, and of what each channel adds to it
+        self._channel: int | None = None  # that stands for all; None: the mix
+        self._last: Samples | None = None  # weights at the end of the piece before
+
+    def push(self, samples: Samples) -> Iterator[Samples]:
+        """Mix these samples, and hold what is less than a piece."""
+        if not self._choosing:
+            for i in range(0, len(samples), 10 * self.size):
+                yield (self.mix @ samples[i : i + 10 * self.size].T).clip(-1, 1)
+            return
+        held = np.concatenate([self._held, samples])
+        whole = len(held) // self.size * self.size
+        self._held = held[whole:]
+        for i in range(0, whole, self.size):
+            yield self._mixed(held[i : i + self.size])
+
+    def finish(self) -> Iterator[Samples]:
+        """Mix what is held."""
+        if len(self._held):
+            yield self._mixed(self._held)
+            self._held = self._held[:0]
+
+    def _mixed(self, piece: Samples) -> Samples:
+        self._choose(piece)
+        weights = self.mix
+        if self._channel is not None:
+            weights = np.eye(self.mix.shape[1], dtype=np.float32)[self._channel, None]
+            self.alone += 1
+        mixed = weights @ piece.T
+        if self._last is not None and self._last is not weights and (self._last != weights).any():
+            share = np.linspace(0, 1, len(piece), dtype=np.float32)
+            mixed = share * mixed + (1 - share) * (self._last @ piece.T)
+        self._last = weights
+        return cast(Samples, mixed.clip(-1, 1))
+
+    def _choose(self, piece: Samples) -> None:
+        parts = np.square(piece * self.mix, dtype=np.float64).mean(0)
+        powers = np.array([np.square(piece @ self.mix[0], dtype=np.float64).mean(), *parts])
+        self._powers = powers if self._powers is None else (self._powers + powers) / 2
+        mixed, parts = self._powers[0], self._powers[1:]
+        loudest = int(parts.argmax())
+        if parts[loudest] < SILENT:
+            return
+        if mixed >= parts[loudest] * (CANCELS if self._channel is None else MIXES):
+            self._channel = None
+        elif self._channel is None or parts[loudest] > LOUDER * parts[self._channel]:
+            self._channel = loudest
 
 
 def _mix(names: list[str], outputs: int) -> Samples:

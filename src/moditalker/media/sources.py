@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import count, islice
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from moditalker.errors import UserError
+from moditalker.media.fields import progressive
 from moditalker.media.files import (
     MAX_BACK,
     MAX_GAP,
@@ -22,6 +24,8 @@ from moditalker.media.files import (
     Samples,
     decoded,
     matrix_of,
+    moving,
+    moving_frames,
     opened,
     probe,
     streams,
@@ -31,6 +35,7 @@ from moditalker.media.pixels import EXACT, HLG, PQ, light_of, on_white, planes_o
 
 SLACK = Fraction(1, 10)  # s: sound and video whose ends are this close end together
 MIN_STEP = Fraction(1, 1000)  # s from frame to frame, on average
+OPAQUE = 250  # alpha from which on a pixel that went through a codec is not transparent
 CHUNK_BYTES = 32 << 20  # decoded frames that backward playing may hold
 EXTEND = ("pingpong", "loop", "hold", "none")  # what the source does when the speech is longer
 
@@ -81,13 +86,18 @@ class VideoReader:
         self._light: Samples | None = None
         if self.info.color.transfer in (PQ, HLG):
             self._light = light_of(self.info.color.transfer)
-            self.info = replace(self.info, color=Color())
+            self.info = replace(self.info, color=Color(), pixel_format="yuv420p")  # that its frames have
             self.notes.append(f"{self.info.path.name}: HDR is tone-mapped to 8 bits of BT.709.")
         even = self.info.width % 2 == self.info.height % 2 == 0
+        picture = moving(self.info.path)
+        self._moving = picture is not None
+        if picture is not None:
+            picture.close()
         self._planes = planes and even and self._light is None
         self._ticks = array("q")  # after a forward pass: each frame's time in units of the time base,
         self._stamps = array("q")  # the file's own stamp of it,
         self._keys: list[int] = []  # and the indices of key frames
+        self._fields = False  # whether frames are interlaced, so that each depends on the one before, too
         self._last = 1  # duration of the last frame, in units of the time base
 
     def __iter__(self) -> Iterator[Frame]:
@@ -97,8 +107,8 @@ class VideoReader:
         shift: int | None = None
         damage: list[str] = []
         held: Any = None  # a frame's duration is known when the next one comes
-        with opened(self.info.path) as container:
-            for native in decoded(container, streams(container)[0], damage):
+        with self._decoding(damage) as natives:
+            for native in natives:
                 last = ticks[-1] if ticks else -step
                 stamp = last + step - (shift or 0) if native.pts is None else native.pts
                 shift = -stamp if shift is None else shift
@@ -144,14 +154,17 @@ class VideoReader:
         width, height = (info.height, info.width) if info.orientation[0] else (info.width, info.height)
         fits = (native.width, native.height) == (width, height)
         note = f"{info.path.name}: the frame size changes inside the video; all frames get the first one's."
-        if not fits and note not in self.notes:
-            self.notes.append(note)
+        if not fits:
+            self._note(note)
         matrix, clear = matrix_of(native.colorspace), False
         if self._light is None:
             clear = any(component.is_alpha for component in native.format.components)
             form = "rgba" if clear else "rgb24"
             rgb = native.reformat(width, height, form, src_colorspace=matrix, threads=1)
-            image = on_white(rgb.to_ndarray()) if clear else rgb.to_ndarray()
+            image = rgb.to_ndarray()
+            if clear and image[..., 3].min() < OPAQUE:
+                self._note(f"{info.path.name}: transparent parts are shown on white.")
+            image = on_white(image) if clear else image
         else:
             rgb = native.reformat(
                 width, height, "rgb48le", src_colorspace=matrix, interpolation=EXACT, threads=1
@@ -164,6 +177,10 @@ class VideoReader:
             yuv = [upright(plane, info.orientation) for plane in planes_of(eight)]
         base = info.time_base
         return Frame(index, tick * base, duration * base, upright(image, info.orientation), yuv)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
     def __reversed__(self) -> Iterator[Frame]:
         if not self._ticks:
@@ -180,11 +197,11 @@ class VideoReader:
     def _between(self, start: int, stop: int) -> list[Any]:
         """Decoded frames start..stop-1: from the nearest key frame if seeking works, else from the first."""
         wanted, base = self._stamps[start:stop], self.info.time_base
-        key = self._stamps[max((key for key in self._keys if key <= start), default=0)]
+        first = start - self._fields
+        key = self._stamps[max((key for key in self._keys if key <= first), default=0)]
         seeks = [key, key - int(2 / base)]  # some containers land behind the key frame that was asked for
-        if (
-            start == 0 or self._stamps[-1] - self._stamps[0] != self._ticks[-1]
-        ):  # stamps were missing or mended
+        mended = self._stamps[-1] - self._stamps[0] != self._ticks[-1]  # or stamps were missing
+        if start == 0 or mended or self._moving:
             seeks = []
         for seek in seeks:
             with opened(self.info.path) as container:
@@ -192,17 +209,35 @@ class VideoReader:
                 container.seek(seek, stream=stream)
                 found: list[Any] = []
                 clean = False  # from a key frame on, all is decoded as in the forward pass
-                for native in decoded(container, stream, []):
+                for native in self._natives(container, []):
                     stamp = wanted[0] - 1 if native.pts is None else native.pts
-                    clean = clean or (native.key_frame and stamp <= wanted[0])
+                    clean = clean or (native.key_frame and stamp <= wanted[0] - self._fields)
                     if clean and stamp >= wanted[0]:
                         found.append(native)
                     if stamp >= wanted[-1]:
                         break
                 if array("q", [native.pts for native in found]) == wanted:
                     return found
-        with opened(self.info.path) as container:
-            return list(islice(decoded(container, streams(container)[0], []), start, stop))
+        with self._decoding([]) as natives:
+            return list(islice(natives, start, stop))
+
+    @contextmanager
+    def _decoding(self, damage: list[str]) -> Iterator[Iterator[Any]]:
+        """All frames, decoded from the first one."""
+        if self._moving:
+            yield moving_frames(self.info.path, damage)
+        else:
+            with opened(self.info.path) as container:
+                yield self._natives(container, damage)
+
+    def _natives(self, container: Any, damage: list[str]) -> Iterator[Any]:
+        """Decoded frames, none of them interlaced."""
+        frames = decoded(container, streams(container)[0], damage)
+        return progressive(frames, self.info.time_base, self._find_fields)
+
+    def _find_fields(self) -> None:
+        self._fields = True
+        self._note(f"{self.info.path.name}: its interlaced frames are deinterlaced.")
 
 
 Source: TypeAlias = Picture | VideoReader

@@ -22,11 +22,16 @@ from moditalker.media.files import PICTURE_FPS, MediaInfo, PathLike, Pixels, ope
 from moditalker.media.pixels import paint, planes_of, to_yuv
 from moditalker.media.sound import AudioReader, anew
 from moditalker.media.sources import MIN_STEP, SLACK, Frame
+from moditalker.names import check_name, shortened
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # written, by file ending
 # x264's macroblock tree gives other bits from run to run on processors with AVX-512.
 REPEATABLE = {"mbtree": "0"}
 H264, H264_RGB, VP9 = ENCODERS = ("libx264", "libx264rgb", "libvpx-vp9")  # what a written video may need
+
+# Codecs of sound that the usual players take in .mp4 and .mov; Opus and Vorbis stay silent in QuickTime, on
+# iPhones and in chats.
+PLAYED = ("aac", "mp3", "alac", "ac3", "eac3", "mp2", "flac")
 
 _NUMBERS = count()  # of this process's writers: two of one file do not write into each other's
 
@@ -35,10 +40,12 @@ class VideoWriter:
     """Writes frames and a file's sound. A context manager: the file appears only if the block succeeds.
 
     ``info`` gives size, time base, colour tags and pixel aspect: the source's, or ``plain_info``. ``audio``:
-    a file whose sound packets are copied untouched if the container takes them, else encoded as AAC, which
-    ``notes`` says; uncompressed sound in .mp4 always is, since no browser or phone plays it there.
-    ``recode_audio`` asks for AAC. Sound that goes on for more than SLACK behind the video is cut. .mkv rounds
-    all times to milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
+    a file whose sound packets are copied untouched if the container takes them and usual players play them
+    there (`PLAYED`), else encoded as AAC, which ``notes`` says; uncompressed sound in .mp4 always is.
+    ``track``: number of its sound track, from 1; None: the one that players take. ``recode_audio`` asks for
+    AAC. Sound that goes on for more than SLACK behind the video is cut. In .mp4 and .mov an odd side becomes
+    even: the last row or column is repeated; ``width`` and ``height`` are the file's. .mkv rounds all times
+    to milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
     Raises UserError for an ending, folder, size or disk that cannot take the file.
     """
 
@@ -48,18 +55,21 @@ class VideoWriter:
         info: MediaInfo,
         audio: PathLike | None = None,
         *,
+        track: int | None = None,
         lossless: bool = False,
         recode_audio: bool = False,
         metadata: dict[str, str] | None = None,
         seal: Callable[[Path, Path], None] | None = None,
     ) -> None:
         self.path, self.info, self.notes = Path(path), info, list[str]()
+        self.width, self.height = info.width, info.height  # of the file's frames; see `_add_video`
         self._seal = seal
         self._format = FORMATS.get(self.path.suffix.lower(), "")
         if not self._format:
             raise UserError(
                 f"{path}: a video is written as {', '.join(FORMATS)}; choose one of these endings."
             )
+        check_name(self.path)
         if not self.path.absolute().parent.is_dir():
             raise UserError(f"{path}: the folder does not exist; create it or choose another.")
         if self.path.is_dir():
@@ -68,11 +78,12 @@ class VideoWriter:
         self._sound: Generator[Any, None, None] = (None for _ in ())
         self._waiting: Any = None  # a sound packet whose time has not come
         number = next(_NUMBERS)
+        stem = _part_stem(self.path)
         self._part, self._sealed = (
-            self.path.with_name(f".{self.path.stem}.{os.getpid()}-{number}.{name}{self.path.suffix}")
+            self.path.with_name(f".{stem}.{os.getpid()}-{number}.{name}{self.path.suffix}")
             for name in ("part", "sealed")
         )
-        self._reader = None if audio is None else AudioReader(audio)
+        self._reader = None if audio is None else AudioReader(audio, track)
         # Matroska holds the negative stamps of codecs that start before 0; its muxer would rather shift all.
         options = (
             {"avoid_negative_ts": "disabled"} if self._format == "matroska" else {"movflags": "+faststart"}
@@ -94,20 +105,20 @@ class VideoWriter:
         if self._rgb:
             codec, options = H264_RGB, {"qp": "0", "preset": "ultrafast"}
         elif info.width % 2 or info.height % 2:
-            if self._format == "mov":
-                raise UserError(
-                    f"{self.path}: .mov cannot hold {info.width}x{info.height}, an odd size; write .mp4."
+            odd = f"{info.width}x{info.height} has an odd side, which H.264 cannot have"
+            if self._format == "matroska":
+                codec, options = VP9, {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6"}
+                self.notes.append(f"{odd}: encoded as VP9.")
+            else:
+                self.width, self.height = info.width + info.width % 2, info.height + info.height % 2
+                self.notes.append(
+                    f"{odd}: the last row or column is repeated ({self.width}x{self.height}); .mkv or "
+                    "--lossless keeps the size."
                 )
-            codec, options = VP9, {"crf": "10", "b": "0", "deadline": "realtime", "cpu-used": "6"}
-            self.notes.append(
-                f"{info.width}x{info.height} has an odd side, which H.264 cannot: encoded as VP9."
-            )
+        self._note_depth()
         stream: Any = self._container.add_stream(codec, rate=info.fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = (
-            info.width,
-            info.height,
-            "rgb24" if self._rgb else "yuv420p",
-        )
+        stream.width, stream.height = self.width, self.height
+        stream.pix_fmt = "rgb24" if self._rgb else "yuv420p"
         stream.time_base = stream.codec_context.time_base = info.time_base
         stream.codec_context.flags |= av.codec.context.Flags.frame_duration  # else the last one's is lost
         stream.codec_context.sample_aspect_ratio = info.pixel_aspect
@@ -120,17 +131,33 @@ class VideoWriter:
             )
         return stream
 
+    def _note_depth(self) -> None:
+        """Note which bits and colours of the source do not go into the file."""
+        if self.info.kind != "video" or self.info.path == Path():
+            return
+        form = av.VideoFormat(self.info.pixel_format)
+        bits = max((component.bits for component in form.components), default=8)
+        colours = {(64, 64): "4:4:4", (32, 64): "4:2:2"}.get((form.chroma_width(64), form.chroma_height(64)))
+        loses = len(form.components) >= 3 and (not form.is_rgb or form.name.startswith("gbr"))
+        changes = [(f"{bits} bits a sample", "8 bits")] if bits > 8 else []
+        if colours is not None and loses and not self._rgb:
+            changes.append((colours, "4:2:0"))
+        if changes:
+            had, becomes = (" and ".join(words) for words in zip(*changes, strict=True))
+            self.notes.append(f"{self.info.path.name}: {had} become {becomes}, which all players take.")
+
     def _add_sound(self, reader: AudioReader, recode: bool) -> None:
         name, mp4 = reader.path.name, self._format == "mp4"
         with opened(reader.path) as source:
-            audio = streams(source)[1]
+            audio = streams(source, reader.track)[1]
             codec, rate = audio.codec_context.codec.canonical_name, audio.codec_context.sample_rate
             channels = min(2, audio.codec_context.channels)
             # QuickTime's uncompressed sound has no time stamps.
             raw = codec.startswith("pcm") and (mp4 or (self._format == "mov" and not reader.whole))
-            if not recode and not raw and _takes(self._format, audio):
+            played = raw or self._format == "matroska" or codec.startswith("pcm") or codec in PLAYED
+            if not recode and not raw and played and _takes(self._format, audio):
                 self._sound = _copied(reader, self._container.add_stream_from_template(audio))
-                if mp4 and codec not in ("aac", "mp3", "opus", "flac"):
+                if mp4 and codec not in ("aac", "mp3", "flac"):
                     self.notes.append(
                         f"{name}: its {codec} sound is copied untouched; browsers may need AAC."
                     )
@@ -139,7 +166,11 @@ class VideoWriter:
         encoder: Any = self._container.add_stream("aac", rate=rate)
         encoder.layout, encoder.bit_rate = "stereo" if channels == 2 else "mono", 96_000 * channels
         self._sound = _encoded(reader, encoder, rate, channels)
-        way = f"; {'.mov or .mkv' if mp4 else '.mkv'} would keep it as it is" if raw else ""
+        way = ""
+        if not recode and not played:
+            way = f", which all players of {self.path.suffix} take; .mkv would keep it untouched"
+        elif raw:
+            way = f"; {'.mov or .mkv' if mp4 else '.mkv'} would keep it untouched"
         self.notes.append(f"{name}: its {codec} sound is encoded as AAC{way}.")
 
     def write(self, frame: Frame, image: Pixels | None = None) -> None:
@@ -166,7 +197,10 @@ class VideoWriter:
         if self._rgb:
             return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         color = self.info.color
-        if frame.yuv is None or frame.yuv[0].shape != image.shape[:2]:
+        rows, columns = self.height - image.shape[0], self.width - image.shape[1]
+        if rows or columns:
+            native = to_yuv(np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge"), color)
+        elif frame.yuv is None or frame.yuv[0].shape != image.shape[:2]:
             native = to_yuv(image, color)
         else:
             native = av.VideoFrame(image.shape[1], image.shape[0], "yuv420p")
@@ -226,10 +260,15 @@ class VideoWriter:
             ) from error
 
 
+def _part_stem(path: Path) -> str:
+    """What the names of a file's parts begin with."""
+    return shortened(path.stem, 32, path.name)  # for the dots, two numbers, the kind of part and the ending
+
+
 def remove_parts(path: PathLike) -> None:
     """Remove what writers of this file, whose processes were killed, have left beside it."""
     path = Path(path)
-    left = re.compile(rf"\.{re.escape(path.stem)}\.\d+-\d+\.(part|sealed){re.escape(path.suffix)}")
+    left = re.compile(rf"\.{re.escape(_part_stem(path))}\.\d+-\d+\.(part|sealed){re.escape(path.suffix)}")
     for part in path.absolute().parent.iterdir():
         if left.fullmatch(part.name):
             part.unlink(missing_ok=True)
@@ -250,7 +289,7 @@ def _copied(reader: AudioReader, stream: Any) -> Generator[Any, None, None]:
     """The file's sound packets, each at the time at which the reader has its samples."""
     zero, end, last = reader.zero, None, -math.inf  # end: of the packet before
     with opened(reader.path) as source:
-        for packet in source.demux(streams(source)[1]):
+        for packet in source.demux(streams(source, reader.track)[1]):
             stamp = packet.pts if packet.dts is None else packet.dts
             if stamp is None:
                 continue

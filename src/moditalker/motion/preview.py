@@ -30,14 +30,16 @@ def draw_face(points: NDArray[np.float32], middle: NDArray[np.float32]) -> NDArr
     return np.asarray(picture)
 
 
-def save_preview(track: Track, out: str | Path, audio: str | Path | None = None) -> None:
-    """Write a video of the landmarks, with the sound of ``audio``.
+def save_preview(
+    track: Track, out: str | Path, audio: str | Path | None = None, audio_track: int | None = None
+) -> None:
+    """Write a video of the landmarks, with the sound of ``audio``, or of its track of this number, from 1.
 
     Raises:
         UserError: the file cannot be written, or the sound cannot be read.
     """
     middle = (track.identity.max(0) + track.identity.min(0))[:2] / 2
     step = 1 / Fraction(RATE)
-    with VideoWriter(out, plain_info(SIZE, SIZE, RATE), audio) as writer:
+    with VideoWriter(out, plain_info(SIZE, SIZE, RATE), audio, track=audio_track) as writer:
         for number, points in enumerate(track.landmarks):
             writer.write(Frame(number, number * step, step, draw_face(points, middle)))

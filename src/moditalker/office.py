@@ -1,0 +1,37 @@
+"""Tables as office programs save them: semicolons or tabs, capital headers, decimal commas, UTF-16."""
+
+from __future__ import annotations
+
+import codecs
+
+
+def decoded(content: bytes) -> str:
+    """The text of a table: UTF-16 with a mark at its start, as "Unicode text" is saved, else UTF-8.
+
+    Raises:
+        UnicodeDecodeError: neither of the two.
+    """
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8").removeprefix("\ufeff")
+
+
+def divided(text: str) -> tuple[str, str]:
+    """What separates a table's columns (comma, semicolon or tab), and the table without a line "sep=;".
+
+    The first line decides: semicolons and tabs are in no header, commas may be in numbers.
+    """
+    first, _, rest = text.partition("\n")
+    mark = first.strip().strip('"').lower()
+    if mark.startswith("sep=") and len(mark) <= 5:
+        return (first.strip("\r").strip('"')[4:5] or "\t"), rest
+    return next((mark for mark in "\t;" if mark in first), ","), text
+
+
+def column(name: str) -> str:
+    """The name of a column as our tables have it: small letters, no spaces around, "_" for "-" and spaces."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def number(text: str, separator: str) -> str:
+    """A number with a decimal point; where commas do not separate columns, one comma may be the point."""
+    return text.replace(",", ".") if separator != "," and text.count(",") == 1 else text
