@@ -63,7 +63,7 @@ NAMED: dict[str, Weights] = {
     ),
     "interior": Weights(
         "interior.safetensors",
-        "eefaf90c2b08d5207d79867025abe697d40fd5c6d1f6d960b3997bd941dfb6c3",
+        "bea48f0f268dae512e7e3ea1c6ac24e9c818cc7f13afcf87b3a47f2ef8f2b850",
         "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
         "tools/train_interior.py",
         "Apache-2.0",
