@@ -14,6 +14,7 @@ from moditalker.landmarks import MOUTH, Pose, apply_pose, inverse, lip_opening, 
 from moditalker.looks import MOST, Look, look_at
 from moditalker.video.compose import Composer
 from moditalker.video.flow import Gap, Spline, outline_distance
+from moditalker.video.interior import Interior
 from moditalker.video.references import Chooser, Gallery, faded
 
 CROP = load("tiny").crop
@@ -218,3 +219,34 @@ def test_the_chosen_look_changes_when_it_pays_and_fades():
     shares = [sum(weight for one, weight in mixed if one is looks[1]) for _, mixed in made]
     assert shares == pytest.approx([0.0] * 11 + [0.25, 0.75] + [1.0] * 11)
     assert lip_opening(face(8.0)) > lip_opening(face(0.0))
+
+
+def test_grey_stays_grey():
+    """What is painted into a picture without colours has none."""
+    shut = look(0.0)
+    grey = [np.repeat(part[..., :1], 3, -1) for part in (shut.pixels, shut.crop)]
+    shut = replace(shut, pixels=grey[0], crop=grey[1])
+    assert shut.grey
+    assert not look(0.0).grey
+    torch.manual_seed(0)
+    image = np.repeat(picture(face())[..., :1], 3, -1)
+    composer = Composer(CROP, Interior().eval().requires_grad_(False))
+    made = composer.compose(image, MATRIX, aligned(image), face(), face(7.0), [(shut, 1.0)]).frame
+    assert not np.array_equal(made, image)
+    assert (made.max(-1).astype(int) - made.min(-1)).max() <= 1
+
+
+def test_the_painter_paints_where_no_look_shows_it():
+    """Untrained, it paints something between the lips and nothing elsewhere."""
+    torch.manual_seed(0)
+    image = picture(face())
+    made = {}
+    for painter in (None, Interior().eval().requires_grad_(False)):
+        composer = Composer(CROP, painter)
+        made[painter is None] = composer.compose(
+            image, MATRIX, aligned(image), face(), face(7.0), [(look(0.0), 1.0)]
+        ).frame
+    changed = (made[True] != made[False]).any(-1)
+    places = np.stack(np.mgrid[:SIDE, :SIDE][::-1], -1) @ MATRIX[:, :2].T + MATRIX[:, 2]
+    assert changed.any()
+    assert not changed[outline_distance(places, face(7.0)) > 1].any()

@@ -426,6 +426,9 @@ def check(config: Config) -> Config:
         f"atom.overlap = {atom.overlap}: must be below atom.frames": atom.overlap < atom.frames,
         f"mtov.overlap = {mtov.overlap}: must be below autoencoder.frames": mtov.overlap < auto.frames,
         f"crop.pose_rows = {crop.pose_rows}: must not exceed crop.size": crop.pose_rows <= crop.size,
+        "compose.enabled = true: crop.eye_distance must be above 0": (
+            not config.compose.enabled or crop.eye_distance > 0
+        ),
         "autoencoder.decoder = warp: mtov.conditions must hold identity and landmarks": (
             auto.decoder != "warp" or {"identity", "landmarks"} <= set(mtov.conditions)
         ),

@@ -19,6 +19,7 @@ Matrix = NDArray[np.float64]
 
 # What is kept of a frame, in crop widths: lips and what is around them, whatever they do.
 LEFT, RIGHT, TOP, BOTTOM = 0.15, 0.85, 0.42, 1.02
+GREY = 6  # levels that channels of a picture without colours differ by, after coding
 MOST = 6.0  # pixels of the frame for one of a crop of 128; a larger face is kept that large
 
 
@@ -38,6 +39,11 @@ class Look:
     def opening(self) -> float:
         """The widest gap between the inner lips, crop pixels."""
         return float(max(0.0, (self.landmarks[INNER_LOWER, 1] - self.landmarks[INNER_UPPER, 1]).max()))
+
+    @cached_property
+    def grey(self) -> bool:
+        """Whether it has no colours: what is painted into it must have none."""
+        return int((self.crop.max(-1).astype(int) - self.crop.min(-1)).max()) <= GREY
 
     @property
     def scale(self) -> float:

@@ -176,6 +176,8 @@ class Composer:
         lips = _Lips(wanted, pane, self.unit).drawn(look, fine[:2], fine[2:])
         shape = torch.from_numpy(shape_planes(wanted, window)[0])
         painted = self.interior(2 * lips[None] - 1, shape[None])[0]
+        if look.grey:
+            painted = painted.mean(0, keepdim=True).expand(3, -1, -1)
         return (_sample(painted, window.within(mouth.places)) + 1) / 2
 
 
