@@ -410,6 +410,20 @@ def composing() -> MoDiTalker:
     return MoDiTalker(config, *parts, "untrained")
 
 
+def test_a_second_face_of_the_same_size_is_mentioned(tmp_path, shipped):
+    from PIL import Image
+    from skimage import data
+
+    portrait = data.astronaut()[0:320, 60:380]
+    Image.fromarray(np.concatenate([portrait, portrait[:, ::-1]], 1)).save(tmp_path / "two.png")
+    Image.fromarray(portrait).save(tmp_path / "one.png")
+    talker = MoDiTalker.from_pretrained(shipped)
+    two, one = (talker.face(tmp_path / name, 1) for name in ("two.png", "one.png"))
+    assert ["2 faces" in note and "--choose" in note for note in two.source.notes] == [True]
+    assert one.source.notes == []
+    assert talker.face(tmp_path / "two.png", 1, choose=0).source.notes == []
+
+
 def test_composed_frames_keep_the_contracts(composed):
     """Every frame has an answer, fades where the face is lost, and is the source's above the mouth."""
     video, pairs = composed

@@ -47,6 +47,9 @@ from moditalker.weights import preset_folder, sha256
 Array = NDArray[np.float32]
 
 
+SIMILAR = 0.7  # share of the largest size from which on another face may be the one that is meant [ours]
+
+
 @dataclass(frozen=True)
 class Speech:
     """Speech features of a recording: iterating reads it and yields (n, width) at 50 Hz.
@@ -290,6 +293,8 @@ class MoDiTalker:
             where = "in the picture" if still else "in any of its frames"
             raise UserError(f"{face}: no face was found {where}; give one that shows a face from the front")
 
+        if choose == "largest":
+            self._mention_others(source)
         known = None if callable(length) else length
         if not still:
             return FaceTrack(
@@ -305,6 +310,16 @@ class MoDiTalker:
 
         moved = None if head in ("idle", "still") else Path(head)
         return FaceTrack(source, anchor, known, frames, moved)
+
+    def _mention_others(self, source: Source) -> None:
+        """Note where the first frame has another face of nearly the size of the largest one."""
+        faces = self.tracker.detect(next(iter(source)).image)
+        most = max((face.size for face in faces), default=0.0)
+        if (count := sum(face.size >= SIMILAR * most for face in faces)) > 1:
+            source.notes.append(
+                f"{source.info.path.name}: {count} faces have about the same size; the largest speaks; "
+                "--choose takes another."
+            )
 
     def _count_faces(self, source: Source) -> int:
         """How many faces are seen at once, at most; 0 where none is."""
