@@ -9,10 +9,13 @@ def decoded(content: bytes) -> str:
     """The text of a table: UTF-16 with a mark at its start, as "Unicode text" is saved, else UTF-8.
 
     Raises:
-        UnicodeDecodeError: neither of the two.
+        UnicodeDecodeError: neither of the two, or a NUL, which no table holds.
     """
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if wide else "utf-8").removeprefix("\ufeff")
+    code = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+    text = content.decode(code).removeprefix("\ufeff")
+    if "\0" in text:
+        raise UnicodeDecodeError(code, content, 0, len(content), "a NUL")
+    return text
 
 
 def divided(text: str) -> tuple[str, str]:
