@@ -175,7 +175,8 @@ def lips_covered(front: Array, landmarks: Floats, wanted: Floats | None = None, 
         if points is not None:
             drawing.polygon([(x, y) for x, y in points[48:60, :2].tolist()], fill=255)
     lips = torch.from_numpy(np.array(plane, np.float32))[None, None]
-    there = F.max_pool2d(lips, 2 * near + 1, 1, near)[0, 0].numpy() > 0
+    down = F.max_pool2d(lips, (2 * near + 1, 1), 1, (near, 0))  # one axis after the other: ten times as fast
+    there = F.max_pool2d(down, (1, 2 * near + 1), 1, (0, near))[0, 0].numpy() > 0
     return float((front[there] > SURE).mean()) if there.any() else 0.0
 
 
