@@ -283,6 +283,19 @@ class TrainingConfig:
     seed: Seed = 0
 
 
+# A network of a million parameters or fewer.
+SMALL_NETWORK = TrainingConfig(
+    steps=900,
+    batch=12,
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    schedule="cosine",
+    warmup=50,
+    ema=0.99,
+    validate_every=100,
+)
+
+
 @dataclass(frozen=True)
 class Config:
     """The whole: one of these describes a model and travels with its weights."""
@@ -311,34 +324,14 @@ class Config:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     atom_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=300_000, batch=64))
     estimate_training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(
-            steps=900,
-            batch=12,
-            learning_rate=1e-3,
-            weight_decay=0.05,
-            schedule="cosine",
-            warmup=50,
-            ema=0.99,
-            validate_every=300,
-        )
+        default_factory=lambda: dataclasses.replace(SMALL_NETWORK, validate_every=300)
     )
     autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     mtov_training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation_training: TrainingConfig = field(default_factory=TrainingConfig)
     adaptation_training: TrainingConfig = field(default_factory=TrainingConfig)
     sync_expert: SyncExpertConfig = field(default_factory=SyncExpertConfig)
-    sync_expert_training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(
-            steps=900,
-            batch=12,
-            learning_rate=1e-3,
-            weight_decay=0.05,
-            schedule="cosine",
-            warmup=50,
-            ema=0.99,
-            validate_every=100,
-        )
-    )
+    sync_expert_training: TrainingConfig = SMALL_NETWORK
 
 
 GROUPS = 32  # of channels, each normalised by itself in MToV

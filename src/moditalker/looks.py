@@ -48,7 +48,12 @@ class Look:
     @property
     def scale(self) -> float:
         """Pixels of the source for one of the crop."""
-        return float(1 / np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
+        return scale_of(self.matrix)
+
+
+def scale_of(matrix: Matrix) -> float:
+    """Pixels of the frame for one of the crop; matrix: (2, 3), frame -> crop pixel."""
+    return float(1 / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
 
 
 def look_at(image: Pixels, matrix: Matrix, crop: Pixels, landmarks: Array, seconds: float = 0.0) -> Look:
@@ -67,8 +72,7 @@ def look_at(image: Pixels, matrix: Matrix, crop: Pixels, landmarks: Array, secon
     part = image[low[1] : high[1], low[0] : high[0]]
     own = matrix.copy()
     own[:, 2] += own[:, :2] @ low
-    scale = 1 / np.sqrt(abs(np.linalg.det(own[:, :2]))) * size / 128
-    step = int(np.ceil(scale / MOST))
+    step = int(np.ceil(scale_of(own) * size / 128 / MOST))
     if step > 1:  # means of step x step pixels
         h, w = (n // step * step for n in part.shape[:2])
         small = part[:h, :w].reshape(h // step, step, w // step, step, 3).mean(axis=(1, 3))

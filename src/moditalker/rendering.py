@@ -46,8 +46,8 @@ Progress = Callable[[str, int, int], None]
 STEADY = 0.1  # share of a new frame (25 Hz) in the steady shape that lips at rest have [ours]
 NEAR_REST = 0.02  # canonical units from the rest face where lips no longer count as at rest
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
-SURE = Confidence()  # of a face about which nothing is known against it
-LOOK_SECONDS = 0.08  # between frames that are looked at for mouths to take
+TRUSTED = Confidence()  # of a face about which nothing is known against it
+LEND_SECONDS = 0.08  # between frames that lend their mouths
 
 
 class Sampler(Protocol):
@@ -142,7 +142,7 @@ class Target:
     crop: Pixels | None = None  # (size, size, 3) uint8, None where there is no usable face
     landmarks: Array | None = None  # that the source has
     wanted: Array | None = None  # that the speech wants
-    confidence: Confidence = SURE
+    confidence: Confidence = TRUSTED
 
     @property
     def lacks(self) -> str:
@@ -384,7 +384,7 @@ class Video:
         """Each frame of a run with the look that its mouth comes from."""
         fps = float(self.face.source.info.fps)
         chooser = Chooser[tuple[Target, Tensor | None]](self.talker.config.compose.change)
-        step = max(1, round(LOOK_SECONDS * fps))
+        step = max(1, round(LEND_SECONDS * fps))
         for number, (target, region) in enumerate(made):
             assert target.crop is not None
             assert target.wanted is not None

@@ -20,7 +20,7 @@ from moditalker.features.face import Choice, Face, FaceTracker, changes
 from moditalker.features.face_model import WEIGHTS, default_model, frontalize
 from moditalker.features.speaker import Speakers
 from moditalker.landmarks import LIP_INNER, TEMPLATE, align_stream, lip_opening, procrustes, transform, warp
-from moditalker.looks import Look, look_at
+from moditalker.looks import Look, look_at, scale_of
 from moditalker.media import Frame, Source
 from moditalker.streams import beside, fade
 
@@ -102,7 +102,7 @@ class FaceFrame:
     @property
     def scale(self) -> float:
         """Pixels of the frame for one of the crop, of a usable frame."""
-        return float(1 / np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
+        return scale_of(self.matrix)
 
     def crop(self, size: int) -> Pixels:
         """The aligned crop, (size, size, 3) uint8, of a usable frame."""
@@ -304,7 +304,7 @@ def anchored(
 
 def uncovered(faces: list[Candidate]) -> list[Candidate]:
     """Those whose lips nothing is in front of; all of them where there is none, or where nobody can tell."""
-    if any(len(look.crop) != CROP for _, look in faces):
+    if len(faces) < 2 or any(len(look.crop) != CROP for _, look in faces):  # nothing to choose, or to see
         return faces
     covered = load_cover().covered
     free = [
