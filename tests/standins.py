@@ -85,6 +85,19 @@ def small_config() -> configuration.Config:
     )
 
 
+def live_config() -> configuration.Config:
+    """The preset `live` with a smaller AToM."""
+    settings = (
+        "width=32",
+        "layers=1",
+        "heads=2",
+        "feed_forward=32",
+        "first_estimate=16",
+        "estimate_layers=2",
+    )
+    return configuration.load("live", overrides=[f"atom.{setting}" for setting in settings])
+
+
 def untrained_atom(config: configuration.Config) -> Atom:
     torch.manual_seed(0)
     return Atom(config.atom, config.speech.width).eval().requires_grad_(False)
@@ -110,3 +123,14 @@ def talker() -> MoDiTalker:
     """Real features and an untrained small AToM, with a painted mouth."""
     config, speech, tracker, atom = _parts()
     return MoDiTalker(config, speech, tracker, atom, PaintedMouth(config.crop.region_top), "untrained")
+
+
+def live_talker() -> MoDiTalker:
+    """Real features with little look-ahead, a small AToM that moves the lips by chance, real composing."""
+    config = live_config()
+    atom = untrained_atom(config)
+    assert atom.first_estimate is not None
+    with torch.no_grad():
+        torch.nn.init.normal_(atom.first_estimate.map.weight, std=0.5)
+    sampler = PaintedMouth(config.crop.region_top)
+    return MoDiTalker(config, load_speech_encoder(config.speech), FaceTracker(), atom, sampler, "untrained")

@@ -72,10 +72,10 @@ def test_what_a_source_lacks_is_the_benchmarked_models(shipped: Path, parts: dic
 
 
 def test_settings_are_others_than_those_of_training(shipped: Path, parts: dict[str, Path]) -> None:
-    settings = ("mtov.anchor=previous", "atom.sharpen=0")
+    settings = ("mtov.anchor=previous", "atom.overlap=1")
     talker = load(Competitor("previous", str(parts["atom"]), settings), str(shipped))
     assert talker.sampler.config.mtov.anchor == talker.config.mtov.anchor == "previous"  # type: ignore[attr-defined]
-    assert talker.config.atom.sharpen == talker.atom.config.sharpen == 0
+    assert talker.config.atom.overlap == talker.atom.config.overlap == 1
     plain = load(Competitor("plain", str(shipped)), str(shipped))
     assert plain.config.mtov.anchor == "source"
     for setting, sentence in (
@@ -96,7 +96,7 @@ def test_videos_of_other_weights_under_one_name_are_refused(
     claim([one], str(shipped), out)
     claim([one, Competitor("other", str(shipped), ("mtov.anchor=previous",))], str(shipped), out)
     claim([one], str(shipped), out)
-    claim([Competitor("mine", one.source, ("atom.sharpen=0",))], str(shipped), out)  # none is made yet
+    claim([Competitor("mine", one.source, ("atom.overlap=1",))], str(shipped), out)  # none is made yet
     claim([one], str(shipped), out)
     for name in ("self-mine", "cross-other"):
         (out / "videos" / name).mkdir(parents=True)
@@ -126,7 +126,7 @@ def test_videos_made_by_other_options_are_refused(tmp_path: Path, shipped: Path)
 
 def test_who_brings_no_video_stage_has_no_row_of_real_landmarks(parts: dict[str, Path]) -> None:
     one, other, whole = read_competitors(
-        [f"a={parts['atom']},atom.sharpen=0", f"b={parts['atom']},mtov.anchor=previous", "c=tiny"]
+        [f"a={parts['atom']},atom.overlap=1", f"b={parts['atom']},mtov.anchor=previous", "c=tiny"]
     )
     assert one.kinds == SPOKEN
     assert "landmarks" in other.kinds

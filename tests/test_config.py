@@ -90,7 +90,9 @@ def test_a_mistake_is_named(assignment, sentence):
 
 
 def test_files_that_are_no_configuration(tmp_path):
-    with pytest.raises(UserError, match="preset 'tinny' does not exist; there are tiny, paper, released"):
+    with pytest.raises(
+        UserError, match="preset 'tinny' does not exist; there are tiny, live, paper, released"
+    ):
         config.load("tinny")
     with pytest.raises(UserError, match=r"missing.yaml: cannot be read \(No such file"):
         config.load(file=tmp_path / "missing.yaml")

@@ -11,7 +11,7 @@ import torch
 from moditalker.config import AtomConfig, DiffusionConfig
 from moditalker.diffusion import Diffusion
 from moditalker.motion.atom import Atom
-from moditalker.motion.sample import sample_motion
+from moditalker.motion.sample import sample_motion, waited
 
 WIDTH = 24
 CONFIG = AtomConfig(
@@ -113,3 +113,51 @@ def test_guidance_and_steps_are_used() -> None:
 def test_overlap_must_leave_room() -> None:
     with pytest.raises(ValueError, match="smaller"):
         run(build(replace(CONFIG, overlap=16)), [speech(20)])
+
+
+CAUSAL = replace(CONFIG, frames=12, overlap=10, first_estimate=16, estimate_layers=2, causal=True, ahead=3)
+
+
+def causal() -> Atom:
+    model = build(CAUSAL)
+    assert model.first_estimate is not None
+    with torch.no_grad():
+        torch.nn.init.normal_(model.first_estimate.map.weight)
+    return model
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 7, 12, 41])
+@pytest.mark.parametrize("size", [1, 3, 10, 1000])
+def test_causal_blocks_do_not_matter(frames: int, size: int) -> None:
+    model, features = causal(), speech(frames)
+    whole = run(model, [features])
+    assert whole.shape == (frames, 68, 3)
+    blocks = [features[i : i + size] for i in range(0, len(features), size)]
+    np.testing.assert_array_equal(run(model, blocks), whole)
+    assert run(model, []).shape == (0, 68, 3)
+
+
+def test_a_causal_frame_hears_little_of_what_is_to_come() -> None:
+    model, long = causal(), speech(60)
+    whole = run(model, [long])
+    for heard in (20, 31):
+        other = np.concatenate([long[: 2 * heard], speech(60 - heard, seed=5)])
+        same = (run(model, [other]) == whole).all((1, 2))
+        free = heard - waited(CAUSAL) + 1  # frames whose speech was there
+        assert same[:free].all()
+        assert not same[heard:].any()
+
+
+def test_a_causal_frame_comes_as_soon_as_its_speech_is_there() -> None:
+    given = made = 0
+
+    def blocks():
+        nonlocal given
+        for part in np.split(speech(40), 40):
+            given += 1
+            yield part
+
+    for block in sample_motion(causal(), Diffusion(DIFFUSION), blocks(), face()):
+        assert given == made + waited(CAUSAL) or given == 40
+        made += len(block)
+    assert made == 40

@@ -18,7 +18,6 @@ from moditalker.errors import UserError
 from moditalker.features.face_model import frontalize
 from moditalker.landmarks import affine_to_pose, lip_opening, shut_mouth, transform
 from moditalker.media import AudioReader, VideoReader
-from moditalker.motion.sample import sample_motion
 from moditalker.pipeline import MoDiTalker
 from moditalker.rendering import Kept, Video, Wish
 from moditalker.video.model import VideoModel
@@ -89,13 +88,13 @@ def test_a_shot_that_begins_turned_away_has_its_own_anchor(made):
         for i, frame in enumerate(list(video.face)[:8])
     ]
     track = replace(video.face, frames=lambda: iter(frames))
-    targets = list(Video(model, track, None)._targets())
+    targets = list(Video(model, track, None)._seen())
     assert targets[3].anchor is track.anchor is not targets[6].anchor
     assert targets[6].anchor is targets[7].anchor
     again = replace(
         track, frames=lambda: iter([*frames, *(replace(f, cut=f is frames[0]) for f in frames[:4])])
     )
-    assert list(Video(model, again, None)._targets())[-1].anchor is track.anchor
+    assert list(Video(model, again, None)._seen())[-1].anchor is track.anchor
 
 
 def test_same_seed_same_frames_and_another_seed_other_frames(made, face_video, speech_wav):
@@ -157,40 +156,6 @@ def test_steps_one_by_one_are_generate(made, face_video, speech_wav):
     assert len(track) == ceil(speech.seconds * 25)
 
 
-def test_what_atom_makes_of_silence_is_its_error_and_is_taken_away(made, face_video, speech_wav, monkeypatch):
-    """An AToM with a linear estimate that believes another face than l_id says the same about l_id's own."""
-    model, _, _ = made
-    linear = replace(model.config.atom, estimate_layers=0)
-    monkeypatch.setattr(model, "config", replace(model.config, atom=linear))
-    speech = model.speech(speech_wav)
-    face = model.face(face_video, speech.seconds)
-    right = model.motion(speech, face, seed=1).array()
-
-    def other_face(*arguments):
-        return (block + np.float32(0.3) for block in sample_motion(*arguments))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moditalker.pipeline.sample_motion", other_face)
-        wrong = model.motion(speech, face, seed=1).array()
-    assert wrong == pytest.approx(right, abs=1e-5)
-
-
-def test_half_the_gain_is_half_the_way_from_rest(made, face_video, speech_wav, monkeypatch):
-    model, _, _ = made
-    speech = model.speech(speech_wav)
-    face = model.face(face_video, speech.seconds)
-    rest = shut_mouth(face.anchor.frontal)
-
-    def said(gain: float) -> np.ndarray:
-        atom = replace(model.config.atom, gain=gain, sharpen=0.0)
-        monkeypatch.setattr(model, "config", replace(model.config, atom=atom))
-        return model.motion(speech, face).array() - rest
-
-    half, whole = said(0.5), said(1.0)
-    apart = [61, 62, 63, 65, 66, 67]  # lips that would cross touch
-    assert np.delete(half, apart, 1) == pytest.approx(np.delete(0.5 * whole, apart, 1), abs=1e-5)
-
-
 def test_the_landmark_track_can_be_edited(made, face_video, speech_wav):
     model, _, pairs = made
     speech = model.speech(speech_wav)
@@ -207,7 +172,7 @@ def test_motion_keeps_its_pace_at_any_frame_rate(made, face_video, speech_wav):
     """The wanted landmarks of frame i are the track at its time: 20 fps here, 25 Hz there."""
     _, video, _ = made
     track = video.motion.array()
-    targets = [t for t in video._targets() if t.wanted is not None]
+    targets = [t for t in video._wished(video._seen()) if t.wanted is not None]
     exact = [t for t in targets if t.face.frame.time * 25 % 1 == 0]
     assert exact
     for target in exact[:3]:
@@ -349,7 +314,7 @@ def test_atom_and_settings_of_their_own(shipped, tmp_path):
     )
     state, tree = untrained_atom(other).state_dict(), configuration.to_dict(other)
     save_weights(tmp_path / "atom.safetensors", state, tree)
-    settings = ("mtov.anchor=previous", "atom.sharpen=0")
+    settings = ("mtov.anchor=previous", "atom.overlap=1")
     model = MoDiTalker.from_pretrained(shipped, atom=tmp_path / "atom.safetensors", settings=settings)
     assert (model.atom.config.layers, model.config.atom.layers) == (2, 2)
     assert model.config.crop == config.crop == model.sampler.config.crop  # the picture stays the folder's

@@ -7,7 +7,7 @@ import pytest
 
 from moditalker.landmarks import lip_opening, shut_mouth
 from moditalker.media import AudioReader
-from moditalker.motion.silence import REACH, hush, silence
+from moditalker.motion.silence import PATIENT, QUICK, hush, silence
 from moditalker.motion.voice_activity import FRAME, voice_activity
 from moditalker.training import sounds
 from moditalker.weights import ASSETS
@@ -94,8 +94,22 @@ def test_hush_shuts_the_mouth_and_leaves_speech_alone(speech: np.ndarray) -> Non
     motion = face + rng.normal(0, 0.1, size=(150, 68, 3)).astype(np.float32)
     quiet = np.concatenate(list(hush([motion[:37], motion[37:]], [between_silences(speech)], face)))
     assert np.array_equal(quiet[55:95], motion[55:95])
-    assert lip_opening(quiet[: 50 - REACH]).max() < 1e-5
-    assert np.ptp(quiet[: 50 - REACH], axis=0).max() < 1e-5
+    assert lip_opening(quiet[: 50 - PATIENT.margin - PATIENT.ramp]).max() < 1e-5
+    assert np.ptp(quiet[: 50 - PATIENT.margin - PATIENT.ramp], axis=0).max() < 1e-5
+
+
+def test_little_is_looked_ahead_where_somebody_waits(speech: np.ndarray) -> None:
+    sound = between_silences(speech)
+    weights = np.array(list(silence([sound], QUICK)))
+    assert weights[50:100].mean() < 0.03
+    assert (weights[:42] == 1).all()
+    other = sound.copy()
+    other[50 * FRAME :] = 0  # the speech
+    changed = np.array(list(silence([other], QUICK)))
+    first = int(np.flatnonzero(weights != changed)[0])
+    assert 50 - QUICK.frames <= first <= 52
+    patient = np.array(list(silence([sound])))
+    assert np.array_equal(weights[100:], patient[100:])  # behind speech the mouth shuts as it does elsewhere
 
 
 def test_shut_mouth_touches_and_moves_nothing_above() -> None:

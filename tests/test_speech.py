@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,6 @@ import torch
 from moditalker.config import SpeechConfig
 from moditalker.errors import UserError
 from moditalker.features.speech import (
-    CONTEXT,
-    CORE,
     FRAME,
     HubertEncoder,
     SpeechEncoder,
@@ -23,6 +22,9 @@ from moditalker.features.speech import (
 )
 
 WHISPER = SpeechConfig(encoder="whisper", source="", layers=(2, 3), width=768)
+LIVE = replace(WHISPER, window=0.08, after=0.18)
+CORE = 2 * 16_000  # samples for which one window of the default gives features
+CONTEXT = 16_000  # samples of sound that it also sees, on either side
 
 
 def babble(samples: int, seed: int = 0) -> np.ndarray:
@@ -48,12 +50,28 @@ def test_two_vectors_a_frame_for_any_length(whisper: SpeechEncoder) -> None:
         assert np.isfinite(features).all()
 
 
-def test_stream_does_not_depend_on_chunks(whisper: SpeechEncoder) -> None:
-    sound = babble(5 * 16_000 + 77)
-    whole = whisper(sound)
+@pytest.mark.parametrize("config", [WHISPER, LIVE])
+def test_stream_does_not_depend_on_chunks(config: SpeechConfig) -> None:
+    encoder = load_speech_encoder(config)
+    sound = babble(3 * 16_000 + 77)
+    whole = encoder(sound)
     for size in (501, 16_000, 48_000):
-        pieces = whisper.stream(sound[i : i + size] for i in range(0, len(sound), size))
+        pieces = encoder.stream(sound[i : i + size] for i in range(0, len(sound), size))
         np.testing.assert_array_equal(np.concatenate(list(pieces)), whole)
+
+
+def test_short_windows_hear_little_ahead() -> None:
+    """The future is not there: whatever follows the look-ahead, the features are the same."""
+    encoder = load_speech_encoder(LIVE)
+    assert encoder.ahead == pytest.approx(0.08 + 0.18 + 200 / 16_000)
+    a = babble(2 * 16_000)
+    for until in (16_000, 20_123):
+        b = a.copy()
+        b[until:] = 0.3 * np.random.default_rng(1).normal(size=len(b) - until)
+        same = np.abs(encoder(a) - encoder(b)).max(1) == 0
+        free = int((until / 16_000 - encoder.ahead) * 50) + 1  # vectors that start so early
+        assert same[:free].all()
+        assert not same[free + 5 :].any()
 
 
 def test_stream_gives_features_as_soon_as_the_look_ahead_is_there(whisper: SpeechEncoder) -> None:

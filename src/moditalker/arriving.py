@@ -12,10 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from moditalker.errors import UserError
 from moditalker.media import MIN_SECONDS, SAMPLE_RATE, resampled
+from moditalker.streams import ahead
 
 Samples = NDArray[np.float32]
 
 RATES = 4_000, 384_000  # samples a second
+PIECE_SECONDS = 0.1  # of sound that is given out at once, at most
+PIECES = 1000  # that are held for readers who do not come, at most: of 100 s
 
 
 class ArrivingSound:
@@ -27,17 +30,25 @@ class ArrivingSound:
         chunks: arrays (n,) of floats in [-1, 1], mono, of any sizes; what is beyond is clipped.
         rate: their samples a second.
         readers: how many there will be.
+        listening: from the first reader's first need on, take chunks as they come, in a thread of its own.
 
     Raises:
         UserError: a rate or, while reading, a chunk that is none; less sound than MIN_SECONDS in all.
     """
 
-    def __init__(self, chunks: Iterable[ArrayLike], rate: int = SAMPLE_RATE, readers: int = 1) -> None:
+    def __init__(
+        self,
+        chunks: Iterable[ArrayLike],
+        rate: int = SAMPLE_RATE,
+        readers: int = 1,
+        listening: bool = False,
+    ) -> None:
         if not RATES[0] <= rate <= RATES[1]:
             raise UserError(f"sound at {rate} samples a second; {RATES[0]} to {RATES[1]} are possible")
         self.rate, self.notes = rate, list[str]()  # as `AudioReader` has them
         self._heard = 0  # samples taken, at that rate
-        self._sound = resampled(self._taken(chunks), rate)
+        taken = self._taken(chunks)
+        self._sound = resampled(ahead(taken, PIECES) if listening else taken, rate)
         self._ended = False
         self._waiting = [deque[Samples]() for _ in range(readers)]
         self._unread = iter(self._waiting)
@@ -58,6 +69,11 @@ class ArrivingSound:
                 yield waiting.popleft()
 
         return read()
+
+    @property
+    def heard(self) -> float:
+        """Seconds of sound that were taken."""
+        return self._heard / self.rate
 
     def length(self, until: Fraction) -> Fraction:
         """Seconds of the whole sound; where it is longer than `until`, any number beyond `until`."""
@@ -84,8 +100,11 @@ class ArrivingSound:
                     f"a chunk of sound is {chunk.dtype} of shape {chunk.shape}; floats in [-1, 1] of shape "
                     "(n,) are expected: divide int16 by 32768, average channels"
                 )
-            self._heard += len(chunk)
-            yield np.nan_to_num(chunk.astype(np.float32)).clip(-1, 1)
+            piece = max(1, round(PIECE_SECONDS * self.rate))
+            for start in range(0, len(chunk), piece):
+                part = chunk[start : start + piece]
+                self._heard += len(part)
+                yield np.nan_to_num(part.astype(np.float32)).clip(-1, 1)
         if self._heard < MIN_SECONDS * self.rate:
             raise UserError(
                 f"{self._heard / self.rate:.3f} s of sound; at least {float(MIN_SECONDS):.2f} s is needed"

@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from moditalker import __version__
 from moditalker.diffusion import Diffusion
 from moditalker.errors import UserError
-from moditalker.features.speech import CORE
 from moditalker.machine import peak_rss
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import SPEECH_PER_FRAME
@@ -154,7 +153,7 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
     picture = torch.zeros(1, 3, mesh.size, mesh.size)
 
     def speech() -> object:
-        return talker.speech_encoder(np.zeros(CORE, np.float32))
+        return talker.speech_encoder(np.zeros(talker.speech_encoder.core, np.float32))
 
     def motion(frames: int) -> object:
         features = np.zeros((SPEECH_PER_FRAME * frames, config.speech.width), np.float32)
@@ -166,7 +165,7 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
         return list(talker.sampler([(*crop, crop[1])] * frames, crop, 0, steps))
 
     return {
-        "speech": _counted(speech) * SAMPLE_RATE / CORE,
+        "speech": _counted(speech) * SAMPLE_RATE / talker.speech_encoder.core,
         "face": _counted(lambda: mesh(picture)) * fps,
         "motion": (_counted(lambda: motion(window + hop)) - _counted(lambda: motion(window))) * RATE / hop,
         "video": (_counted(lambda: video(clip + advance)) - _counted(lambda: video(clip))) * fps / advance,

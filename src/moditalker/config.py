@@ -53,6 +53,9 @@ class SpeechConfig:
     source: str = "facebook/hubert-large-ls960-ft"  # folder or hub name; unused by "whisper"
     layers: tuple[CountOrZero, ...] = (24,)  # hidden states that are concatenated; 0 = before the first layer
     width: Count = 1024  # of the concatenation
+    window: Positive = 2.0  # seconds of sound for which one window gives features, in steps of 0.04 [ours]
+    before: Positive = 1.0  # and that it also sees before them, in steps of 0.02 [ours]
+    after: Positive = 1.0  # and after them [ours]
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,9 @@ class AtomConfig:
     merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
     first_estimate: CountOrZero = 0  # components of speech in a first estimate of the motion [ours]; 0: none
     estimate_layers: CountOrZero = 0  # convolutions in the first estimate [ours]; 0: it is linear
-    gain: Positive = 1.0  # of all motion about the resting face, afterwards [ours]
-    sharpen: NotNegative = 0.0  # share by which fast motion is made larger then [ours]
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
+    causal: bool = False  # speech that is to come is heard for `ahead` frames only [ours]
+    ahead: CountOrZero = 0  # frames after its own whose speech a frame hears, where it is causal
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,9 @@ class ComposeConfig:
     # Faces that something covers, at the picture's edge or shaking: not painted, and what is in front stays.
     confidence: bool = True
     looks: Count = 96  # frames of a shot that mouths are taken from, at most
+    lag: CountOrZero = (
+        8  # frames that are looked at before it is decided which of them lends its mouth to one
+    )
     change: NotNegative = 80.0  # price of taking another one, squared pixels of a crop of 128
 
 
@@ -334,8 +340,9 @@ class Config:
     sync_expert_training: TrainingConfig = SMALL_NETWORK
 
 
+GONE = {"atom.gain", "atom.sharpen"}  # settings of earlier versions that weights may still name
 GROUPS = 32  # of channels, each normalised by itself in MToV
-PRESETS = ("tiny", "paper", "released")
+PRESETS = ("tiny", "live", "paper", "released")
 
 
 def load(preset: str | None = None, file: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -353,10 +360,16 @@ def load(preset: str | None = None, file: str | Path | None = None, overrides: I
     name = preset or tree.get("preset", "paper")
     if name not in PRESETS:
         raise UserError(f"preset {name!r} does not exist; there are {', '.join(PRESETS)}")
+    return override(_merge(_preset(name), tree | {"preset": name}), overrides)
+
+
+def _preset(name: str) -> Config:
+    """A preset that ships. Its file may name another one under `like`, from which it differs."""
     text = (resources.files("moditalker") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    config = _merge(Config(), yaml.safe_load(text) or {})
-    config = _merge(config, tree | {"preset": name})
-    return override(config, overrides)
+    tree = yaml.safe_load(text) or {}
+    like = tree.pop("like", None)
+    config: Config = _merge(Config() if like is None else _preset(like), tree)
+    return config
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
@@ -384,10 +397,18 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 def from_dict(tree: Mapping[str, Any]) -> Config:
     """The configuration that `to_dict` wrote; keys that it lacks take the defaults.
 
+    Those of `GONE` are skipped.
+
     Raises:
         UserError: as `load`.
     """
-    return check(_merge(Config(), tree))
+    kept = {
+        name: {key: value for key, value in section.items() if f"{name}.{key}" not in GONE}
+        if isinstance(section, Mapping)
+        else section
+        for name, section in tree.items()
+    }
+    return check(_merge(Config(), kept))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -417,6 +438,8 @@ def check(config: Config) -> Config:
         "speech.layers = []: at least one is needed": bool(config.speech.layers),
         "mtov.multipliers = []: at least one is needed": bool(mtov.multipliers),
         f"atom.overlap = {atom.overlap}: must be below atom.frames": atom.overlap < atom.frames,
+        f"atom.ahead = {atom.ahead}: must not exceed atom.overlap": not atom.causal
+        or atom.ahead <= atom.overlap,
         f"mtov.overlap = {mtov.overlap}: must be below autoencoder.frames": mtov.overlap < auto.frames,
         f"crop.pose_rows = {crop.pose_rows}: must not exceed crop.size": crop.pose_rows <= crop.size,
         "compose.enabled = true: crop.eye_distance must be above 0": (

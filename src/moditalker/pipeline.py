@@ -7,7 +7,7 @@ does not grow with length, and what one step made can be looked at or changed on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
@@ -26,20 +26,19 @@ from moditalker.errors import UserError
 from moditalker.features.face import Choice, FaceTracker
 from moditalker.features.head import BLINKS, Blinks, head_motion
 from moditalker.features.identity import LOOK, LOOK_SECONDS, FaceFrame, Follower
-from moditalker.features.speech import SpeechEncoder, load_speech_encoder
+from moditalker.features.speech import FRAME, SpeechEncoder, load_speech_encoder
 from moditalker.features.still import Still
-from moditalker.landmarks import shut_mouth
 from moditalker.limits import sampling
 from moditalker.machine import check_device, half_the_threads
 from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, check_extend, open_source, plan_frames
 from moditalker.motion.atom import Atom
-from moditalker.motion.dynamics import REACH, sharpen, uncrossed
+from moditalker.motion.dynamics import uncrossed
 from moditalker.motion.edit import RATE, Style
-from moditalker.motion.sample import sample_motion
-from moditalker.motion.silence import hush
+from moditalker.motion.sample import sample_motion, waited
+from moditalker.motion.silence import PATIENT, QUICK, hush
 from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance
-from moditalker.rendering import FaceTrack, Motion, Progress, Sampler, Stream, Video, held_frames
+from moditalker.rendering import FaceTrack, Live, Motion, Progress, Sampler, Stream, Video, held_frames
 from moditalker.streams import Clock
 from moditalker.video.sample import MissingSampler, VideoSampler, load_sampler
 from moditalker.weights import preset_folder, sha256
@@ -217,30 +216,74 @@ class MoDiTalker:
         head: str | Path = "idle",
         blink: float = BLINKS,
         provenance: Provenance | None = DEFAULT,
+        deadline: float | None = None,
     ) -> Stream:
         """Make the face say audio that is still arriving; the frames are those of `generate` for all of it.
 
         Iterating takes chunks, in other threads, as they are needed, and gives frames as clips are finished.
-        `Stream.ahead` says how far these come behind the sound.
+        `Stream.ahead` says how far these come behind the sound: half a second with preset `live`, with others
+        several.
+
+        With a deadline, chunks are taken as they come, which must be no sooner than they are spoken; the face
+        is followed before its sound is there, so that its look-ahead costs no time; and frames that would
+        come too late are left out (`Stream.dropped`). The stages are run once before the sound begins.
 
         Args:
             audio: chunks (n,) of floats in [-1, 1], mono, of any sizes.
             rate: their samples a second.
+            deadline: seconds after the beginning of its sound by which a frame must be there; None: all
+                frames are made, however long it takes.
             face, seed, steps, extend, choose, style, head, blink, provenance: as for `generate`.
 
         Raises:
-            UserError: as `generate`; while iterating, also for a chunk that is no sound.
+            UserError: as `generate`; a deadline that these weights cannot keep; while iterating, also for a
+                chunk that is no sound.
         """
-        clock, (seed, steps) = Clock(), sampling(seed, steps)
-        sound = ArrivingSound(audio, rate, readers=2)  # for the features, and for the silences
-        track = self.face(face, sound.length, extend, choose, head, blink, seed)
+        clock, (seed, steps), style = Clock(), sampling(seed, steps), style or Style()
+        # Its readers: the features and the silences.
+        sound = ArrivingSound(audio, rate, readers=2, listening=deadline is not None)
+        length = sound.length if deadline is None else _endless
+        track = self.face(face, length, extend, choose, head, blink, seed)
+        fps = float(track.source.info.fps)
+        ahead = self._motion_ahead(style) + held_frames(self.config, fps, deadline is not None) / fps
+        if RATE % fps != 0:
+            ahead += 2 / RATE  # to read between frames
+        live = None
+        if deadline is not None:
+            if not ahead < deadline < float("inf"):
+                raise UserError(
+                    f"deadline = {deadline:g} s: frames depend on what is heard {ahead:.2f} s later, and "
+                    "take time; give more, or take the preset live"
+                )
+            live = Live(sound, float(deadline))
         said = self.motion(Speech(sound, sound.length, self.speech_encoder, clock), track, seed, steps)
-        config, style, fps = self.config, style or Style(), float(track.source.info.fps)
-        frames = config.atom.frames + REACH * bool(config.atom.sharpen) + style.reach  # at RATE
-        ahead = self.speech_encoder.ahead + frames / RATE
-        ahead += (held_frames(config, fps) + 2) / fps  # 2 to read between frames
         video = self.video(track, said.styled(style), seed, steps)
-        return Stream(replace(video, clock=clock, provenance=provenance), ahead)
+        video = replace(video, clock=clock, provenance=provenance, live=live)
+        if live is not None:
+            self._rehearse(video)
+        return Stream(video, ahead)
+
+    def _motion_ahead(self, style: Style) -> float:
+        """Seconds of sound after the start of a frame of 25 Hz that its motion may depend on."""
+        atom, encoder = self.config.atom, self.speech_encoder
+        if not atom.causal:
+            return encoder.ahead + (atom.frames + style.reach) / RATE
+        # Frames come in hops and their features in windows, whose grids meet again and again.
+        hop, window = atom.frames - atom.overlap, encoder.core // FRAME
+        windows = [
+            -(-(start + waited(atom)) // window) * window - start for start in range(0, hop * window, hop)
+        ]
+        heard = (max(windows) * FRAME + encoder.after + encoder.margin) / SAMPLE_RATE
+        return max(heard, (1 + QUICK.frames) / RATE) + style.reach / RATE
+
+    def _rehearse(self, video: Video) -> None:
+        """Run all stages once, in silence: what they load and set up, they have then."""
+        sound = ArrivingSound([np.zeros(SAMPLE_RATE // 2, np.float32)], readers=2)
+        speech = Speech(sound, sound.length, self.speech_encoder)
+        said = self.motion(speech, video.face, video.seed, video.steps)
+        live = Live(sound, float("inf"))
+        for _ in replace(video, motion=said, live=live, clock=Clock(), kept=[]):
+            pass
 
     def speech(self, audio: str | Path, audio_track: int | None = None) -> Speech:
         """Audio -> speech features at 50 Hz.
@@ -340,31 +383,13 @@ class MoDiTalker:
         seed, steps = sampling(seed, steps)
         diffusion, identity = Diffusion(self.config.atom_diffusion), face.anchor.frontal
 
-        def say(features: Iterable[Array]) -> Iterator[Array]:
-            return sample_motion(self.atom, diffusion, features, identity, seed, steps)
-
         def blocks() -> Iterator[Array]:
-            rest, atom = shut_mouth(identity), self.config.atom
-            silent = rest if atom.estimate_layers else self._silent(say)
             features = _features(speech, self.speech_encoder.width)
-            said: Iterator[Array] = (rest + atom.gain * (block - silent) for block in say(features))
-            said = sharpen(said, atom.sharpen) if atom.sharpen else map(uncrossed, said)
-            return hush(said, speech.sound, identity) if isinstance(speech, Speech) else said
+            said = map(uncrossed, sample_motion(self.atom, diffusion, features, identity, seed, steps))
+            ahead = QUICK if self.config.atom.causal else PATIENT
+            return hush(said, speech.sound, identity, ahead) if isinstance(speech, Speech) else said
 
         return Motion(identity, blocks)
-
-    def _silent(self, say: Callable[[Iterable[Array]], Iterator[Array]]) -> Array:
-        """The face (68, 3) that an AToM without layers in its first estimate makes of silence.
-
-        It should be the identity's own with a shut mouth. Where it is not, AToM believes another face than
-        this one, and the same error is in all that it says: without it, lips and chins of unseen people are
-        nearly twice as near to the truth [ours].
-        """
-        frames = self.config.atom.frames
-        sound = np.zeros(round(frames / RATE * SAMPLE_RATE), np.float32)
-        track = np.concatenate(list(say([self.speech_encoder(sound)])))
-        face: Array = track[frames // 4 : -frames // 4].mean(0)
-        return face
 
     def track(
         self,
@@ -415,6 +440,11 @@ class MoDiTalker:
         if not 0 <= away < float("inf"):
             raise UserError(f"away = {away}: a number of seconds from 0 is expected")
         return replace(Video(self, face, motion, *sampling(seed, steps)), away=float(away))
+
+
+def _endless(until: Fraction) -> Fraction:
+    """The length of speech whose end is not known yet."""
+    return until + 1
 
 
 def _chosen(choose: object) -> Choice:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from moditalker import __version__
+from moditalker.arriving import ArrivingSound
 from moditalker.config import Config
 from moditalker.errors import UserError
 from moditalker.features.confidence import CROP, Confidence, Sight, confident, lookahead
@@ -37,7 +38,7 @@ from moditalker.video.blend import Blender
 from moditalker.video.compose import Composer
 from moditalker.video.front import keep_front
 from moditalker.video.interior import load_interior
-from moditalker.video.references import LAG, Chooser, Gallery, faded
+from moditalker.video.references import Chooser, Gallery, faded
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -121,6 +122,28 @@ class Motion:
     def track(self, made: dict[str, Any] | None = None) -> Track:
         """All of it, to be changed and kept; made: provenance."""
         return Track(self.identity, self.array(), made or {})
+
+
+@dataclass
+class Live:
+    """A video that is made while its sound is spoken: a frame that would be shown too late is left out.
+
+    sound: as it is heard; deadline: seconds after the start of a frame's sound by which it must be shown.
+    """
+
+    sound: ArrivingSound
+    deadline: float
+    dropped: int = 0  # frames that were left out
+
+    def late(self, frame: Frame) -> bool:
+        """Whether a frame would still be made when its time is over; counts it if so."""
+        late = self.sound.heard > float(frame.time) + self.deadline - float(frame.duration)
+        self.dropped += late
+        return late
+
+    def over(self, frame: Frame) -> bool:
+        """Whether the sound ends before a frame. Waits for the sound of its beginning."""
+        return frame.time >= self.sound.length(frame.time)
 
 
 @dataclass
@@ -222,6 +245,7 @@ class Video:
     provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
     notes: Sequence[str] = ()  # of the sound, for the report
     away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
+    live: Live | None = None  # None: every frame is made, however long it takes
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
@@ -234,12 +258,19 @@ class Video:
         blender, composer = Blender(crop, float(info.fps)), Composer(crop, painter)
         self.kept.clear()
         with half_the_threads():
-            targets = self._trusted(self._targets(lead))
+            if self.live is None:
+                targets = self._trusted(self._wished(self._seen(lead)))
+            else:  # all that no sound is needed for is done before it comes
+                targets = self._wished(ahead(self.clock.each("trust", self._trusted(self._seen(lead))), lead))
             made = ahead(self.clock.each("video", self._layers(targets)), lead)
             for number, layers in enumerate(self.clock.each("waiting", made)):
                 face = layers.target.face
                 if layers.target.lacks:
                     self._keep(number, layers.target.lacks)
+                if self.live is not None and self.live.late(face.frame):
+                    if face.cut:
+                        blender.reset()
+                    continue
                 with self.clock.stage("paste"):
                     image = self._pasted(blender, composer, layers)
                 yield face.frame, image
@@ -314,28 +345,41 @@ class Video:
 
         return metadata, seal, said | {"manifest": "written"}
 
-    def _targets(self, lead: int = 1) -> Iterator[Target]:
-        """Frames with the landmarks that are wanted in them."""
-        fps = float(self.face.source.info.fps)
-        wish = None if self.motion is None else Wish(self.motion, self.clock.each("motion", self.motion), fps)
-        size = self.talker.config.crop.size
+    def _seen(self, lead: int = 1) -> Iterator[Target]:
+        """Frames with the landmarks that they have."""
+        fps, size = float(self.face.source.info.fps), self.talker.config.crop.size
         run, before = 0, False
         faces = self.clock.each("waiting", ahead(self.clock.each("face", self.face), lead))
         for face, anchor in anchored(faces, self.face.anchor, size, lead, fps):
-            if wish is not None:
-                wish.advance(float(face.frame.time))
             if face.usable != before or face.cut:
                 run += 1
-                if wish is not None:
-                    wish.forget()
             before = face.usable
             if not face.usable or face.landmarks is None:
                 yield Target(face, run, anchor)
                 continue
-            points, matrix = face.landmarks[None], face.matrix[None]
-            source = transform(points, matrix)[0]
-            wanted = source if wish is None else transform(wish.posed(points, anchor), matrix)[0]
-            yield Target(face, run, anchor, face.crop(size), source, wanted)
+            landmarks = transform(face.landmarks[None], face.matrix[None])[0]
+            yield Target(face, run, anchor, face.crop(size), landmarks)
+
+    def _wished(self, targets: Iterator[Target]) -> Iterator[Target]:
+        """The same with the landmarks that are wanted in them."""
+        if self.motion is None:
+            yield from (replace(target, wanted=target.landmarks) for target in targets)
+            return
+        fps, run = float(self.face.source.info.fps), 0
+        wish = Wish(self.motion, self.clock.each("motion", self.motion), fps)
+        for target in targets:
+            face = target.face
+            if self.live is not None and self.live.over(face.frame):
+                return
+            wish.advance(float(face.frame.time))
+            if target.run != run:
+                run = target.run
+                wish.forget()
+            if target.crop is None or face.landmarks is None:
+                yield target
+                continue
+            posed = wish.posed(face.landmarks[None], target.anchor)
+            yield replace(target, wanted=transform(posed, face.matrix[None])[0])
 
     def _trusted(self, targets: Iterator[Target]) -> Iterator[Target]:
         """Targets with how far each frame's face can be trusted."""
@@ -383,7 +427,8 @@ class Video:
     ) -> Iterator[tuple[tuple[Target, Tensor | None], Look]]:
         """Each frame of a run with the look that its mouth comes from."""
         fps = float(self.face.source.info.fps)
-        chooser = Chooser[tuple[Target, Tensor | None]](self.talker.config.compose.change)
+        settings = self.talker.config.compose
+        chooser = Chooser[tuple[Target, Tensor | None]](settings.change, settings.lag)
         step = max(1, round(LEND_SECONDS * fps))
         for number, (target, region) in enumerate(made):
             assert target.crop is not None
@@ -472,16 +517,20 @@ class Video:
             "seed": self.seed,
             "steps": self.steps,
             "weights_sha256": talker.digests,
+            "frames_dropped": 0 if self.live is None else self.live.dropped,
             "notes": notes,
             "version": __version__,
         }
 
 
-def held_frames(config: Config, fps: float) -> int:
-    """How many frames later one a frame's picture may depend on, beside its motion and its tracking."""
+def held_frames(config: Config, fps: float, live: bool = False) -> int:
+    """How many frames later one a frame's picture may depend on, beside its motion and its tracking.
+
+    live: what no sound is needed for is done before it comes.
+    """
     compose, held = config.compose, 0
     if compose.enabled:
-        held += LAG + 2 + (lookahead(fps) if compose.confidence else 0)
+        held += compose.lag + 2 + (lookahead(fps) if compose.confidence and not live else 0)
     if not compose.enabled or compose.inside == "mtov":
         held += config.autoencoder.frames
     return held
@@ -492,9 +541,10 @@ class Stream:
     """A video of speech that is still arriving: iterating yields its frames as they are finished, once.
 
     Each item is (n, H, W, 3) uint8 RGB: the next n frames, as many as one clip of the video stage adds, or
-    what is left at the end. Where the frame rate varies, iterating `video` gives each frame with its time.
+    what is left at the end; with a deadline always one. Where frames are left out or the frame rate varies,
+    iterating `video` gives each frame with its time.
 
-    ahead: seconds of sound after a frame that it may depend on.
+    ahead: seconds of sound after the start of a frame that it may depend on.
     """
 
     video: Video
@@ -505,8 +555,14 @@ class Stream:
         """Size, rate and colours of the frames."""
         return self.video.face.source.info
 
+    @property
+    def dropped(self) -> int:
+        """Frames that were left out up to now because they would have come too late."""
+        return 0 if self.video.live is None else self.video.live.dropped
+
     def __iter__(self) -> Iterator[Pixels]:
         config = self.video.talker.config
+        size = config.autoencoder.frames - config.mtov.overlap if self.video.live is None else 1
         images = (image for _, image in self.video)
-        while clip := list(islice(images, config.autoencoder.frames - config.mtov.overlap)):
+        while clip := list(islice(images, size)):
             yield np.stack(clip)

@@ -64,7 +64,8 @@ class Timeline:
         place = max(0.0, seconds * self.rate)
         index = int(place + 1e-6)
         weight = max(0.0, place - index)
-        while self.first + len(self.held) <= index + 2:
+        # Between samples two more are needed; on a sample nothing is waited for.
+        while self.first + len(self.held) <= index + (2 if weight > 1e-6 else 0):
             block = next(self.blocks, None)
             if block is None:
                 break
@@ -77,7 +78,7 @@ class Timeline:
         p0, p1, p2, p3 = (
             self.held[min(max(index + k - self.first, 0), len(self.held) - 1)] for k in (-1, 0, 1, 2)
         )
-        if weight < 1e-6:
+        if weight <= 1e-6:
             return p1
         slope = (p2 - p0) + weight * (2 * p0 - 5 * p1 + 4 * p2 - p3 + weight * (3 * (p1 - p2) + p3 - p0))
         return (p1 + 0.5 * weight * slope).astype(p1.dtype)

@@ -12,7 +12,7 @@ from moditalker.cli.common import Assignments, app
 
 @app.command()
 def config(
-    preset: Annotated[str | None, typer.Option(help="Preset: tiny, paper or released.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset: tiny, live, paper or released.")] = None,
     file: Annotated[Path | None, typer.Option(help="YAML with what differs.")] = None,
     assignments: Assignments = None,
 ) -> None:

@@ -29,7 +29,7 @@ def prepare(
         str | None, typer.Option(metavar="ADDRESS", help="Use the workers of this Ray cluster ('auto').")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="Whose crops and speech features: tiny, paper or released.")
+        str, typer.Option(help="Whose crops and speech features: tiny, live, paper or released.")
     ] = "tiny",
     assignments: Assignments = None,
     autoencoder: Annotated[

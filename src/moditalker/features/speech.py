@@ -3,6 +3,7 @@
 Two encoders stand behind one interface: Whisper tiny.en (in the package) and HuBERT (the paper's; the user's
 copy). Both look at the sound through the same fixed grid of windows, so a moment's features depend neither
 on how the sound was cut into chunks nor on anything a window away, and memory does not grow with length.
+How far a window looks ahead is a setting: little where somebody waits for the answer (preset `live`).
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ from moditalker.errors import UserError
 SAMPLE_RATE = 16_000
 TOKEN = 320  # samples of one feature vector: 50 Hz
 FRAME = 2 * TOKEN  # samples of one motion frame: 25 Hz
-CORE = 2 * SAMPLE_RATE  # samples for which one window gives features
-CONTEXT = SAMPLE_RATE  # samples of sound that a window also sees, on either side
 
 Waveform = NDArray[np.float32]
 
@@ -40,10 +39,15 @@ class SpeechEncoder(ABC):
     width: int  # of a feature vector
     margin: int  # samples that the encoder needs beyond a window's ends to fill its first and last vector
 
+    def __init__(self, config: SpeechConfig) -> None:
+        # Samples for which one window gives features, and those that it also sees before and after them.
+        self.core = whole(config.window, FRAME)
+        self.before, self.after = whole(config.before, TOKEN), whole(config.after, TOKEN)
+
     @property
     def ahead(self) -> float:
-        """Seconds of sound after a feature vector that it may depend on."""
-        return (CORE + CONTEXT + self.margin) / SAMPLE_RATE
+        """Seconds of sound after the start of a feature vector that it may depend on."""
+        return (self.core + self.after + self.margin) / SAMPLE_RATE
 
     @abstractmethod
     def encode_window(self, samples: Tensor) -> Tensor:
@@ -63,7 +67,7 @@ class SpeechEncoder(ABC):
     def stream(self, chunks: Iterable[Waveform]) -> Iterator[Waveform]:
         """Features of a recording that arrives in chunks of any size; equal to ``self(whole)``.
 
-        A window's features come out once its sound and ``CONTEXT`` after it are there: a fixed look-ahead.
+        A window's features come out once its sound and ``after`` behind it are there: a fixed look-ahead.
         Before the start and after the end there is silence. Memory is bounded by a window and a chunk.
 
         Args:
@@ -71,7 +75,7 @@ class SpeechEncoder(ABC):
         Yields:
             (n, width) float32 at 50 Hz; 2S vectors in all.
         """
-        before, after = CONTEXT + self.margin, CORE + CONTEXT + self.margin
+        before, after = self.before + self.margin, self.core + self.after + self.margin
         held = np.zeros(before, np.float32)  # from `before` samples ahead of the next window's core
         total = done = 0  # samples received, samples whose features are out
         for chunk in chunks:
@@ -79,20 +83,20 @@ class SpeechEncoder(ABC):
             held = np.concatenate([held, np.asarray(chunk, np.float32)])
             while len(held) >= before + after:
                 yield self._features(held[: before + after])
-                held = held[CORE:]
-                done += CORE
+                held = held[self.core :]
+                done += self.core
         end = math.ceil(total / FRAME) * FRAME
         while done < end:
             window = np.pad(held[: before + after], (0, max(0, before + after - len(held))))
             yield self._features(window)[: (end - done) // TOKEN]
-            held = held[CORE:]
-            done += CORE
+            held = held[self.core :]
+            done += self.core
 
     @torch.inference_mode()
     def _features(self, window: Waveform) -> Waveform:
-        skip = CONTEXT // TOKEN
+        skip = self.before // TOKEN
         features = self.encode_window(torch.from_numpy(np.array(window, np.float32)))
-        return features[skip : skip + CORE // TOKEN].float().cpu().numpy()
+        return features[skip : skip + self.core // TOKEN].float().cpu().numpy()
 
 
 class WhisperLayer(nn.Module):
@@ -140,6 +144,7 @@ class WhisperEncoder(SpeechEncoder):
     margin = 200  # half an analysis frame of the spectrogram
 
     def __init__(self, config: SpeechConfig, device: str | torch.device = "cpu") -> None:
+        super().__init__(config)
         state = load_file(weights.find("whisper-tiny.en"))
         shipped = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers."))
         deepest = max(config.layers)
@@ -165,6 +170,7 @@ class HubertEncoder(SpeechEncoder):
     margin = (400 - TOKEN) // 2  # its convolutions see 400 samples a vector
 
     def __init__(self, config: SpeechConfig, device: str | torch.device = "cpu") -> None:
+        super().__init__(config)
         try:
             transformers: Any = import_module("transformers")  # by name: type checkers need not read it
         except ImportError as error:
@@ -210,6 +216,11 @@ def load_speech_encoder(config: SpeechConfig, device: str | torch.device = "cpu"
     if encoder.width != config.width:
         raise UserError(f"speech.width={config.width}: the chosen layers are {encoder.width} wide; say so")
     return encoder
+
+
+def whole(seconds: float, unit: int) -> int:
+    """Seconds as a whole number of units of so many samples; in samples."""
+    return max(1, round(seconds * SAMPLE_RATE / unit)) * unit
 
 
 def log_mel(samples: Tensor, mels: int = 80) -> Tensor:

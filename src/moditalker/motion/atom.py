@@ -96,22 +96,26 @@ class ConditionEncoder(nn.Module):
 
 
 class EstimateBlock(nn.Module):
-    """A pre-norm residual block: a dilated convolution over time, then a linear layer [ours]."""
+    """A pre-norm residual block: a dilated convolution over time, then a linear layer [ours].
+
+    It sees as far back as ahead, and only back where it is causal.
+    """
 
     KERNEL = 5  # frames, before dilation
 
-    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+    def __init__(self, width: int, dilation: int, dropout: float, causal: bool = False) -> None:
         super().__init__()
+        reach = (self.KERNEL - 1) * dilation
+        self.padding = (reach, 0) if causal else (reach // 2, reach // 2)
         self.norm = nn.LayerNorm(width)
-        self.convolution = nn.Conv1d(
-            width, width, self.KERNEL, padding=self.KERNEL // 2 * dilation, dilation=dilation
-        )
+        self.convolution = nn.Conv1d(width, width, self.KERNEL, dilation=dilation)
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, S, C) -> (B, S, C)."""
-        heard = self.convolution(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        padded = F.pad(self.norm(x).transpose(1, 2), self.padding)
+        heard = self.convolution(padded).transpose(1, 2)
         return x + self.dropout(self.out(F.gelu(heard)))
 
 
@@ -120,7 +124,8 @@ class FirstEstimate(nn.Module):
 
     Without layers it is linear in the speech `REACH` frames to each side. With layers, dilated convolutions
     see more, and they move the lips and the jaw of l_id from its shut mouth. A few minutes of speech
-    suffice for either, and what they say holds for new voices.
+    suffice for either, and what they say holds for new voices. Where ``atom.causal`` is set, layers see
+    ``atom.ahead`` frames ahead of a frame and no more.
     """
 
     shut: Tensor  # (204, 204): landmarks -> the same with a shut mouth
@@ -137,7 +142,10 @@ class FirstEstimate(nn.Module):
         self.project = nn.Linear(SPEECH_PER_FRAME * speech_width, components)
         self.dropout = nn.Dropout(dropout if layers else 0.0)
         self.blocks = nn.Sequential(
-            *(EstimateBlock(components, 2 ** (number % 3), dropout) for number in range(layers))
+            *(
+                EstimateBlock(components, 2 ** (number % 3), dropout, config.causal)
+                for number in range(layers)
+            )
         )
         self.norm = nn.LayerNorm(components) if layers else nn.Identity()
         self.map = nn.Conv1d(components, NUMBERS, 1 if layers else 2 * self.REACH + 1)
@@ -155,6 +163,9 @@ class FirstEstimate(nn.Module):
     def components(self, speech: Tensor) -> Tensor:
         """(B, 2S, speech_width) -> (B, components, S + what the map reaches beyond), the ends repeated."""
         x = self.dropout(self.project(self.by_frame(speech)))  # B S C
+        if self.config.causal and self.config.ahead:  # what a frame hears ahead comes in its place
+            late = x[:, -1:].expand(-1, min(self.config.ahead, x.shape[1]), -1)
+            x = torch.cat([x[:, self.config.ahead :], late], dim=1)
         x = self.norm(self.blocks(x))  # B S C
         reach = self.map.kernel_size[0] // 2
         return F.pad(x.transpose(1, 2), (reach, reach), mode="replicate")

@@ -1,8 +1,4 @@
-"""What AToM is unsure of it makes small, and fast motion most: this gives fast motion its size back [ours].
-
-A prediction that is the mean of all that may be said is smoother than any of it. What is left is too much of
-the slow rhythm, which all sentences share, so that a new sentence still seems to follow an old one.
-"""
+"""Motion through a filter in time, and lips that do not cross [ours]."""
 
 from __future__ import annotations
 
@@ -15,9 +11,6 @@ from numpy.typing import NDArray
 from moditalker.landmarks import INNER_LOWER, INNER_UPPER
 
 Array = NDArray[np.float32]
-
-SIGMA = 4.0  # frames at 25 Hz: what a Gaussian of this deviation leaves is slow
-REACH = 12  # frames looked ahead
 
 
 def filtered(motion: Iterable[Array], weights: Array) -> Iterator[Array]:
@@ -47,20 +40,6 @@ def gaussian(sigma: float, reach: int) -> Array:
     """Weights (2 reach + 1,) for `filtered`, which add up to 1; sigma: frames."""
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return (kernel / kernel.sum()).astype(np.float32)
-
-
-def sharpen(motion: Iterable[Array], gain: float) -> Iterator[Array]:
-    """Motion with its fast part made larger.
-
-    Args:
-        motion: blocks (n, 68, 3) at 25 Hz, canonical units, y upwards.
-        gain: fast motion grows by this share; 0 changes nothing.
-    Yields:
-        (1, 68, 3) float32, `REACH` frames after their own came in; lips that would cross touch.
-    """
-    weights = -np.float32(gain) * gaussian(SIGMA, REACH)
-    weights[REACH] += 1 + gain
-    return map(uncrossed, filtered(motion, weights))
 
 
 def uncrossed(landmarks: Array) -> Array:

@@ -6,12 +6,15 @@ own l_id, so nothing drifts, and neighbours share and blend ``overlap`` frames o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moditalker.config import AtomConfig
 from moditalker.diffusion import Diffusion, guide
 from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, from_x0
 
@@ -29,7 +32,8 @@ def sample_motion(
     """Landmarks that say what is said, as a stream.
 
     A frame's landmarks come out once the speech of its whole window is there: a fixed look-ahead of at most
-    ``model.config.frames``. What comes after the speech's end is taken to be like its last feature.
+    ``model.config.frames``, or, where ``model.config.causal`` is set, of `waited`. What comes after the
+    speech's end is taken to be like its last feature.
 
     Args:
         model, diffusion: of one config; the model in eval mode.
@@ -47,6 +51,9 @@ def sample_motion(
     device = next(model.parameters()).device
     identity = torch.as_tensor(np.asarray(l_id, np.float32).reshape(1, NUMBERS), device=device)
     generator = torch.Generator().manual_seed(seed)
+    if config.causal:
+        yield from _causal(model, diffusion, speech, identity, generator, steps)
+        return
     noise = torch.randn(config.overlap, NUMBERS, generator=generator)
     rise = (np.arange(config.overlap, dtype=np.float32) + 1) / (config.overlap + 1)
     rise = (rise * rise * (3 - 2 * rise))[:, None]  # smooth at both ends
@@ -62,6 +69,54 @@ def sample_motion(
             landmarks[: config.overlap] = before + rise * (landmarks[: config.overlap] - before)
         before = landmarks[hop:]
         yield landmarks[:frames].reshape(frames, -1, 3)
+
+
+def waited(config: AtomConfig) -> int:
+    """Frames of speech that must be there before a frame's landmarks come out, its own among them."""
+    return config.frames - config.overlap + config.ahead if config.causal else config.frames
+
+
+def _causal(
+    model: Atom,
+    diffusion: Diffusion,
+    speech: Iterable[Array],
+    identity: torch.Tensor,
+    generator: torch.Generator,
+    steps: int | None,
+) -> Iterator[Array]:
+    """As `sample_motion`; windows end with the last speech there is, only their newest frames are used."""
+    config = model.config
+    window, hop, ahead = config.frames, config.frames - config.overlap, config.ahead
+    noise = torch.zeros(0, NUMBERS)  # of the frames of the window
+    for features, fresh, new in _last_windows(speech, window, hop, ahead):
+        noise = torch.cat([noise, torch.randn(fresh, NUMBERS, generator=generator)])[-window:]
+        x0 = _denoise(model, diffusion, features, identity, noise, steps)
+        landmarks = from_x0(x0, identity, config)[0].cpu().numpy()  # n 204
+        first = len(landmarks) - ahead - hop
+        yield landmarks[first : first + new].reshape(new, -1, 3)
+
+
+def _last_windows(
+    blocks: Iterable[Array], window: int, hop: int, ahead: int
+) -> Iterator[tuple[Array, int, int]]:
+    """Blocks of features -> those of `hop` new frames, of ``ahead`` frames after and of what fits before them
+    (2 n, D); how many of these n frames no window had yet; and how many of the new frames there are.
+    """
+    held, start = np.zeros((0, 0), np.float32), 0  # features, from this frame on
+    done = heard = 0  # frames that are given, frames that a window had
+    for block in chain(blocks, [None]):
+        frames: float = math.inf
+        if block is not None:
+            held = np.concatenate([held, block]) if held.size else np.asarray(block, np.float32)
+        elif held.size:
+            frames = start + -(-len(held) // SPEECH_PER_FRAME)
+            held = np.pad(held, ((0, SPEECH_PER_FRAME * (hop + ahead) + 1), (0, 0)), "edge")
+        while done < frames and SPEECH_PER_FRAME * (done + hop + ahead - start) <= len(held):
+            first, stop = max(0, done + hop + ahead - window), done + hop + ahead
+            heard_now = held[SPEECH_PER_FRAME * (first - start) : SPEECH_PER_FRAME * (stop - start)]
+            yield heard_now, stop - heard, int(min(hop, frames - done))
+            held, start = held[SPEECH_PER_FRAME * (first - start) :], first
+            done, heard = done + hop, stop
 
 
 @torch.inference_mode()

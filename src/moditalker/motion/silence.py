@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -19,40 +20,63 @@ from moditalker.motion.voice_activity import voice_activity
 Array = NDArray[np.float32]
 
 SURE, LIKELY = 0.5, 0.15  # probability that a stretch of speech reaches, and that each frame of it has
-NEAR = 8  # frames within which a likely frame has a sure one
-ONSET, OFFSET, RAMP = 5, 5, 4  # frames left to AToM before and after speech; and in which the mouth gives way
-REACH = max(ONSET, OFFSET) + RAMP  # frames to each side that are asked for speech
 
 
-def _windows(items: Iterable[float], reach: int) -> Iterator[list[float]]:
-    """For each item those up to ``reach`` before and after it, NaN beyond the ends."""
-    window: deque[float] = deque([np.nan] * (2 * reach + 1), maxlen=2 * reach + 1)
-    for taken, item in enumerate(chain(items, [np.nan] * reach)):
+@dataclass(frozen=True)
+class Reach:
+    """Frames of 25 Hz in one direction.
+
+    near: within these a likely frame has a sure one; margin: of silence beside speech, left to AToM; ramp: in
+    which the mouth gives way.
+    """
+
+    near: int
+    margin: int
+    ramp: int
+
+    @property
+    def frames(self) -> int:
+        """All of them: how far it is looked."""
+        return self.near + self.margin + self.ramp
+
+
+PATIENT = Reach(near=8, margin=5, ramp=4)  # behind a frame, and ahead of it where there is time
+QUICK = Reach(near=2, margin=2, ramp=2)  # ahead of a frame where somebody waits for it
+
+
+def _windows(items: Iterable[float], behind: int, ahead: int) -> Iterator[list[float]]:
+    """For each item those up to ``behind`` before and ``ahead`` after it, NaN beyond the ends."""
+    window: deque[float] = deque([np.nan] * (behind + 1 + ahead), maxlen=behind + 1 + ahead)
+    for taken, item in enumerate(chain(items, [np.nan] * ahead)):
         window.append(item)
-        if taken >= reach:
+        if taken >= ahead:
             yield list(window)
 
 
-def silence(chunks: Iterable[Array]) -> Iterator[float]:
+def silence(chunks: Iterable[Array], ahead: Reach = PATIENT) -> Iterator[float]:
     """How much each frame of 25 Hz belongs to a stretch without speech, 0 to 1.
 
-    It looks `NEAR` + `REACH` frames ahead. chunks: waveform at 16 kHz in [-1, 1].
+    chunks: waveform at 16 kHz in [-1, 1]; ahead: what is looked at ahead of a frame, `ahead.frames` in all.
     """
+    behind = PATIENT
     spoken = (
-        float(around[NEAR] >= LIKELY and np.nanmax(around) >= SURE)
-        for around in _windows(voice_activity(chunks), NEAR)
+        float(around[behind.near] >= LIKELY and np.nanmax(around) >= SURE)
+        for around in _windows(voice_activity(chunks), behind.near, ahead.near)
     )
-    for window in _windows(spoken, REACH):
-        speech = [i - REACH for i, value in enumerate(window) if value == 1]
-        ahead = min((i for i in speech if i >= 0), default=REACH + 1)
-        behind = min((-i for i in speech if i <= 0), default=REACH + 1)
-        free = min((ahead - ONSET) / RAMP, (behind - OFFSET) / RAMP)
+    before, after = behind.margin + behind.ramp, ahead.margin + ahead.ramp
+    for window in _windows(spoken, before, after):
+        speech = [i - before for i, value in enumerate(window) if value == 1]
+        coming = min((i for i in speech if i >= 0), default=after + 1)
+        gone = min((-i for i in speech if i <= 0), default=before + 1)
+        free = min((coming - ahead.margin) / ahead.ramp, (gone - behind.margin) / behind.ramp)
         yield min(max(free, 0.0), 1.0)
 
 
-def hush(motion: Iterable[Array], chunks: Iterable[Array], l_id: Array) -> Iterator[Array]:
+def hush(
+    motion: Iterable[Array], chunks: Iterable[Array], l_id: Array, ahead: Reach = PATIENT
+) -> Iterator[Array]:
     """Motion (n, 68, 3) at 25 Hz, with the mouth of ``l_id`` (68, 3) shut and still where nobody speaks."""
-    rest, weights = shut_mouth(l_id), silence(chunks)
+    rest, weights = shut_mouth(l_id), silence(chunks, ahead)
     for block in motion:
         weight = np.array([next(weights, 1.0) for _ in block], np.float32)[:, None, None]
         weight = weight * weight * (3 - 2 * weight)  # smooth at both ends

@@ -22,7 +22,6 @@ T = TypeVar("T")
 
 UNLIKE = 2.0  # squared crop pixels (of 128) by which a look must differ from all others to be worth keeping
 INSIDE = 3.5  # pixels of a crop of 128 between the lips from which on a look shows teeth and tongue
-LAG = 8  # frames that are looked at before one is decided
 FADE = np.array([0.25, 0.5, 0.25])  # over which a change is spread, frames
 SCALE = 60.0  # weight of the squared logarithm of the size that a look differs by
 NOSE, SIDE, GAP = 0.7, 0.7, 2.0  # weights of the head's pose and of the opening against a lip point's place
@@ -98,12 +97,13 @@ class _Step(Generic[T]):
 
 @dataclass
 class Chooser(Generic[T]):
-    """Decides for each item of a run which look it takes, LAG items late [Viterbi 1967, with a fixed lag].
+    """Decides for each item of a run which look it takes, `lag` items late [Viterbi 1967, with a fixed lag].
 
     change: price of another look than before.
     """
 
     change: float
+    lag: int
     steps: deque[_Step[T]] = field(default_factory=deque)
 
     def push(self, item: T, looks: list[Look], cost: Floats) -> Iterator[tuple[T, Look]]:
@@ -121,7 +121,7 @@ class Chooser(Generic[T]):
         else:
             total, back = cost.copy(), np.zeros(len(looks), np.int64)
         self.steps.append(_Step(item, looks, total, back))
-        if len(self.steps) > LAG:
+        if len(self.steps) > self.lag:
             yield self._decide()
 
     def finish(self) -> Iterator[tuple[T, Look]]:
