@@ -18,17 +18,18 @@ import numpy as np
 import torch
 
 from moditalker import config as configuration
-from moditalker.data import VideoBatch
+from moditalker.data.clips import VideoBatch
+from moditalker.data.parts import Data, find_data, parse_speakers
 from moditalker.evaluate.run import summarize
-from moditalker.features.face import FaceTracker
-from moditalker.landmarks import MOUTH, eye_distance, lip_opening
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.geometry.points import MOUTH, eye_distance, lip_opening
 from moditalker.metrics.lips import correlation
 from moditalker.metrics.lmd import landmark_distance
-from moditalker.training.atom import AtomTask, most_shut
-from moditalker.training.autoencoder import face_psnr
+from moditalker.training.build import build
 from moditalker.training.loop import Task, fit
-from moditalker.training.mtov import MToVTask
-from moditalker.training.tasks import Data, build, find_data, parse_speakers
+from moditalker.training.tasks.atom import AtomTask, most_shut
+from moditalker.training.tasks.autoencoder import face_psnr
+from moditalker.training.tasks.mtov import MToVTask
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from natural_speech import tracked
 
-from moditalker.diffusion import Diffusion
-from moditalker.features.face_model import frontalize
-from moditalker.landmarks import lip_opening
+from moditalker.data.recordings import fill_gaps
+from moditalker.diffusion.process import Diffusion
+from moditalker.features.face.shape import frontalize
+from moditalker.geometry.points import lip_opening
 from moditalker.motion.sample import sample_motion
-from moditalker.pipeline import MoDiTalker
-from moditalker.training.recordings import fill_gaps
+from moditalker.talker.talker import MoDiTalker
 
 BEGIN, END = {"bin", "place", "blue", "by", "please", "b", "p"}, {"m"}
 OPEN = {"white", "five", "nine", "now", "i"}

@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from moditalker.checkpoint import halved, save_weights
 from moditalker.config import Config, TrainingConfig, load
-from moditalker.features.confidence import COVERED, Sight, confident, lips_covered
-from moditalker.features.cover import load_cover
-from moditalker.features.face import FaceTracker
-from moditalker.features.identity import Follower
-from moditalker.landmarks import transform
+from moditalker.features.face.confidence import COVERED, Sight, confident, lips_covered
+from moditalker.features.face.cover import load_cover
+from moditalker.features.face.identity import Follower
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.geometry.align import transform
+from moditalker.jobs.streams import beside
 from moditalker.media import Source, open_source
-from moditalker.streams import beside
-from moditalker.training.cover import CoverTask, People, find_people
 from moditalker.training.loop import fit
 from moditalker.training.processes import Processes
+from moditalker.training.tasks.cover import CoverTask, People, find_people
+from moditalker.weights.files import halved, save_weights
 
 HELD_OUT = {"s22", "s23", "s31", "us3", "us6"}  # and each tenth of the stills
 BATCH = 32

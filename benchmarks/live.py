@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from moditalker.media import SAMPLE_RATE, AudioReader
-from moditalker.pipeline import MoDiTalker
+from moditalker.talker.talker import MoDiTalker
 
 
 class Microphone:

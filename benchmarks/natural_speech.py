@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from moditalker.diffusion import Diffusion
-from moditalker.features.face_model import frontalize
-from moditalker.features.identity import Follower
-from moditalker.landmarks import lip_opening, mouth_width
+from moditalker.data.recordings import fill_gaps
+from moditalker.data.videos import RATE, SUFFIXES, at_rate
+from moditalker.data.worker import FRAME
+from moditalker.diffusion.process import Diffusion
+from moditalker.features.face.identity import Follower
+from moditalker.features.face.shape import frontalize
+from moditalker.geometry.points import lip_opening, mouth_width
 from moditalker.media import AudioReader, VideoReader
 from moditalker.metrics.lips import best_lag, correlation
 from moditalker.motion.sample import sample_motion
-from moditalker.pipeline import MoDiTalker, Speech
-from moditalker.prepare import FRAME, RATE, SUFFIXES, at_rate
-from moditalker.rendering import Motion
-from moditalker.training.recordings import fill_gaps
+from moditalker.talker.steps import Motion, Speech
+from moditalker.talker.talker import MoDiTalker
 
 MOST = 12  # frames
 COLUMNS = ("opening", "width", "opening amplitude", "width amplitude", "lag")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from moditalker.features.face import FaceTracker
-from moditalker.features.face_model import default_model, frontalize
-from moditalker.features.head import Blinks, idle
-from moditalker.features.still import ABOVE, FALL_OFF, Still
-from moditalker.landmarks import EYE_LEFT, EYE_RIGHT
+from moditalker.features.face.shape import default_model, frontalize
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.features.portrait.head import Blinks, idle
+from moditalker.features.portrait.still import ABOVE, FALL_OFF, Still
+from moditalker.geometry.points import EYE_LEFT, EYE_RIGHT
 from moditalker.media import open_source
 from moditalker.metrics.flicker import flicker
 

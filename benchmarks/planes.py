@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from moditalker import config as configuration
-from moditalker.checkpoint import load_weights
-from moditalker.training.mtov import MToVTask
-from moditalker.training.tasks import build, find_data
+from moditalker.data.parts import find_data
+from moditalker.training.build import build
+from moditalker.training.tasks.mtov import MToVTask
+from moditalker.weights.files import load_weights
 
 SCALE, GAP = 12, 6  # pixels of a cell, and between planes
 

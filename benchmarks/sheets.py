@@ -17,11 +17,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from moditalker.competitors import Competitor, load, read_competitors
 from moditalker.errors import UserError
+from moditalker.evaluate.competitors import Competitor, load, read_competitors
 from moditalker.evaluate.pairs import Pair, read_pairs, write_pairs
 from moditalker.evaluate.sheets import save_sheet, sheet_of
-from moditalker.features.face import FaceTracker
+from moditalker.features.face.tracker import FaceTracker
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 

@@ -21,14 +21,14 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.data import VideoClip, read_clip
-from moditalker.features.speech import FRAME
-from moditalker.landmarks import lip_opening
+from moditalker.data.clips import VideoClip, read_clip
+from moditalker.data.parts import find_data, parse_speakers
+from moditalker.data.shards import Sample
+from moditalker.features.speech.encoders import FRAME
+from moditalker.geometry.points import lip_opening
 from moditalker.metrics.lips import correlation
 from moditalker.metrics.sync import auc
 from moditalker.metrics.sync_expert import Expert, Match, compare_embeddings, load_expert
-from moditalker.shards import Sample
-from moditalker.training.tasks import find_data, parse_speakers
 
 SHIFTS = (2, 4, 8)
 PLANTED = range(11)

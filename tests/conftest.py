@@ -23,7 +23,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def speech_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1.02 s of the package's own spoken sentence."""
     from moditalker.media import AudioReader
-    from moditalker.weights import ASSETS
+    from moditalker.weights.named import ASSETS
 
     samples = AudioReader(ASSETS / "demo_speech.flac").read(1.02)
     return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", samples)
@@ -87,6 +87,6 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def weights(shipped: Path) -> str:
     """The package's own weights; untrained ones where a checkout has none yet."""
-    from moditalker.weights import ASSETS
+    from moditalker.weights.named import MODELS
 
-    return "tiny" if (ASSETS / "tiny" / "atom.safetensors").is_file() else str(shipped)
+    return "tiny" if (MODELS / "tiny" / "atom.safetensors").is_file() else str(shipped)

@@ -6,7 +6,7 @@ import os
 import time
 
 from moditalker.errors import UserError
-from moditalker.web.worker import Report, Task
+from moditalker.serve.worker import Report, Task
 
 
 def preparing(word: str) -> Task:

@@ -14,12 +14,12 @@ import skimage
 import torch
 
 from moditalker import config as configuration
-from moditalker.checkpoint import save_weights
-from moditalker.features.face import FaceTracker
-from moditalker.features.speech import SpeechEncoder, load_speech_encoder
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.features.speech.encoders import SpeechEncoder, load_speech_encoder
 from moditalker.motion.atom import Atom
-from moditalker.pipeline import MoDiTalker
+from moditalker.talker.talker import MoDiTalker
 from moditalker.video.model import VideoModel
+from moditalker.weights.files import save_weights
 
 ASTRONAUT = Path(skimage.__file__).parent / "data" / "astronaut.png"
 SHARED = Path(os.environ.get("MODITALKER_SHARED", Path(__file__).parents[2] / "shared"))

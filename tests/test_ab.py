@@ -15,8 +15,8 @@ from scipy.stats import binomtest
 
 from moditalker import cli
 from moditalker.errors import UserError
-from moditalker.evaluate.blind import QUESTIONS, TIME_BASE, Videos, arrange, make_page
-from moditalker.evaluate.preference import (
+from moditalker.evaluate.study.page import QUESTIONS, TIME_BASE, Videos, arrange, make_page
+from moditalker.evaluate.study.preference import (
     COLUMNS,
     Answer,
     Key,

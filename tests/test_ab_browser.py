@@ -14,7 +14,7 @@ import pytest
 from conftest import write_video
 
 from moditalker import cli
-from moditalker.evaluate.blind import IDENTITY_BESIDE_FACE, QUESTIONS, make_page
+from moditalker.evaluate.study.page import IDENTITY_BESIDE_FACE, QUESTIONS, make_page
 
 pytest.importorskip("playwright", reason="no Playwright: pip install 'moditalker[dev]'")
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright

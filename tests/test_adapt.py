@@ -10,7 +10,7 @@ import pytest
 from standins import ASTRONAUT, needs_grid
 
 from moditalker import cli
-from moditalker.checkpoint import load_weights
+from moditalker.weights.files import load_weights
 
 
 def run(*given: object) -> int:

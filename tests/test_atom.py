@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moditalker.config import AtomConfig, load
-from moditalker.landmarks import LIP_RELATED, shut_mouth
+from moditalker.geometry.points import LIP_RELATED, shut_mouth
 from moditalker.motion.atom import NUMBERS, Atom, AtomBlock, from_x0, to_x0
 
 SMALL = AtomConfig(width=32, layers=2, heads=4, feed_forward=48, frames=10)

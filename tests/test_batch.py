@@ -24,7 +24,7 @@ from moditalker.cli.batch import Common, Entry, _identity, _is_to_do, _record
 from moditalker.cli.jobs import MAX_NAME, read_jobs
 from moditalker.errors import UserError
 from moditalker.media import AudioReader, VideoReader
-from moditalker.weights import ASSETS
+from moditalker.weights.named import ASSETS
 
 FRAMES = 2
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from standins import ASTRONAUT, talker
 
-from moditalker import bench, cli
+from moditalker import cli
 from moditalker.cli.bench import table
 from moditalker.errors import UserError
-from moditalker.streams import Clock
+from moditalker.evaluate import speed as bench
+from moditalker.jobs.streams import Clock
 
 
 @pytest.fixture(scope="module")

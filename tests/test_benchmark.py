@@ -14,10 +14,11 @@ from PIL import Image
 from skimage import data
 from standins import SHARED, needs_grid, talker
 
-from moditalker import benchmark, cli
-from moditalker.benchmark import Job, Set
-from moditalker.competitors import KINDS, Competitor
+from moditalker import cli
 from moditalker.errors import UserError
+from moditalker.evaluate import benchmark
+from moditalker.evaluate.benchmark import Job, Set
+from moditalker.evaluate.competitors import KINDS, Competitor
 from moditalker.evaluate.grids import COLUMNS, LOWER, Word
 from moditalker.evaluate.pairs import read_pairs
 from moditalker.evaluate.run import Settings

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from moditalker.config import CropConfig
-from moditalker.landmarks import inverse, transform, warp
+from moditalker.geometry.align import inverse, transform
+from moditalker.geometry.raster import warp
 from moditalker.metrics.flicker import flicker
 from moditalker.metrics.psnr import psnr
 from moditalker.metrics.seam import seam_ratio

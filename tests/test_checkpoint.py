@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moditalker.checkpoint import check_writable, load_weights, save_weights
 from moditalker.errors import UserError
-from moditalker.weights import sha256
+from moditalker.weights.files import check_writable, load_weights, save_weights
+from moditalker.weights.named import sha256
 
 CONFIG = {"preset": "tiny", "atom": {"width": 8}}
 

@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from moditalker.checkpoint import save_weights
-from moditalker.competitors import SPOKEN, Competitor, claim, load, read_competitors, versions, weights_of
 from moditalker.errors import UserError
+from moditalker.evaluate.competitors import (
+    SPOKEN,
+    Competitor,
+    claim,
+    load,
+    read_competitors,
+    versions,
+    weights_of,
+)
+from moditalker.weights.files import save_weights
 
 
 @pytest.fixture
@@ -137,6 +145,6 @@ def test_versions_are_rows_of_weights_that_compose(shipped: Path, monkeypatch: p
     with pytest.raises(UserError, match=r"do not compose.*leave --versions out"):
         versions(str(shipped))
     described = {"config": {"compose": {"enabled": True}}}
-    monkeypatch.setattr("moditalker.competitors.load_weights", lambda path: ({}, described))
+    monkeypatch.setattr("moditalker.evaluate.competitors.load_weights", lambda path: ({}, described))
     first, alone = versions(str(shipped))
     assert (first.settings, alone.settings) == (("compose.enabled=false",), ("compose.inside=nothing",))

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from moditalker.config import load
-from moditalker.features.face_model import default_model
-from moditalker.landmarks import MOUTH, Pose, apply_pose, inverse, lip_opening, shut_mouth, warp
-from moditalker.looks import MOST, Look, look_at
+from moditalker.features.face.shape import default_model
+from moditalker.geometry.align import inverse
+from moditalker.geometry.looks import MOST, Look, look_at
+from moditalker.geometry.points import MOUTH, lip_opening, shut_mouth
+from moditalker.geometry.pose import Pose, apply_pose
+from moditalker.geometry.raster import warp
 from moditalker.video.compose import Composer
 from moditalker.video.flow import Gap, Spline, outline_distance
 from moditalker.video.interior import Interior

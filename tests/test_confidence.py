@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from moditalker.features.confidence import (
+from moditalker.features.face.confidence import (
     COVERED,
     EDGE,
     HIDDEN,
@@ -20,8 +20,9 @@ from moditalker.features.confidence import (
     lookahead,
     misplaced,
 )
-from moditalker.features.face_model import default_model
-from moditalker.landmarks import Pose, align, apply_pose, transform
+from moditalker.features.face.shape import default_model
+from moditalker.geometry.align import align, transform
+from moditalker.geometry.pose import Pose, apply_pose
 from moditalker.video.front import keep_front
 
 FPS = 25.0

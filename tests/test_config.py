@@ -28,7 +28,7 @@ def test_presets_survive_dump_and_dict(preset, tmp_path):
 
 @pytest.mark.parametrize("preset", ["tiny", "released"])
 def test_presets_hold_only_differences(preset):
-    tree = yaml.safe_load((resources.files("moditalker") / "presets" / f"{preset}.yaml").read_text())
+    tree = yaml.safe_load((resources.files("moditalker.config") / "presets" / f"{preset}.yaml").read_text())
     default = config.to_dict(Config())
     for section, values in tree.items():
         same = {k for k in values if values[k] == default[section][k]} if isinstance(values, dict) else set()

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from moditalker import MoDiTalker, cli
-from moditalker.checkpoint import load_weights
 from moditalker.config import AtomConfig, AutoencoderConfig, MToVConfig, load
-from moditalker.convert import convert_atom, convert_autoencoder, convert_unet, read_checkpoint
 from moditalker.errors import UserError
 from moditalker.motion.atom import Atom
+from moditalker.talker.convert import convert_atom, convert_autoencoder, convert_unet, read_checkpoint
 from moditalker.video.autoencoder import Autoencoder, plane_shape
 from moditalker.video.mtov import MToV
+from moditalker.weights.files import load_weights
 
 
 def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

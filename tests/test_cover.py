@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from moditalker import weights
 from moditalker.config import load
-from moditalker.features.confidence import HIDDEN, lips_covered
-from moditalker.features.cover import SIDE, Cover, inputs, load_cover, outlined
-from moditalker.training.cover import THINGS, CoverTask, People, collated, examples, find_people, seen
+from moditalker.features.face.confidence import HIDDEN, lips_covered
+from moditalker.features.face.cover import SIDE, Cover, inputs, load_cover, outlined
+from moditalker.training.tasks.cover import THINGS, CoverTask, People, collated, examples, find_people, seen
+from moditalker.weights import named
 
 CROP = load("tiny").crop
 
@@ -56,7 +56,7 @@ def test_it_costs_little():
     with FlopCounterMode(display=False) as counter:
         Cover()(torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE))
     assert counter.get_total_flops() < 0.05e9
-    assert weights.find("cover").stat().st_size < 1 << 20
+    assert named.find("cover").stat().st_size < 1 << 20
 
 
 def test_every_weight_learns():

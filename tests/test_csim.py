@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from moditalker.errors import UserError
 from moditalker.metrics import csim, fid, given
-from moditalker.weights import MissingWeights, find_given, sha256
+from moditalker.weights.named import MissingWeights, find_given, sha256
 
 
 def _manifest() -> tuple[list[dict], dict[str, np.ndarray]]:

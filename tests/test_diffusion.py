@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from moditalker.config import DiffusionConfig
-from moditalker.diffusion import Denoise, Diffusion, draw_noise, generators, guide
+from moditalker.diffusion.process import Denoise, Diffusion, draw_noise, generators, guide
 
 MEAN, DEVIATION = 0.7, 0.3
 COSINE = DiffusionConfig(clip=0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moditalker.landmarks import INNER_LOWER, INNER_UPPER
+from moditalker.geometry.points import INNER_LOWER, INNER_UPPER
 from moditalker.motion.dynamics import filtered, gaussian, uncrossed
 
 

@@ -24,11 +24,11 @@ from moditalker.evaluate.pairs import Pair, read_pairs, write_pairs
 from moditalker.evaluate.report import as_html, show, worst_first
 from moditalker.evaluate.run import Results, Settings, evaluate, evaluate_sets, summarize
 from moditalker.evaluate.sets import SETS
-from moditalker.features.face import FaceTracker
+from moditalker.features.face.tracker import FaceTracker
 from moditalker.media import through_codec
 from moditalker.metrics.given import READERS
 from moditalker.metrics.lips import best_lag
-from moditalker.weights import GIVEN
+from moditalker.weights.named import GIVEN
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 PORTRAIT = data.astronaut()[0:240, 100:340]

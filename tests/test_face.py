@@ -13,10 +13,12 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from moditalker.errors import UserError
-from moditalker.features import face as module
-from moditalker.features.face import Face, FaceTracker, Region, cut_out, fill_gaps, smooth
-from moditalker.features.face_networks import landmarks_to_matrix, load_face_network, sample
-from moditalker.landmarks import MESH_TO_68, lip_opening
+from moditalker.features.face import tracker as module
+from moditalker.features.face.found import Face
+from moditalker.features.face.networks import landmarks_to_matrix, load_face_network, sample
+from moditalker.features.face.smoothing import fill_gaps, smooth
+from moditalker.features.face.tracker import FaceTracker, Region, cut_out
+from moditalker.geometry.points import MESH_TO_68, lip_opening
 
 Picture = NDArray[np.uint8]
 

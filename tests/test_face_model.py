@@ -14,16 +14,9 @@ from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
 from moditalker.errors import UserError
-from moditalker.features.face_model import FaceModel, default_model, frontalize
-from moditalker.landmarks import (
-    FLIP,
-    MIRROR,
-    affine_to_pose,
-    apply_pose,
-    eye_distance,
-    lip_opening,
-    mouth_width,
-)
+from moditalker.features.face.shape import FaceModel, default_model, frontalize
+from moditalker.geometry.points import MIRROR, eye_distance, lip_opening, mouth_width
+from moditalker.geometry.pose import FLIP, affine_to_pose, apply_pose
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("MODITALKER_SHARED", ROOT.parent / "shared"))
@@ -263,7 +256,7 @@ def test_real_frontal_landmarks_do_not_tell_the_pose():
     split = SHARED / "data" / "grid" / "split.json"
     if not split.exists():
         pytest.skip("the GRID clips are not at hand (MODITALKER_SHARED)")
-    from moditalker.features.face import FaceTracker
+    from moditalker.features.face.tracker import FaceTracker
     from moditalker.media import VideoReader
 
     names = json.loads(split.read_text())

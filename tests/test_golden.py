@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moditalker.config import AtomConfig, AutoencoderConfig, MToVConfig
-from moditalker.convert import convert_atom, convert_autoencoder, convert_unet
 from moditalker.motion.atom import Atom
+from moditalker.talker.convert import convert_atom, convert_autoencoder, convert_unet
 from moditalker.video.autoencoder import Autoencoder
 from moditalker.video.mtov import MToV
 from moditalker.video.triplane import PlaneShape

@@ -23,8 +23,8 @@ from moditalker.evaluate.grids import (
     read_words,
 )
 from moditalker.evaluate.observe import Observed
-from moditalker.features.face_model import default_model
-from moditalker.landmarks import MOUTH, eye_distance
+from moditalker.features.face.shape import default_model
+from moditalker.geometry.points import MOUTH, eye_distance
 
 FPS = 25.0
 

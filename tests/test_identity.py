@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from standins import ASTRONAUT, talker
 
-from moditalker.features import identity
-from moditalker.features.face_model import default_model
-from moditalker.features.identity import (
+from moditalker.features.face import identity
+from moditalker.features.face.identity import (
     MAX_YAW,
     MOUTHS,
     Candidate,
@@ -22,8 +21,10 @@ from moditalker.features.identity import (
     _seen,
     choose_anchor,
 )
-from moditalker.landmarks import Pose, apply_pose, lip_opening
-from moditalker.looks import Look
+from moditalker.features.face.shape import default_model
+from moditalker.geometry.looks import Look
+from moditalker.geometry.points import lip_opening
+from moditalker.geometry.pose import Pose, apply_pose
 from moditalker.media import Frame, open_source, plan_frames
 
 

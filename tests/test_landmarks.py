@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from moditalker.config import CropConfig
 from moditalker.errors import UserError
-from moditalker.landmarks import (
-    FLIP,
+from moditalker.geometry.align import align, align_stream, inverse, transform
+from moditalker.geometry.points import (
     JAW,
     LIP_RELATED,
     LIP_UNRELATED,
@@ -22,22 +22,12 @@ from moditalker.landmarks import (
     STABLE,
     STABLE_WEIGHTS,
     TEMPLATE,
-    affine_error,
-    affine_to_pose,
-    align,
-    align_stream,
-    apply_pose,
-    draw,
     eye_distance,
-    inverse,
     lip_opening,
     mouth_width,
-    procrustes,
-    remove_pose,
-    transform,
-    unwarp,
-    warp,
 )
+from moditalker.geometry.pose import FLIP, affine_error, affine_to_pose, apply_pose, procrustes, remove_pose
+from moditalker.geometry.raster import draw, unwarp, warp
 
 CROP = CropConfig(size=128, eye_distance=42.0, eye_row=26.0)
 WEIGHTS = np.zeros(68)

@@ -16,7 +16,7 @@ from torch import nn
 
 from moditalker.errors import UserError
 from moditalker.metrics import given, lpips
-from moditalker.weights import GIVEN, MissingWeights, find_given, sha256
+from moditalker.weights.named import GIVEN, MissingWeights, find_given, sha256
 
 PICTURE = data.astronaut()[:256, 100:356]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from moditalker.errors import UserError
-from moditalker.machine import check_device, half_the_threads, peak_rss
+from moditalker.jobs.machine import check_device, half_the_threads, peak_rss
 
 
 def test_a_device_that_is_not_there_gets_its_sentence():

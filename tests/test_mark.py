@@ -14,11 +14,11 @@ from PIL import Image
 from standins import ASTRONAUT, SHARED, grid_clip, needs_grid
 
 from moditalker import cli
-from moditalker.features.face import FaceTracker
+from moditalker.features.face.tracker import FaceTracker
 from moditalker.media import Frame, VideoReader, VideoWriter, plain_info
 from moditalker.provenance import mark
 from moditalker.provenance.mark import Detector, embed
-from moditalker.verify import verify
+from moditalker.provenance.verify import verify
 
 FPS, COUNT, SIZE = 25, 100, 288
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from moditalker.config import AtomConfig, DiffusionConfig
-from moditalker.diffusion import Diffusion
+from moditalker.diffusion.process import Diffusion
 from moditalker.motion.atom import Atom
 from moditalker.motion.sample import sample_motion, waited
 

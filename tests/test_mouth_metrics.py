@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage import color, data, draw
 
-from moditalker.landmarks import lip_opening
+from moditalker.geometry.points import lip_opening
 from moditalker.metrics.mouth_colour import ciede2000, colour_distance, lab, mouth_colours
 from moditalker.metrics.mouth_detail import detail_ratio, fine_detail, gaussian
 from moditalker.metrics.polygon import outlined

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moditalker.checkpoint import write_whole
 from moditalker.cli import main
 from moditalker.errors import UserError
+from moditalker.jobs.files import appearing, shortened, write_whole
 from moditalker.media import Frame, VideoWriter, plain_info, probe, remove_parts
-from moditalker.names import shortened
-from moditalker.shards import appearing
 
 LONG = ["k" * 251 + ".mp4", "\u5bb6" * 83 + "kk.mp4", "\U0001f600" * 62 + "kkk.mp4"]  # 255 bytes each
 

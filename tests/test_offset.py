@@ -10,16 +10,17 @@ import pytest
 from standins import SHARED, needs_grid
 
 from moditalker.config import load
-from moditalker.features.speech import FRAME
-from moditalker.landmarks import lip_opening
+from moditalker.data.shards import open_dataset
+from moditalker.data.videos import Job
+from moditalker.data.worker import Worker
+from moditalker.features.speech.encoders import FRAME
+from moditalker.geometry.points import lip_opening
 from moditalker.media import AudioReader
 from moditalker.metrics.offset import MOST, Lips, OffsetMeter, tracks
-from moditalker.prepare import Job, Worker
-from moditalker.shards import open_dataset
-from moditalker.weights import ASSETS
+from moditalker.weights.named import ASSETS, MODELS
 
 needs_weights = pytest.mark.skipif(
-    not (ASSETS / "tiny" / "atom.safetensors").is_file(), reason="this checkout has no weights"
+    not (MODELS / "tiny" / "atom.safetensors").is_file(), reason="this checkout has no weights"
 )
 
 
@@ -80,7 +81,7 @@ def test_the_motion_of_a_sound_tells_its_time(shift: int) -> None:
 
 def load_face() -> np.ndarray:
     """A face of the face model at rest."""
-    from moditalker.features.face_model import default_model
+    from moditalker.features.face.shape import default_model
 
     return default_model().mean.astype(np.float32)
 

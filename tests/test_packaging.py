@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from moditalker.media import VideoReader
-from moditalker.weights import ASSETS
+from moditalker.weights.named import ASSETS, MODELS
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -173,12 +173,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(image):
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
         weights = {path for path in inside if path.endswith(".safetensors")}
         assert weights == {
-            f"moditalker/assets/{path.relative_to(ASSETS).as_posix()}"
-            for path in ASSETS.rglob("*.safetensors")
+            path.relative_to(ASSETS.parents[1]).as_posix()
+            for folder in (ASSETS, MODELS)
+            for path in folder.rglob("*.safetensors")
         }
         for name in weights:
-            path = ASSETS / Path(name).relative_to("moditalker/assets")
-            assert archive.read(name) == path.read_bytes()
+            assert archive.read(name) == (ASSETS.parents[1] / name).read_bytes()
     assert all(name.startswith("moditalker/") for name in inside)
     assert wheel.stat().st_size < 40 << 20
 

@@ -13,14 +13,17 @@ from conftest import write_wav
 from standins import ASTRONAUT, PaintedMouth, needs_gpu, small_config, talker, untrained_atom
 
 from moditalker import config as configuration
-from moditalker.checkpoint import save_weights
 from moditalker.errors import UserError
-from moditalker.features.face_model import frontalize
-from moditalker.landmarks import affine_to_pose, lip_opening, shut_mouth, transform
+from moditalker.features.face.shape import frontalize
+from moditalker.geometry.align import transform
+from moditalker.geometry.points import lip_opening, shut_mouth
+from moditalker.geometry.pose import affine_to_pose
 from moditalker.media import AudioReader, VideoReader
-from moditalker.pipeline import MoDiTalker
-from moditalker.rendering import Kept, Video, Wish
+from moditalker.talker.retarget import Wish
+from moditalker.talker.talker import MoDiTalker
+from moditalker.talker.video import Kept, Video
 from moditalker.video.model import VideoModel
+from moditalker.weights.files import save_weights
 
 
 @pytest.fixture(scope="module")

@@ -23,19 +23,23 @@ import pytest
 from skimage import data
 
 from moditalker import cli
-from moditalker import prepare as preparing
-from moditalker.checkpoint import save_weights
 from moditalker.config import load, to_dict
+from moditalker.data import dataset as preparing
+from moditalker.data import worker as working
+from moditalker.data.dataset import prepare
+from moditalker.data.shards import add_sample, open_dataset, shard_writer
+from moditalker.data.split import Split
+from moditalker.data.videos import Job, Record, at_rate, find_videos, unique
+from moditalker.data.worker import Sound, Worker, save_json
 from moditalker.errors import UserError
-from moditalker.features.face_model import frontalize
-from moditalker.folders import claimed
-from moditalker.landmarks import transform
+from moditalker.features.face.shape import frontalize
+from moditalker.geometry.align import transform
+from moditalker.jobs.files import claimed
+from moditalker.jobs.pool import Outcome, Start
 from moditalker.media import AudioReader, Frame
-from moditalker.prepare import Job, Record, Sound, Worker, at_rate, find_videos, prepare, save_json
-from moditalker.shards import Split, add_sample, open_dataset, shard_writer
 from moditalker.video.autoencoder import Autoencoder
-from moditalker.weights import ASSETS
-from moditalker.workers import Outcome, Start
+from moditalker.weights.files import save_weights
+from moditalker.weights.named import ASSETS
 
 CONFIG = load("tiny")
 SIZE = 256
@@ -179,14 +183,14 @@ def test_a_picture_that_hangs_ends_a_sample(tmp_path, worker):
 
 
 def test_time_stamps_that_would_take_for_ever(tmp_path, worker, monkeypatch):
-    monkeypatch.setattr(preparing, "MAX_STANDING", 10)
+    monkeypatch.setattr(working, "MAX_STANDING", 10)
     record, samples = done(worker, film(tmp_path / "ages.mkv", [("face", 2)], stamps=[0, 500_000]))
     assert not samples
     assert "stands still for an hour" in record.error
 
 
 def test_long_shots_are_cut_and_silence_is_no_speech(tmp_path, worker, monkeypatch):
-    monkeypatch.setattr(preparing, "MAX_FRAMES", 30)
+    monkeypatch.setattr(working, "MAX_FRAMES", 30)
     path = film(tmp_path / "long.mkv", [("face", 62)], sound=np.zeros(40_000, np.float32))
     record, samples = done(worker, path)
     assert [sample.about["frames"] for sample in samples] == [30, 30]
@@ -276,7 +280,7 @@ def test_videos_behind_links(tmp_path):
 def test_names_that_are_no_text(tmp_path):
     strange = os.fsdecode(b"\xff.mp4")
     one, other = (Job(tmp_path / name, name, "-", "s1", "") for name in (strange, "a.mp4"))
-    assert preparing.unique(one) != preparing.unique(other)
+    assert unique(one) != unique(other)
 
 
 def beside(start: Start[Job, Record], items: list[Job], *_: Any) -> Iterator[Outcome[Job, Record]]:
@@ -547,7 +551,7 @@ def test_a_full_disk_is_named(tmp_path, worker, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
         yield
 
-    monkeypatch.setattr(preparing, "shard_writer", full)
+    monkeypatch.setattr(working, "shard_writer", full)
     with pytest.raises(UserError, match="no space is left on its disk"):
         worker(job(film(tmp_path / "one.mkv", [("face", 2)])))
 

@@ -34,8 +34,8 @@ from moditalker.cli.doctor import examine
 from moditalker.errors import UserError
 from moditalker.media import AudioReader, Frame, VideoWriter, plain_info, read_clip
 from moditalker.provenance import Provenance, credentials, manifest
-from moditalker.verify import verify
-from moditalker.weights import ASSETS
+from moditalker.provenance.verify import verify
+from moditalker.weights.named import ASSETS
 
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no such permissions")
 SOURCE_TYPE = b"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moditalker.data.shards import add_sample, append, open_dataset, shard_writer
+from moditalker.data.split import SPLITS, Split
 from moditalker.errors import UserError
-from moditalker.shards import SPLITS, Split, add_sample, append, open_dataset, shard_writer
 
 ABOUT = {"speaker": "s1", "video": "s1/a.mp4"}
 

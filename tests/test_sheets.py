@@ -14,7 +14,7 @@ from skimage import data
 from moditalker.evaluate.observe import Observed, observe
 from moditalker.evaluate.pairs import Pair, write_pairs
 from moditalker.evaluate.sheets import Shown, mouth_sheet
-from moditalker.features.face import FaceTracker
+from moditalker.features.face.tracker import FaceTracker
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "sheets.py"
 PORTRAIT = data.astronaut()[0:240, 100:340]

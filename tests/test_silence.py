@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moditalker.landmarks import lip_opening, shut_mouth
+from moditalker.data import sounds
+from moditalker.geometry.points import lip_opening, shut_mouth
 from moditalker.media import AudioReader
 from moditalker.motion.silence import PATIENT, QUICK, hush, silence
 from moditalker.motion.voice_activity import FRAME, voice_activity
-from moditalker.training import sounds
-from moditalker.weights import ASSETS
+from moditalker.weights.named import ASSETS
 
 RATE = 16_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moditalker.training import sounds
+from moditalker.data import sounds
 
 RATE = 16_000
 

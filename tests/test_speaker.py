@@ -12,13 +12,13 @@ from PIL import Image
 from skimage import data
 from standins import grid_clip, needs_grid, talker
 
-from moditalker.features.face import FaceTracker
-from moditalker.features.identity import Follower
-from moditalker.features.speaker import Speakers
-from moditalker.landmarks import LIP_INNER
+from moditalker.features.face.identity import Follower
+from moditalker.features.face.speaker import Speakers
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.geometry.points import LIP_INNER
 from moditalker.media import AudioReader, Frame, VideoReader, VideoWriter, plain_info, read_clip
-from moditalker.pipeline import MoDiTalker
-from moditalker.weights import ASSETS
+from moditalker.talker.talker import MoDiTalker
+from moditalker.weights.named import ASSETS
 
 SPEECH = ASSETS / "demo_speech.flac"
 CUT = 30  # first frame of the second shot

@@ -12,7 +12,7 @@ import torch
 
 from moditalker.config import SpeechConfig
 from moditalker.errors import UserError
-from moditalker.features.speech import (
+from moditalker.features.speech.encoders import (
     FRAME,
     HubertEncoder,
     SpeechEncoder,

@@ -13,9 +13,9 @@ from skimage import data
 from standins import ASTRONAUT, talker
 
 from moditalker.errors import UserError
-from moditalker.features.face import FaceTracker
-from moditalker.features.face_model import default_model, frontalize
-from moditalker.features.head import (
+from moditalker.features.face.shape import default_model, frontalize
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.features.portrait.head import (
     IDLE,
     LIMIT,
     Blinks,
@@ -25,8 +25,9 @@ from moditalker.features.head import (
     read_poses,
     still,
 )
-from moditalker.features.still import Still
-from moditalker.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, NOSE, eye_distance, procrustes
+from moditalker.features.portrait.still import Still
+from moditalker.geometry.points import BROWS, EYE_LEFT, EYE_RIGHT, NOSE, eye_distance
+from moditalker.geometry.pose import procrustes
 from moditalker.media import AudioReader, Frame, VideoWriter, plain_info
 
 PICTURE = data.astronaut()[0:256, 90:346]

@@ -18,12 +18,12 @@ from PIL import Image
 from standins import ASTRONAUT, grid_clip, live_talker, needs_grid, talker
 
 from moditalker import MoDiTalker
-from moditalker.arriving import ArrivingSound
 from moditalker.errors import UserError
 from moditalker.media import SAMPLE_RATE, AudioReader, VideoReader
-from moditalker.pipeline import Speech
-from moditalker.rendering import Live
-from moditalker.weights import ASSETS
+from moditalker.media.arriving import ArrivingSound
+from moditalker.talker.steps import Speech
+from moditalker.talker.video import Live
+from moditalker.weights.named import ASSETS
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline
 
-from moditalker.streams import Clock, Timeline, ahead, beside, fade
+from moditalker.jobs.streams import Clock, Timeline, ahead, beside, fade
 
 
 def test_beside_pairs_items_with_delayed_results():

@@ -14,7 +14,7 @@ from scipy.stats import mannwhitneyu
 from moditalker.errors import UserError
 from moditalker.metrics import given, syncnet
 from moditalker.metrics.sync import MOST, at_25_fps, auc, compare_offsets
-from moditalker.weights import MissingWeights, find_given
+from moditalker.weights.named import MissingWeights, find_given
 
 # ----------------------------------------------------------------------------------------------- offsets
 

@@ -18,17 +18,18 @@ import torch
 from skimage import data
 from standins import grid_clip, needs_grid
 
-from moditalker import cli, weights
+from moditalker import cli
 from moditalker.config import load, override
+from moditalker.data.shards import add_sample, shard_writer
 from moditalker.errors import UserError
-from moditalker.features.face import FaceTracker
-from moditalker.features.speech import FRAME, load_speech_encoder
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.features.speech.encoders import FRAME, load_speech_encoder
 from moditalker.media import AudioReader, read_clip
 from moditalker.metrics.sync import MOST
 from moditalker.metrics.sync_expert import LEAST, Expert, Match, compare, load_expert
-from moditalker.shards import add_sample, shard_writer
-from moditalker.training.sync_expert import FRAMES, SURROUND, SyncClip, SyncExpertTask
-from moditalker.weights import GIVEN
+from moditalker.training.tasks.sync_expert import FRAMES, SURROUND, SyncClip, SyncExpertTask
+from moditalker.weights import named
+from moditalker.weights.named import GIVEN
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "sync.md").read_text(encoding="utf-8")
@@ -142,7 +143,7 @@ def test_batches_are_a_function_of_the_seed() -> None:
 
 
 def test_from_clips_on_disk_to_an_expert(tmp_path: Path) -> None:
-    sound = AudioReader(weights.ASSETS / "demo_speech.flac").read(10.0)
+    sound = AudioReader(named.ASSETS / "demo_speech.flac").read(10.0)
     folder = tmp_path / "clips"
     _save_clips(folder, sound)
     names = [f"p{number}/x.mp4" for number in range(5)]
@@ -191,9 +192,9 @@ def expert() -> Expert:
 
 
 def test_the_weights_are_small_and_say_what_they_are(expert: Expert) -> None:
-    path = weights.find("sync-expert")
+    path = named.find("sync-expert")
     assert path.stat().st_size < 1_000_000
-    assert "GRID" in (weights.ASSETS / "NOTICE").read_text(encoding="utf-8")
+    assert "GRID" in (named.ASSETS / "NOTICE").read_text(encoding="utf-8")
     assert expert.config.speech.encoder == "whisper"
 
 
@@ -244,7 +245,7 @@ def test_bad_input_is_said(expert: Expert) -> None:
 def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     """On the astronaut, who drifts and says nothing, with the package's own sentence."""
     frames = [data.astronaut()[:256, i : i + 320] for i in np.linspace(0, 30, 45).astype(int)]
-    _write(tmp_path / "talking.mp4", frames, AudioReader(weights.ASSETS / "demo_speech.flac").read(1.8))
+    _write(tmp_path / "talking.mp4", frames, AudioReader(named.ASSETS / "demo_speech.flac").read(1.8))
     monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
     exec(compile(example, "sync.md", "exec"), {})

@@ -9,7 +9,7 @@ import pytest
 from standins import SHARED
 
 from moditalker.evaluate.run import Results, Settings
-from moditalker.tables import (
+from moditalker.evaluate.tables import (
     COMPARABLE,
     PAPER,
     PAPER_COLUMNS,

@@ -14,8 +14,8 @@ from standins import talker
 
 from moditalker import cli
 from moditalker.errors import UserError
-from moditalker.features.face_model import default_model
-from moditalker.landmarks import LIP_UNRELATED, lip_opening, mouth_width, shut_mouth
+from moditalker.features.face.shape import default_model
+from moditalker.geometry.points import LIP_UNRELATED, lip_opening, mouth_width, shut_mouth
 from moditalker.media import read_clip
 from moditalker.motion.edit import RAMP, RATE, Style
 from moditalker.motion.track import Track

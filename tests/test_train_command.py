@@ -16,12 +16,12 @@ import torch
 from standins import needs_gpu
 
 from moditalker import cli
-from moditalker.checkpoint import load_weights
 from moditalker.config import load, to_dict
+from moditalker.data.parts import find_data, parse_speakers
+from moditalker.data.shards import add_sample, shard_writer
 from moditalker.errors import UserError
-from moditalker.folders import claimed
-from moditalker.shards import add_sample, shard_writer
-from moditalker.training.tasks import find_data, parse_speakers
+from moditalker.jobs.files import claimed
+from moditalker.weights.files import load_weights
 
 SMALL = [
     f"--set={part}"

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from moditalker.config import AugmentationConfig, Config, TrainingConfig, load
-from moditalker.data import VideoClip, VideoClips, augment_clip
+from moditalker.data.clips import VideoClip, VideoClips, augment_clip
+from moditalker.data.parts import JUDGED, Data, judged
+from moditalker.data.shards import Sample
 from moditalker.errors import UserError
-from moditalker.shards import Sample
 from moditalker.training import loop
-from moditalker.training.adaptation import AdaptationTask, adapt, judge, known_texture, split
-from moditalker.training.autoencoder import AutoencoderTask
-from moditalker.training.distillation import DistillationTask
-from moditalker.training.loop import fit, learning_rate, trained_weights
-from moditalker.training.mtov import MToVTask
+from moditalker.training.loop import fit, learning_rate
 from moditalker.training.processes import Accelerated, Processes
-from moditalker.training.runs import record
-from moditalker.training.tasks import JUDGED, Data, judged
+from moditalker.training.run import record, trained_weights
+from moditalker.training.tasks.adaptation import AdaptationTask, adapt, judge, known_texture, split
+from moditalker.training.tasks.autoencoder import AutoencoderTask
+from moditalker.training.tasks.distillation import DistillationTask
+from moditalker.training.tasks.mtov import MToVTask
 from moditalker.video.model import VideoModel
 
 

@@ -10,16 +10,9 @@ import pytest
 import torch
 
 from moditalker.config import RecordingsConfig, load
-from moditalker.errors import UserError
-from moditalker.features.speech import FRAME, SAMPLE_RATE, SpeechEncoder
-from moditalker.landmarks import lip_opening
-from moditalker.shards import add_sample, open_dataset, shard_writer
-from moditalker.training import atom as training
-from moditalker.training import recordings_folder
-from moditalker.training.atom import AtomTask, EstimateTask
-from moditalker.training.loop import fit
-from moditalker.training.processes import Processes
-from moditalker.training.recordings import (
+from moditalker.data import recordings_folder
+from moditalker.data.parts import Data
+from moditalker.data.recordings import (
     MotionClip,
     Recording,
     chances,
@@ -33,8 +26,16 @@ from moditalker.training.recordings import (
     read_motion_clip,
     rest_mouth,
 )
-from moditalker.training.recordings_folder import RecordingsFolder, load_recordings, save_recordings
-from moditalker.training.tasks import Data, build
+from moditalker.data.recordings_folder import RecordingsFolder, load_recordings, save_recordings
+from moditalker.data.shards import add_sample, open_dataset, shard_writer
+from moditalker.errors import UserError
+from moditalker.features.speech.encoders import FRAME, SAMPLE_RATE, SpeechEncoder
+from moditalker.geometry.points import lip_opening
+from moditalker.training.build import build
+from moditalker.training.loop import fit
+from moditalker.training.processes import Processes
+from moditalker.training.tasks import atom as training
+from moditalker.training.tasks.atom import AtomTask, EstimateTask
 
 
 class Loudness(SpeechEncoder):

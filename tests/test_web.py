@@ -20,14 +20,13 @@ from PIL import Image
 from standin_task import preparing
 from standins import ASTRONAUT
 
-from moditalker import tts
 from moditalker.errors import UserError
-from moditalker.media import AudioReader, probe
-from moditalker.web import views
-from moditalker.web.guard import Doorkeeper, own_address
-from moditalker.web.studio import Job, Limits, Studio
-from moditalker.web.tasks import Made, Order, Seen
-from moditalker.web.worker import Stopped, Worker
+from moditalker.media import AudioReader, probe, tts
+from moditalker.serve import views
+from moditalker.serve.guard import Doorkeeper, own_address
+from moditalker.serve.studio import Job, Limits, Studio
+from moditalker.serve.tasks import Made, Order, Seen
+from moditalker.serve.worker import Stopped, Worker
 
 
 def never() -> bool:
@@ -85,7 +84,7 @@ def test_what_cannot_be_prepared_is_told():
 def test_no_way_out_of_the_machine():
     code = """
 import socket, threading
-from moditalker.web.guard import stay_local
+from moditalker.serve.guard import stay_local
 stay_local()
 server = socket.create_server(("127.0.0.1", 0))
 socket.create_connection(server.getsockname()).close()
@@ -119,7 +118,7 @@ def test_only_addresses_of_this_machine_are_listened_on():
 def test_an_own_address_may_be_spoken_to():
     code = """
 import socket
-from moditalker.web.guard import stay_local
+from moditalker.serve.guard import stay_local
 stay_local("198.51.100.7")
 sender = socket.socket(type=socket.SOCK_DGRAM)
 for address in ("198.51.100.7", "198.51.100.8"):
@@ -309,7 +308,7 @@ def test_old_files_are_swept_and_those_in_use_are_not(shipped, tmp_path):
 
 
 def test_a_video_that_took_longer_than_files_are_kept_may_still_be_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr("moditalker.web.studio.Worker", lambda *_: Mock(return_value="made"))
+    monkeypatch.setattr("moditalker.serve.studio.Worker", lambda *_: Mock(return_value="made"))
     studio = Studio(limits=Limits(keeping=1000.0))
     visitor = studio.visitor("a")
     monkeypatch.setattr(studio._maker, "side_effect", lambda *_, **__: setattr(visitor, "active", 0.0))

@@ -22,9 +22,8 @@ from conftest import write_wav
 from PIL import Image
 from skimage import data
 
-from moditalker import tts
-from moditalker.media import AudioReader, read_clip
-from moditalker.weights import ASSETS
+from moditalker.media import AudioReader, read_clip, tts
+from moditalker.weights.named import ASSETS
 
 pytest.importorskip("gradio", reason="no Gradio: pip install 'moditalker[web]'")
 pytest.importorskip("playwright", reason="no Playwright: pip install 'moditalker[dev]'")

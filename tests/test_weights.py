@@ -6,32 +6,32 @@ import hashlib
 
 import pytest
 
-from moditalker import weights
 from moditalker.errors import UserError
+from moditalker.weights import named
 
 OURS = {"face_model.safetensors"}  # made by this project
 
 
-@pytest.mark.parametrize("name", weights.NAMED)
+@pytest.mark.parametrize("name", named.NAMED)
 def test_named_files_have_their_checksum_and_licence(name):
-    path = weights.find(name)
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == weights.NAMED[name].sha256
-    assert weights.NAMED[name].licence in {"MIT", "Apache-2.0", "BSD-3-Clause"}
-    assert path.name in (weights.ASSETS / "NOTICE").read_text(encoding="utf-8")
+    path = named.find(name)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == named.NAMED[name].sha256
+    assert named.NAMED[name].licence in {"MIT", "Apache-2.0", "BSD-3-Clause"}
+    assert path.name in (named.ASSETS / "NOTICE").read_text(encoding="utf-8")
 
 
 def test_every_file_in_assets_is_accounted_for():
-    files = {path.name for path in weights.ASSETS.glob("*.safetensors")}
-    assert files == {entry.file for entry in weights.NAMED.values()} | (OURS & files)
+    files = {path.name for path in named.ASSETS.glob("*.safetensors")}
+    assert files == {entry.file for entry in named.NAMED.values()} | (OURS & files)
 
 
 def test_a_changed_file_is_refused(tmp_path, monkeypatch):
-    entry = weights.NAMED["face-mesh"]
-    (tmp_path / entry.file).write_bytes((weights.ASSETS / entry.file).read_bytes()[:-1] + b"?")
-    monkeypatch.setattr(weights, "ASSETS", tmp_path)
+    entry = named.NAMED["face-mesh"]
+    (tmp_path / entry.file).write_bytes((named.ASSETS / entry.file).read_bytes()[:-1] + b"?")
+    monkeypatch.setattr(named, "ASSETS", tmp_path)
     with pytest.raises(UserError, match="differs from its checksum"):
-        weights.find.__wrapped__("face-mesh")
+        named.find.__wrapped__("face-mesh")
     with pytest.raises(UserError, match="cannot be read"):
-        weights.find.__wrapped__("face-detector")
+        named.find.__wrapped__("face-detector")
     with pytest.raises(UserError, match="'hubert' are not known"):
-        weights.find("hubert")
+        named.find("hubert")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from moditalker.errors import UserError
-from moditalker.workers import ATTEMPTS, Outcome, work
+from moditalker.jobs.pool import ATTEMPTS, Outcome, work
 
 Job = tuple[str, int]
 
@@ -119,7 +119,7 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     code = f"""
 from functools import partial
 from pathlib import Path
-from moditalker.workers import work
+from moditalker.jobs.pool import work
 from test_workers import begin
 list(work(partial(begin, Path({str(log)!r})), [("sleeps", 1)]))
 """
@@ -164,7 +164,7 @@ def tell_threads(job: Job) -> list[str]:
 
 def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the user's own setting, which is for one process, would give each of them all."""
-    monkeypatch.setattr("moditalker.workers.os.cpu_count", lambda: 4)
+    monkeypatch.setattr("moditalker.jobs.pool.os.cpu_count", lambda: 4)
     for given, told in (("4", "2"), ("1", "1"), ("", "2"), ("many", "2")):
         monkeypatch.setenv("OMP_NUM_THREADS", given)
         monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)

@@ -3,7 +3,7 @@
     python tools/build_face_model.py POINTS [--out FILE] [--leave-out s30 s31 s32] [--most 40]
 
 POINTS: a folder of `SPEAKER_CLIP.npz`, each with `points` (S, 468 or 478 or 68, 3): the face mesh of every
-frame in pixels (NaN where there was no face), as `moditalker.features.face.FaceTracker` finds them.
+frame in pixels (NaN where there was no face), as `moditalker.features.face.tracker.FaceTracker` finds them.
 `--videos FOLDER` makes them first, from `SPEAKER/CLIP.*`.
 
 What is learned, in this order: the mean face (symmetric, upright at the speakers' mean pitch); within each
@@ -24,22 +24,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.features.face_model import ASSET, WEIGHTS, FaceModel
-from moditalker.landmarks import (
+from moditalker.features.face.shape import ASSET, WEIGHTS, FaceModel
+from moditalker.geometry.points import (
     BROWS,
     EYE_LEFT,
     EYE_RIGHT,
-    FLIP,
     LIP_RELATED,
     MESH_TO_68,
     MIRROR,
-    Pose,
     eye_distance,
     lip_opening,
     mouth_width,
-    procrustes,
-    remove_pose,
 )
+from moditalker.geometry.pose import FLIP, Pose, procrustes, remove_pose
 
 Float = NDArray[np.float64]
 SHAKE = np.radians(0.15)  # of an estimated pose: ridge for clips in which the head hardly moves
@@ -67,7 +64,7 @@ def main() -> None:
 
 def extract(videos: Path, out: Path) -> None:
     """Write the face mesh of every video `SPEAKER/CLIP.*`."""
-    from moditalker.features.face import FaceTracker
+    from moditalker.features.face.tracker import FaceTracker
     from moditalker.media import VideoReader
 
     tracker = FaceTracker()
@@ -158,7 +155,7 @@ def shares(clips: dict[str, Float]) -> dict[str, float]:
 
 
 def mean_face(clips: dict[str, Float]) -> Float:
-    """Symmetric; origin and scale as in `moditalker.landmarks`; upright at the speakers' mean pitch."""
+    """Symmetric; origin and scale as in `moditalker.geometry.points`; upright at the speakers' mean pitch."""
     weights = shares(clips)
     mean = next(iter(clips.values()))[0] * FLIP
     for _ in range(8):

@@ -6,7 +6,7 @@
 MEDIAPIPE_MODULES is the folder ``mediapipe/modules`` of an unpacked mediapipe wheel (0.10.21 was used); OUT
 is ``src/moditalker/assets`` unless given. A result holds the weights, channels first, at the precision in
 which MediaPipe stores them (mostly float16: nothing is lost), and as JSON in its metadata the list of
-operations that ``moditalker.features.face_networks`` executes in torch. Neither TFLite nor MediaPipe is
+operations that ``moditalker.features.face.networks`` executes in torch. Neither TFLite nor MediaPipe is
 needed afterwards.
 """
 

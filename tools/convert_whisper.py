@@ -66,7 +66,7 @@ def parse(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def encoder_state(variables: dict[str, np.ndarray[Any, Any]], layers: int) -> dict[str, np.ndarray[Any, Any]]:
-    """The encoder under the names of :class:`moditalker.features.speech.WhisperEncoder`."""
+    """The encoder under the names of :class:`moditalker.features.speech.encoders.WhisperEncoder`."""
     names = {"conv1": "conv1", "conv2": "conv2"}
     for i in range(layers):
         theirs = f"layer_{i}"

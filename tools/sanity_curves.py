@@ -21,12 +21,13 @@ from scipy.ndimage import gaussian_filter
 
 from moditalker.evaluate.measures import MEASURES, measure
 from moditalker.evaluate.observe import MEASURED, Case, Observed, observe
-from moditalker.features.face import FaceTracker
-from moditalker.landmarks import transform, warp
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.geometry.align import transform
+from moditalker.geometry.raster import warp
+from moditalker.jobs.pool import work
 from moditalker.media import through_codec
 from moditalker.video.blend import Blender
-from moditalker.weights import MissingWeights, find_given
-from moditalker.workers import work
+from moditalker.weights.named import MissingWeights, find_given
 
 SECONDS = 2.0
 Frames = NDArray[np.uint8]

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from moditalker import config as configuration
-from moditalker.checkpoint import halved, load_weights, save_weights
 from moditalker.config import TrainingConfig
-from moditalker.training.interior import InteriorTask, Mouth, find_mouths
 from moditalker.training.loop import fit
+from moditalker.training.tasks.interior import InteriorTask, Mouth, find_mouths
+from moditalker.weights.files import halved, load_weights, save_weights
 
 LICENCE = "Apache-2.0; learnt from CC BY 4.0 and public-domain recordings"
 HELD = 8  # one in so many frames of PERSON validates

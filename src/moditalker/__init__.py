@@ -8,25 +8,26 @@ Importing the package reads no file and loads no framework: names are resolved w
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from moditalker import moved
 
 if TYPE_CHECKING:
     from moditalker.errors import UserError as UserError
-    from moditalker.pipeline import MoDiTalker as MoDiTalker
+    from moditalker.talker.talker import MoDiTalker as MoDiTalker
 
 __version__ = "0.1.0"
+HOMES = {"MoDiTalker": "talker.talker", "UserError": "errors"}
 __all__ = ["MoDiTalker", "UserError", "__version__"]
+
+sys.meta_path.append(moved.Finder())
 
 
 def __getattr__(name: str) -> Any:
-    if name == "MoDiTalker":
-        from moditalker.pipeline import MoDiTalker
-
-        return MoDiTalker
-    if name == "UserError":
-        from moditalker.errors import UserError
-
-        return UserError
+    if name in HOMES:
+        return getattr(import_module(f"moditalker.{HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

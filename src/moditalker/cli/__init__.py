@@ -32,7 +32,7 @@ from moditalker.cli import (  # noqa: F401  (their commands)
 )
 from moditalker.cli.common import app
 from moditalker.errors import UserError
-from moditalker.names import too_long
+from moditalker.jobs.files import too_long
 
 INTERRUPTED = 128 + signal.SIGINT
 

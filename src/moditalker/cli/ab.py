@@ -49,7 +49,7 @@ def make(
 
     Example: moditalker ab make ours theirs --out study --face faces
     """
-    from moditalker.evaluate.blind import make_page
+    from moditalker.evaluate.study.page import make_page
 
     key = key or out.with_name(f"{out.name}.key.json")
     with progress_bar("pairs") as progress:
@@ -75,7 +75,7 @@ def score(
 
     Example: moditalker ab score study.key.json answers-1.csv answers-2.csv
     """
-    from moditalker.evaluate import preference
+    from moditalker.evaluate.study import preference
 
     known = preference.read_key(key)
     given = preference.read_answers(answers, known)

@@ -31,13 +31,13 @@ def adapt(
     import time
 
     from moditalker import config as configuration
-    from moditalker.checkpoint import check_writable, halved, load_weights, save_weights
-    from moditalker.features.face import FaceTracker
-    from moditalker.features.identity import Follower
+    from moditalker.features.face.identity import Follower
+    from moditalker.features.face.tracker import FaceTracker
     from moditalker.media import open_source
-    from moditalker.training.adaptation import adapt as fine_tune
-    from moditalker.training.adaptation import person_clips
-    from moditalker.weights import preset_folder
+    from moditalker.training.tasks.adaptation import adapt as fine_tune
+    from moditalker.training.tasks.adaptation import person_clips
+    from moditalker.weights.files import check_writable, halved, load_weights, save_weights
+    from moditalker.weights.named import preset_folder
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: weights are written as .safetensors; choose a name that ends so")

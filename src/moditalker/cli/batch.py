@@ -21,7 +21,7 @@ from moditalker.cli.common import Device, On, Preset, app, printable
 from moditalker.cli.generate import loaded
 from moditalker.cli.jobs import Job, generate_command, read_jobs
 from moditalker.errors import UserError
-from moditalker.workers import work
+from moditalker.jobs.pool import work
 
 SUMMARY = "batch.json"
 STATES = ("made", "skipped", "failed", "unreached")
@@ -81,7 +81,7 @@ def batch(
 
     Example: moditalker batch jobs.csv --out videos --workers 2
     """
-    from moditalker.weights import preset_folder, sha256
+    from moditalker.weights.named import preset_folder, sha256
 
     begun, listed = time.perf_counter(), read_jobs(jobs)
     weights = {path.name: sha256(path) for path in sorted(preset_folder(preset).glob("*.safetensors"))}
@@ -202,7 +202,7 @@ def _read_record(video: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Any) -> None:
-    from moditalker.checkpoint import write_whole
+    from moditalker.jobs.files import write_whole
 
     try:
         write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -32,8 +32,8 @@ def bench(
 
     Example: moditalker bench --face person.mp4 --audio speech.wav --seconds 30 --json bench.json
     """
-    from moditalker.bench import measure
-    from moditalker.weights import ASSETS
+    from moditalker.evaluate.speed import measure
+    from moditalker.weights.named import ASSETS
 
     face, audio = face or portrait(), audio or ASSETS / "demo_speech.flac"
     check_output("--json", out, (face, audio))

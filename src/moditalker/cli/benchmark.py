@@ -77,7 +77,7 @@ def benchmark(
 
     Example: moditalker benchmark --data grid --split grid/split.json --out runs/benchmark --workers 2
     """
-    from moditalker.benchmark import (
+    from moditalker.evaluate.benchmark import (
         choose_clips,
         choose_sets,
         plan,
@@ -86,8 +86,8 @@ def benchmark(
         write_manifests,
         write_table,
     )
-    from moditalker.competitors import claim, read_competitors
-    from moditalker.competitors import versions as versions_of
+    from moditalker.evaluate.competitors import claim, read_competitors
+    from moditalker.evaluate.competitors import versions as versions_of
     from moditalker.evaluate.grids import find_words
     from moditalker.evaluate.measures import choose
     from moditalker.evaluate.report import write_report

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from moditalker import __version__
+from moditalker.config.limits import BOUNDS
 from moditalker.errors import UserError
-from moditalker.limits import BOUNDS
-from moditalker.names import check_name
+from moditalker.jobs.files import check_name
 
 if TYPE_CHECKING:
     from moditalker.provenance import Provenance

@@ -32,7 +32,7 @@ def convert(
     Example: moditalker convert --atom atom.pt --speech hubert-large --out released
     """
     from moditalker import config as configuration
-    from moditalker.convert import Checkpoints, convert_checkpoints
+    from moditalker.talker.convert import Checkpoints, convert_checkpoints
 
     given = list(assignments or ())
     if speech is not None:

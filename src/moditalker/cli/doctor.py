@@ -14,22 +14,24 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
     """Each check as what was looked at, what was found, and what is wrong with it (None: nothing)."""
     import torch
 
-    from moditalker import machine, media, weights
-    from moditalker.checkpoint import load_weights
+    from moditalker import media
+    from moditalker.jobs import machine
+    from moditalker.weights import named
+    from moditalker.weights.files import load_weights
 
     yield "python", platform.python_version(), None
     for package in ("moditalker", "torch", "av", "numpy"):
         yield package, version(package), None
-    for name in weights.NAMED:
+    for name in named.NAMED:
         try:
-            yield f"weights {name}", weights.find(name).name, None
+            yield f"weights {name}", named.find(name).name, None
         except UserError as error:
             yield f"weights {name}", "unusable", str(error)
     for part in ("atom", "mtov"):
-        path = weights.ASSETS / "tiny" / f"{part}.safetensors"
+        path = named.MODELS / "tiny" / f"{part}.safetensors"
         try:
             load_weights(path)  # which compares them with the checksum that they carry
-            yield f"weights tiny/{part}", f"SHA-256 {weights.sha256(path)}", None
+            yield f"weights tiny/{part}", f"SHA-256 {named.sha256(path)}", None
         except UserError as error:
             yield f"weights tiny/{part}", "unusable", f"{error}; install moditalker again"
     for codec in media.ENCODERS:
@@ -49,8 +51,8 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
 def _provenance() -> tuple[str, str | None]:
     """Whether manifests can be signed, and with which key."""
     try:
-        from moditalker.checkpoint import check_writable
         from moditalker.provenance import credentials, manifest  # noqa: F401  (is its package here?)
+        from moditalker.weights.files import check_writable
     except ImportError:
         return "no manifests", "pip install c2pa-python"
     key = credentials.folder() / credentials.FILE

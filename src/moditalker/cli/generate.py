@@ -41,7 +41,7 @@ from moditalker.cli.common import (
 from moditalker.errors import UserError
 
 if TYPE_CHECKING:
-    from moditalker.pipeline import MoDiTalker
+    from moditalker.talker.talker import MoDiTalker
 
 
 @app.command()
@@ -104,7 +104,7 @@ def demo(
 
     Example: moditalker demo --out demo.mp4
     """
-    from moditalker.weights import ASSETS
+    from moditalker.weights.named import ASSETS
 
     options = {"seed": seed, "provenance": parse_provenance(no_provenance, None, None, None)}
     make_video(face or portrait(), ASSETS / "demo_speech.flac", out, options)
@@ -139,7 +139,7 @@ def make_video(
 @lru_cache(maxsize=1)
 def loaded(preset: str, device: str, weights: Path | None = None) -> MoDiTalker:
     """The weights; kept, for whoever makes several videos."""
-    from moditalker.pipeline import MoDiTalker
+    from moditalker.talker.talker import MoDiTalker
 
     return MoDiTalker.from_pretrained(preset, device, weights)
 

@@ -15,9 +15,9 @@ from typing import Any, cast
 
 import typer
 
-from moditalker import office
 from moditalker.cli.common import app
 from moditalker.errors import UserError
+from moditalker.jobs import spreadsheets
 
 MAX_BYTES = 64 << 20  # of a jobs file
 MAX_JOBS = 100_000
@@ -59,7 +59,7 @@ def read_jobs(path: Path) -> list[Job]:
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise UserError(f"{path}: {size} bytes; a jobs file may have {MAX_BYTES}: cut it into several")
-        text = office.decoded(path.read_bytes())
+        text = spreadsheets.decoded(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the file with the jobs") from error
     except UnicodeDecodeError as error:
@@ -84,11 +84,11 @@ def read_jobs(path: Path) -> list[Job]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    separator, table = office.divided(text)
+    separator, table = spreadsheets.divided(text)
     above = text.count("\n") - table.count("\n")  # lines before the header
     reader = csv.DictReader(io.StringIO(table, newline=""), strict=True, delimiter=separator)
     try:
-        reader.fieldnames = columns = [office.column(name) for name in reader.fieldnames or []]
+        reader.fieldnames = columns = [spreadsheets.column(name) for name in reader.fieldnames or []]
         known = {"name", *_options()}
         for column in columns:
             if column not in known and column:  # office programs save columns without any cell, too
@@ -105,7 +105,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
                 del row[""]
             for name in numbers:
                 if row.get(name):
-                    row[name] = office.number(row[name], separator)
+                    row[name] = spreadsheets.number(row[name], separator)
             yield f"line {reader.line_num + above}", row
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num + above} is not CSV ({error})") from error

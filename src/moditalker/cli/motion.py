@@ -88,7 +88,7 @@ def motion(
     elif face is None or audio is None:
         raise UserError("--face and --audio are needed, or --track with a track to change")
     else:
-        from moditalker.pipeline import MoDiTalker
+        from moditalker.talker.talker import MoDiTalker
 
         talker = MoDiTalker.from_pretrained(preset, device=device.value)
         made = talker.track(face, audio, seed, steps, parse_choice(choose), audio_track)

@@ -45,9 +45,9 @@ def prepare(
     Example: moditalker prepare videos dataset --split split.json
     """
     from moditalker import config as configuration
-    from moditalker.prepare import REPORT
-    from moditalker.prepare import prepare as run
-    from moditalker.shards import Split
+    from moditalker.data.dataset import REPORT
+    from moditalker.data.dataset import prepare as run
+    from moditalker.data.split import Split
 
     settings = configuration.load(preset, overrides=assignments or ())
     listed = None if split is None else Split(split)

@@ -68,12 +68,13 @@ def train(
     `moditalker generate --preset FOLDER` uses.
     """
     from moditalker import config as configuration
-    from moditalker.checkpoint import halved, save_weights
-    from moditalker.folders import claimed
+    from moditalker.data.parts import find_data, parse_speakers
+    from moditalker.jobs.files import claimed
+    from moditalker.training.build import build
     from moditalker.training.loop import fit
     from moditalker.training.processes import Accelerated, Processes
-    from moditalker.training.runs import check_folder, record
-    from moditalker.training.tasks import build, find_data, parse_speakers
+    from moditalker.training.run import check_folder, record
+    from moditalker.weights.files import halved, save_weights
 
     check_folder(out, resume)
     settings = configuration.load(preset, overrides=assignments or ())

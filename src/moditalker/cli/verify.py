@@ -27,7 +27,7 @@ def verify(
 
     Example: moditalker verify talking.mp4
     """
-    from moditalker import verify as verification
+    from moditalker.provenance import verify as verification
 
     if choose == "speaker":
         raise UserError(

@@ -37,9 +37,9 @@ def web(
 
     Example: moditalker web --port 7860
     """
-    from moditalker.web.guard import own_address, stay_local
-    from moditalker.web.studio import Limits, Studio
-    from moditalker.weights import ASSETS
+    from moditalker.serve.guard import own_address, stay_local
+    from moditalker.serve.studio import Limits, Studio
+    from moditalker.weights.named import ASSETS
 
     stay_local(address := own_address(host))
     limits = Limits(megabytes=max_megabytes, seconds=max_seconds, keeping=60 * keep_minutes)
@@ -47,7 +47,7 @@ def web(
     studio = Studio(preset, device.value, limits)  # its processes load networks while the page is imported
     try:
         try:
-            from moditalker.web.page import launch
+            from moditalker.serve.page import launch
         except ImportError as error:
             raise UserError("the web page needs Gradio: pip install 'moditalker[web]'") from error
         samples = _samples(ASSETS / "demo_speech.flac")

@@ -30,7 +30,7 @@ def list_weights() -> None:
     Example: moditalker weights list
     """
     from moditalker.errors import UserError
-    from moditalker.weights import GIVEN, find_given
+    from moditalker.weights.named import GIVEN, find_given
 
     for name, given in GIVEN.items():
         try:

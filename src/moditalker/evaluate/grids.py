@@ -20,7 +20,7 @@ from moditalker.config import CropConfig
 from moditalker.errors import UserError
 from moditalker.evaluate.observe import Observed, region_of
 from moditalker.evaluate.pairs import read_bounded
-from moditalker.landmarks import align
+from moditalker.geometry.align import align
 
 # The lower face, from the nose's base to under the chin, at a size at which teeth can be seen.
 LOWER = CropConfig(size=240, region_top=80, eye_distance=124.0, eye_row=0.0)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moditalker.errors import UserError
 from moditalker.evaluate.observe import SPARSE, WHOLE, WHOLE_SLOW, Case, Observed
 from moditalker.evaluate.sets import SETS
-from moditalker.landmarks import MOUTH
+from moditalker.geometry.points import MOUTH
 from moditalker.metrics import lips
 from moditalker.metrics.background import background_difference
 from moditalker.metrics.csim import cosine_similarity, load_embedder

@@ -15,13 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moditalker.checkpoint import write_whole
 from moditalker.config import CropConfig
 from moditalker.errors import UserError
 from moditalker.evaluate.pairs import Pair
-from moditalker.features.face import FaceTracker
-from moditalker.features.face_model import WEIGHTS, default_model
-from moditalker.landmarks import MOUTH, align, eye_distance, lip_opening, procrustes, transform, warp
+from moditalker.features.face.shape import WEIGHTS, default_model
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.geometry.align import align, transform
+from moditalker.geometry.points import MOUTH, eye_distance, lip_opening
+from moditalker.geometry.pose import procrustes
+from moditalker.geometry.raster import warp
+from moditalker.jobs.files import write_whole
 from moditalker.media import decoded, encoded, open_source, probe, read_clip
 from moditalker.metrics.cpbd import cpbd
 from moditalker.metrics.lpips import loaded, to_tensor

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from moditalker import office
 from moditalker.errors import UserError
+from moditalker.jobs import spreadsheets
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}
 MANIFESTS = ("pairs.jsonl", "pairs.csv")  # in the folder of a run
@@ -92,7 +92,7 @@ def read_bounded(path: Path, most: int, why: str) -> str:
     try:
         if path.stat().st_size > most:
             raise UserError(f"{path} has more than {most >> 20} MiB{why}")
-        return office.decoded(path.read_bytes())
+        return spreadsheets.decoded(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text ({error})") from None
 
@@ -111,9 +111,9 @@ def _read_manifest(path: Path) -> list[Pair]:
 
 
 def _table(text: str) -> list[dict[str, object]]:
-    separator, text = office.divided(text)
+    separator, text = spreadsheets.divided(text)
     reader = csv.DictReader(text.splitlines(), delimiter=separator)
-    reader.fieldnames = [office.column(name) for name in reader.fieldnames or []]
+    reader.fieldnames = [spreadsheets.column(name) for name in reader.fieldnames or []]
     return [dict(row) for row in reader if any(row.values())]
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from moditalker.evaluate.observe import FACE, Case, Observed
-from moditalker.landmarks import align, warp
+from moditalker.geometry.align import align
+from moditalker.geometry.raster import warp
 
 COLUMNS, SIDE = 8, 128  # pictures in a row, and their pixels
 DIFFERENCE = 4  # times larger than it is

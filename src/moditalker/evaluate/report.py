@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from moditalker import __version__
-from moditalker.checkpoint import write_whole
 from moditalker.evaluate.measures import MEASURES
 from moditalker.evaluate.pictures import curves
 from moditalker.evaluate.run import Results, Summary, summaries
 from moditalker.evaluate.sets import SETS
+from moditalker.jobs.files import write_whole
 
 FORMAT, VERSION = "moditalker-evaluation", 1
 CODEC = "H.264 4:2:0, CRF 18, one thread"

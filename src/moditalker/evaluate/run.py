@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from moditalker import __version__
-from moditalker.checkpoint import write_whole
 from moditalker.errors import UserError
 from moditalker.evaluate.measures import MEASURES, measure
 from moditalker.evaluate.observe import Case, Observed, Observer, build_case
 from moditalker.evaluate.pairs import Pair
 from moditalker.evaluate.pictures import contact_sheet
 from moditalker.evaluate.sets import SETS
+from moditalker.jobs.files import write_whole
+from moditalker.jobs.pool import work
 from moditalker.metrics.frechet import frechet_distance
-from moditalker.weights import MissingWeights, find_given
-from moditalker.workers import work
+from moditalker.weights.named import MissingWeights, find_given
 
 Progress = Callable[[str, int, int], None]
 
@@ -186,7 +186,7 @@ def judging(
     """What a worker process prepares: the networks that find faces. again: files of several pairs; cache: a
     folder where other workers find what one saw in them.
     """
-    from moditalker.features.face import FaceTracker
+    from moditalker.features.face.tracker import FaceTracker
 
     return partial(_judge, Observer(FaceTracker(), settings.seconds, settings.recode, again, cache))
 

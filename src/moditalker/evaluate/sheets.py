@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from moditalker.evaluate.grids import choose_moments, font
 from moditalker.evaluate.observe import Observed, observe
 from moditalker.evaluate.pairs import Pair
-from moditalker.features.face import FaceTracker
-from moditalker.landmarks import MOUTH, eye_distance
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.geometry.points import MOUTH, eye_distance
 
 COLUMNS = 6  # moments, at most
 FACE_WIDTH, MOUTH_WIDTH = 2.4, 1.5  # eye distances that the cells show, at 100 % and enlarged

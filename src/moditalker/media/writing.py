@@ -18,11 +18,11 @@ import av.error
 import numpy as np
 
 from moditalker.errors import UserError
+from moditalker.jobs.files import check_name, shortened
 from moditalker.media.files import PICTURE_FPS, MediaInfo, PathLike, Pixels, opened, reason, streams
 from moditalker.media.pixels import paint, planes_of, to_yuv
 from moditalker.media.sound import AudioReader, anew
 from moditalker.media.sources import MIN_STEP, SLACK, Frame
-from moditalker.names import check_name, shortened
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # written, by file ending
 # x264's macroblock tree gives other bits from run to run on processors with AVX-512.

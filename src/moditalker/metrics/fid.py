@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
 from moditalker.metrics.onnx_network import OnnxNetwork
-from moditalker.weights import find_given
+from moditalker.weights.named import find_given
 
 INCEPTION, I3D = (3, 299, 299), (3, 16, 224, 224)  # what they take, in [-1, 1]
 CLIP = I3D[1]  # frames of a piece of video

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from moditalker.checkpoint import save_weights, write_whole
 from moditalker.errors import UserError
+from moditalker.jobs.files import write_whole
 from moditalker.metrics import csim, fid, lpips, onnx_network, syncnet
-from moditalker.weights import GIVEN, given_folder, sha256
+from moditalker.weights.files import save_weights
+from moditalker.weights.named import GIVEN, given_folder, sha256
 
 # By the name that `moditalker weights add` takes: files -> states by the name they are kept under.
 Read = Mapping[str, dict[str, Tensor] | bytes]  # bytes: an ONNX file

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from moditalker.checkpoint import load_weights
 from moditalker.errors import UserError
-from moditalker.weights import find_given, sha256
+from moditalker.weights.files import load_weights
+from moditalker.weights.named import find_given, sha256
 
 # Convolutions as (channels in, out, kernel, stride, padding); a number is the kernel of a max pooling
 # of stride 2; None marks the end of a stage, whose activations are compared.

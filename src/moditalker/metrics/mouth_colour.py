@@ -48,7 +48,7 @@ def colour_distance(
     """Mean colour difference CIEDE2000 of generated mouths from real ones that are open as far, >= 0. [ours]
 
     1 is just noticeable side by side, 5 is seen at once. Colours are (S, 3) in CIELAB, openings (S,) in eye
-    distances (`landmarks.lip_opening`); the real video may have another length. Each generated frame that is
+    distances (`lip_opening`); the real video may have another length. Each generated frame that is
     open by OPEN or more is held against the mean of up to five real ones whose opening is the nearest, and
     differs by a quarter at most; frames that have none are left out. None left: nan. Raises ValueError for
     other shapes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moditalker.landmarks import eye_distance
+from moditalker.geometry.points import eye_distance
 from moditalker.metrics.polygon import outlined
 from moditalker.metrics.region import LUMA, Array
 

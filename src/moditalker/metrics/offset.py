@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker import config as configuration
-from moditalker.checkpoint import fill, load_weights
 from moditalker.config import Config
-from moditalker.diffusion import Diffusion
-from moditalker.features.speech import load_speech_encoder
-from moditalker.landmarks import lip_opening, mouth_width
+from moditalker.diffusion.process import Diffusion
+from moditalker.features.speech.encoders import load_speech_encoder
+from moditalker.geometry.points import lip_opening, mouth_width
 from moditalker.metrics.lips import correlation
 from moditalker.motion.atom import Atom
 from moditalker.motion.sample import sample_motion
-from moditalker.weights import preset_folder
+from moditalker.weights.files import fill, load_weights
+from moditalker.weights.named import preset_folder
 
 Array = NDArray[np.float32]
 

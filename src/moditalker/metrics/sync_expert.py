@@ -19,13 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from moditalker import config as configuration
-from moditalker import weights
-from moditalker.checkpoint import load_weights
 from moditalker.config import Config, CropConfig, SyncExpertConfig
 from moditalker.errors import UserError
-from moditalker.features.speech import FRAME, SAMPLE_RATE, SpeechEncoder, load_speech_encoder
-from moditalker.landmarks import align, warp
+from moditalker.features.speech.encoders import FRAME, SAMPLE_RATE, SpeechEncoder, load_speech_encoder
+from moditalker.geometry.align import align
+from moditalker.geometry.raster import warp
 from moditalker.metrics.sync import FPS, MOST, at_25_fps
+from moditalker.weights import named
+from moditalker.weights.files import load_weights
 
 LEAST = 40  # frames that are needed, so that the largest offset leaves a second to compare
 # What counts as related, and how sharply: chosen on people who were left out of training for it.
@@ -254,7 +255,7 @@ def load_expert(path: Path | None = None) -> Expert:
 
     Raises UserError where the file is missing, damaged or holds something else.
     """
-    path = path or weights.find("sync-expert")
+    path = path or named.find("sync-expert")
     state, description = load_weights(path)
     config = configuration.from_dict(description["config"])
     model = SyncExpert(config.sync_expert, config.speech.width)

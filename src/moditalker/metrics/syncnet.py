@@ -15,11 +15,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from moditalker.checkpoint import load_weights
 from moditalker.errors import UserError
-from moditalker.landmarks import warp
+from moditalker.geometry.raster import warp
 from moditalker.metrics.sync import FPS, Offsets, at_25_fps, compare_offsets
-from moditalker.weights import find_given
+from moditalker.weights.files import load_weights
+from moditalker.weights.named import find_given
 
 SAMPLE_RATE = 16_000
 SIDE = 224  # pixels of a face crop

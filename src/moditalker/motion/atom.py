@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moditalker.config import AtomConfig
-from moditalker.landmarks import LIP_RELATED, LIP_UNRELATED, shut_mouth
-from moditalker.layers import (
+from moditalker.diffusion.layers import (
     CrossAttention,
     FeedForward,
     FiLM,
@@ -24,6 +23,7 @@ from moditalker.layers import (
     rotate,
     timestep_embedding,
 )
+from moditalker.geometry.points import LIP_RELATED, LIP_UNRELATED, shut_mouth
 
 POINTS = len(LIP_RELATED) + len(LIP_UNRELATED)  # 68
 NUMBERS = 3 * POINTS

@@ -8,7 +8,7 @@ from itertools import chain, repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.landmarks import INNER_LOWER, INNER_UPPER
+from moditalker.geometry.points import INNER_LOWER, INNER_UPPER
 
 Array = NDArray[np.float32]
 

@@ -1,6 +1,6 @@
 """Changes to landmark motion that a user may ask for [ours]. Times are seconds, arrays (S, 68, 3) at 25 Hz.
 
-A face is its shut self and its opening (`landmarks.shut_mouth`, which is linear): the mouth's gain scales the
+A face is its shut self and its opening (`shut_mouth`, which is linear): the mouth's gain scales the
 opening alone, the expression's strength all that the shut face does, so that neither touches the other.
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.errors import UserError
-from moditalker.landmarks import shut_mouth
+from moditalker.geometry.points import shut_mouth
+from moditalker.jobs.streams import Timeline
 from moditalker.motion.dynamics import filtered, gaussian
-from moditalker.streams import Timeline
 
 Array = NDArray[np.float32]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from moditalker.landmarks import BROWS, EYE_LEFT, EYE_RIGHT, JAW, LIP_INNER, MOUTH, NOSE
+from moditalker.geometry.points import BROWS, EYE_LEFT, EYE_RIGHT, JAW, LIP_INNER, MOUTH, NOSE
 from moditalker.media import Frame, VideoWriter, plain_info
 from moditalker.motion.edit import RATE
 from moditalker.motion.track import Track

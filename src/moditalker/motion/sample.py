@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from moditalker.config import AtomConfig
-from moditalker.diffusion import Diffusion, guide
+from moditalker.diffusion.process import Diffusion, guide
 from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, from_x0
 
 Array = NDArray[np.float32]

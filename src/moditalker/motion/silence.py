@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.landmarks import shut_mouth
+from moditalker.geometry.points import shut_mouth
 from moditalker.motion.voice_activity import voice_activity
 
 Array = NDArray[np.float32]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.checkpoint import write_whole
+from moditalker.config.limits import sampling
 from moditalker.errors import UserError
-from moditalker.limits import sampling
+from moditalker.jobs.files import write_whole
 from moditalker.motion import edit
 from moditalker.motion.edit import MAX_SECONDS, RATE, Style
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from moditalker import weights
+from moditalker.weights import named
 
 Array = NDArray[np.float32]
 
@@ -62,7 +62,7 @@ class VoiceActivityNetwork(nn.Module):
 def load_network() -> VoiceActivityNetwork:
     """The network with the package's weights."""
     network = VoiceActivityNetwork()
-    state = load_file(weights.find("voice-activity"))
+    state = load_file(named.find("voice-activity"))
     network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return network.eval().requires_grad_(False)
 

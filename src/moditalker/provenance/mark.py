@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.config import CropConfig
-from moditalker.landmarks import align, inverse, warp
+from moditalker.geometry.align import align, inverse
+from moditalker.geometry.raster import warp
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]

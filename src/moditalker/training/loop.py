@@ -11,8 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import platform
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,7 +20,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,14 +28,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from moditalker import __version__
 from moditalker.config import Config, TrainingConfig
 from moditalker.errors import UserError
 from moditalker.training.processes import Processes
-
-CHECKPOINT, TRAINING = "last.pt", "training.json"  # in a run folder
-# What a file that is no whole checkpoint, or one of another network, makes torch raise.
-UNFIT = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError)
+from moditalker.training.run import CHECKPOINT, TRAINING, UNFIT, curves, environment, stop_signal
 
 
 @dataclass(frozen=True)
@@ -274,20 +267,6 @@ def fit(
     return None if ended else figures
 
 
-def trained_weights(run: Path) -> dict[str, Tensor]:
-    """The weights that a run folder's training ends with: the averaged ones, the best with ``keep: best``.
-
-    Raises:
-        UserError: it holds no run, or a damaged one.
-    """
-    try:
-        state = torch.load(run / CHECKPOINT, weights_only=True, map_location="cpu")
-        weights: dict[str, Tensor] = state["best"]["weights"] or state["average"]
-    except UNFIT as error:
-        raise UserError(f"{run}: holds no whole checkpoint of a run; train that part first") from error
-    return weights
-
-
 @contextmanager
 def made_ahead(
     draw: Callable[[int, int], Drawn], wanted: Iterator[tuple[int, int]], workers: int
@@ -310,76 +289,3 @@ def made_ahead(
             yield ahead()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or Ctrl-C came, asked between steps; a second Ctrl-C ends the step too."""
-    came = False
-
-    def stop(number: int, _: object) -> None:
-        nonlocal came
-        if came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        came = True
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: came
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def curves(run: Path, step: int, main: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Where a step's figures go: log.jsonl, without lines of steps that are done again, and TensorBoard."""
-    if not main:
-        yield lambda step, record: None
-        return
-    path = run / "log.jsonl"
-    kept = path.read_text().splitlines() if path.exists() else []
-    path.write_text("".join(line + "\n" for line in kept if _step(line) <= step))
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        board = None
-    else:
-        board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
-    with path.open("a") as file:
-
-        def write(step: int, record: dict[str, float]) -> None:
-            file.write(json.dumps({"step": step, **record}) + "\n")
-            file.flush()
-            if board is not None:
-                for name, value in record.items():
-                    board.add_scalar(name, value, step)
-
-        try:
-            yield write
-        finally:
-            if board is not None:
-                board.close()
-
-
-def _step(line: str) -> float:
-    """The step of a line of log.jsonl; infinite where a kill cut it short."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return math.inf
-
-
-def environment(processes: Processes) -> dict[str, Any]:
-    """What a run was made with."""
-    return {
-        "moditalker": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "processes": processes.count,
-        "device": str(processes.device),
-        "precision": processes.precision,
-    }

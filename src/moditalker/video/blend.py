@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moditalker.config import CropConfig
-from moditalker.landmarks import EYE_LEFT, EYE_RIGHT, JAW, MOUTH, inverse, planes, sampling_grid, warp
+from moditalker.geometry.align import inverse
+from moditalker.geometry.points import EYE_LEFT, EYE_RIGHT, JAW, MOUTH
+from moditalker.geometry.raster import planes, sampling_grid, warp
 
 EYE_SHARE = 42 / 128  # eye distance over crop width, where the configuration leaves it open
 FEATHER = 2.0  # standard deviation of the Gaussian that softens the mask [paper: Gaussian blur]
@@ -139,7 +141,7 @@ class Blender:
         Args:
             frame: (H, W, 3) uint8, the source at native size. Not changed.
             generated: (h, w, 3) in [-1, 1], the region of the aligned crop.
-            matrix: (2, 3) source pixel -> crop pixel, as `landmarks.align` gives it.
+            matrix: (2, 3) source pixel -> crop pixel, as `geometry.align.align` gives it.
             source_landmarks: (68, 2 or 3) of the source frame, crop pixels.
             generated_landmarks: (68, 2 or 3) that the region was generated for, crop pixels.
 

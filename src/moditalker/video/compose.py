@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moditalker.config import CropConfig
-from moditalker.landmarks import JAW, NOSE, inverse
-from moditalker.looks import Look
+from moditalker.geometry.align import inverse
+from moditalker.geometry.looks import Look
+from moditalker.geometry.points import JAW, NOSE
 from moditalker.video.flow import OUTLINE, SIDES, Gap, Spline, outline_distance
 from moditalker.video.interior import Interior, Window, shape_planes
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from moditalker.landmarks import inverse, planes, warp
+from moditalker.geometry.align import inverse
+from moditalker.geometry.raster import planes, warp
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]

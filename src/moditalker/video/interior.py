@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moditalker.checkpoint import fill, load_weights
 from moditalker.video.flow import Gap
-from moditalker.weights import find
+from moditalker.weights.files import fill, load_weights
+from moditalker.weights.named import find
 
 Floats = NDArray[np.floating]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moditalker.config import GROUPS, MToVConfig
-from moditalker.layers import timestep_embedding
+from moditalker.diffusion.layers import timestep_embedding
 from moditalker.video.triplane import PlaneShape
 
 CONDITIONS = 3  # landmark, pose and identity planes

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.landmarks import INNER_LOWER, INNER_UPPER, MOUTH
-from moditalker.looks import Look
+from moditalker.geometry.looks import Look
+from moditalker.geometry.points import INNER_LOWER, INNER_UPPER, MOUTH
 
 Floats = NDArray[np.floating]
 T = TypeVar("T")

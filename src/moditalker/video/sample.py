@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moditalker.checkpoint import fill, load_weights
 from moditalker.config import from_dict, override
-from moditalker.diffusion import Diffusion, draw_noise, generators
+from moditalker.diffusion.process import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
 from moditalker.video.light import LEAST, gains, level, lit
 from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.texture import Texture, with_teeth
+from moditalker.weights.files import fill, load_weights
 
 # crop (size, size, 3), and landmarks (68, 2) in its pixels: those that are wanted, and those that it has
 Frame = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from moditalker.landmarks import LIP_INNER
+from moditalker.geometry.points import LIP_INNER
 from moditalker.video.warp import coarse_flow, mouth_interior, warp_by_flow
 
 ALIKE = 0.5  # pixels of a crop of 128 by which inner lips may differ and count as alike

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from moditalker.layers import Attention, FeedForward, Rotary
+from moditalker.diffusion.layers import Attention, FeedForward, Rotary
 
 
 def time_rotation(frames: int, head_dim: int) -> Rotary:

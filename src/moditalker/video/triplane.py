@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from moditalker.layers import Attention, FeedForward
+from moditalker.diffusion.layers import Attention, FeedForward
 
 
 @dataclass(frozen=True)

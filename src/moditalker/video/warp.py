@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moditalker.landmarks import LIP_RELATED, draw
+from moditalker.geometry.points import LIP_RELATED
+from moditalker.geometry.raster import draw
 from moditalker.video.triplane import PlaneShape
 
 POINTS = 68

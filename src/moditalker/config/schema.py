@@ -1,0 +1,382 @@
+"""Every setting of the project: frozen dataclasses are the schema and hold the defaults.
+
+The defaults are the paper's. Each number's provenance stands beside it: [paper], [released] (the authors'
+published code) or [ours].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from moditalker.config.limits import BOUNDS
+from moditalker.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a number may take, both ends included."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def __str__(self) -> str:
+        if self.high == float("inf"):
+            return f"at least {self.low:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+
+# The rule of a field is its type: written where the field is, checked when a configuration is read.
+Count = Annotated[int, Range(1)]
+CountOrZero = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(1e-12)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(*BOUNDS["seed"])]
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """Speech features: waveform at 16 kHz -> (2S, width) at 50 Hz."""
+
+    encoder: Literal["hubert", "whisper"] = "hubert"  # [paper], or [ours: tiny.en, in the package]
+    source: str = "facebook/hubert-large-ls960-ft"  # folder or hub name; unused by "whisper"
+    layers: tuple[CountOrZero, ...] = (24,)  # hidden states that are concatenated; 0 = before the first layer
+    width: Count = 1024  # of the concatenation
+    window: Positive = 2.0  # seconds of sound for which one window gives features, in steps of 0.04 [ours]
+    before: Positive = 1.0  # and that it also sees before them, in steps of 0.02 [ours]
+    after: Positive = 1.0  # and after them [ours]
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """The aligned face crop, and the part of it that the video stage generates."""
+
+    size: Count = 256  # side of the square crop, pixels [paper]
+    region_top: CountOrZero = 0  # first generated row; the region reaches from it to the crop's bottom
+    pose_rows: CountOrZero = 128  # rows from the top that pose frames show [paper: the upper half]
+    eye_distance: NotNegative = 0.0  # pixels between the eye centres; 0: the whole frame is the crop [paper]
+    eye_row: NotNegative = 0.0  # row of the eye centres, pixels
+    smoothing: NotNegative = 1.5  # of the alignment over time: Gaussian's deviation, frames at 25 Hz [ours]
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """One diffusion process (Eqs. 1-3) and how it is sampled."""
+
+    schedule: Literal["cosine", "sqrt-linear"] = "cosine"  # sqrt-linear: linspace(sqrt(a), sqrt(b), T)^2
+    timesteps: Count = 1000  # T
+    beta_start: Share = 0.0015  # sqrt-linear only [released]
+    beta_end: Share = 0.0195  # sqrt-linear only [released]
+    predict: Literal["x0", "noise"] = "x0"  # x0 [paper], noise [released MToV]
+    clip: NotNegative = 1.0  # predicted x0 is clamped to [-clip, clip]; 0: not at all
+    sampling_steps: Count = 50  # DDIM steps
+    eta: Share = 1.0  # 0: deterministic, 1: DDPM-like
+    guidance: NotNegative = 1.0  # w in uncond + w (cond - uncond); 1: off
+    start: CountOrZero = 0  # 0: from pure noise; else from a first estimate noised to this timestep
+
+
+@dataclass(frozen=True)
+class AtomConfig:
+    """AToM, the audio-to-motion transformer (paper section 3, Fig. 2)."""
+
+    width: Count = 512  # D of each branch
+    layers: Count = 8
+    heads: Count = 8
+    feed_forward: Count = 1024
+    frames: Count = 156  # S of a window at 25 fps
+    dropout: Share = 0.1
+    condition_dropout: Share = 0.25  # probability that both conditions are dropped together
+    disentangled: bool = True  # lip-related and lip-unrelated branches (Table 2, IV)
+    landmark_embedding: bool = True  # l_id as a condition (Table 2, III)
+    residual: bool = True  # predict L - l_id rather than L (Table 2, II)
+    audio_to_upper: bool = False  # released code: audio also reaches the lip-unrelated branch, through FiLM
+    scale: Positive = 1.0  # residual landmarks are multiplied by this before noising
+    audio_window: CountOrZero = 0  # frames to each side whose audio the lips see [ours]; 0: all [paper]
+    merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
+    first_estimate: CountOrZero = 0  # components of speech in a first estimate of the motion [ours]; 0: none
+    estimate_layers: CountOrZero = 0  # convolutions in the first estimate [ours]; 0: it is linear
+    overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
+    causal: bool = False  # speech that is to come is heard for `ahead` frames only [ours]
+    ahead: CountOrZero = 0  # frames after its own whose speech a frame hears, where it is causal
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Tri-plane autoencoder (paper section 3, Eq. 5)."""
+
+    frames: Count = 16  # S of a clip
+    height: Count = 256
+    width: Count = 256
+    patch: Count = 8
+    dim: Count = 384  # D of a token
+    encoder_layers: CountOrZero = 8
+    decoder_layers: CountOrZero = 8
+    heads: Count = 8
+    head_dim: Count = 64
+    feed_forward: Count = 4  # width of the feed-forward, in units of dim
+    plane_channels: Count = 4
+    collapse: Literal["transformer", "mean"] = "transformer"  # of an axis: transformer [paper], mean [ours]
+    collapse_layers: CountOrZero = 4
+    collapse_heads: Count = 4
+    collapse_feed_forward: Count = 512
+    residual: bool = False  # planes carry what differs from the identity frame [ours]
+    decoder: Literal["pixels", "warp"] = "pixels"  # [paper]; warp: of the identity frame, by planes [ours]
+
+
+@dataclass(frozen=True)
+class MToVConfig:
+    """MToV's diffusion UNet over the three planes (paper section 3, Eq. 6)."""
+
+    channels: Count = 128
+    multipliers: tuple[Count, ...] = (1, 2, 4, 4)
+    blocks: Count = 2  # residual blocks a level
+    attention: tuple[Count, ...] = (1, 2, 4)  # downsampling factors that have per-plane attention
+    heads: Count = 8
+    identity_planes: Literal["all", "hw"] = "all"  # all [paper]; hw: zeros in the other two [released]
+    condition_layers: CountOrZero = 0  # of the landmark and pose encoders; 0: as many as the autoencoder's
+    landmark_frames: Literal["discs", "gaussians"] = "discs"  # white discs [paper]; soft, by part [ours]
+    first_estimate: bool = False  # the UNet predicts what landmark and pose planes leave over [ours]
+    normalise: bool = False  # diffuse planes scaled to unit variance [ours]
+    conditions: tuple[Literal["identity", "pose", "landmarks", "audio"], ...] = (
+        "identity",
+        "pose",
+        "landmarks",
+    )  # what the UNet is told (Table 3, V); audio comes by cross-attention (IV)
+    anchor: Literal["source", "previous"] = "source"  # x_id of later clips: the source's [ours], or the last
+    # frame that was generated [paper]
+    texture: bool = False  # what the model misses of the source's own frames is given back [ours]
+    teeth: Share = 0.0  # of what lies between the lips, out of source frames with open mouths [ours]
+    known_texture: bool = False  # the weights hold how this person's texture follows the lips [ours: adapt]
+    texture_stride: Count = 4  # every so many frames tell what is missed, a clip of them at a time [ours]
+    overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
+
+
+@dataclass(frozen=True)
+class ComposeConfig:
+    """How frames are put together at the source's own size out of the person's own pixels [ours]."""
+
+    enabled: bool = False  # off: what MToV generates is pasted into the frame [paper]
+    # What shows between the lips where no frame of the source shows it: a painter's, MToV's, or nothing.
+    inside: Literal["painter", "mtov", "nothing"] = "painter"
+    # Faces that something covers, at the picture's edge or shaking: not painted, and what is in front stays.
+    confidence: bool = True
+    looks: Count = 96  # frames of a shot that mouths are taken from, at most
+    lag: CountOrZero = (
+        8  # frames that are looked at before it is decided which of them lends its mouth to one
+    )
+    change: NotNegative = 80.0  # price of taking another one, squared pixels of a crop of 128
+
+
+@dataclass(frozen=True)
+class RecordingsConfig:
+    """The varied recordings that AToM learns from [ours]. A share is of all recordings; 0 leaves it out."""
+
+    repeats: Positive = 10.0  # times that a second of the data is heard, on average
+    seconds: Positive = 10.0  # of a recording, about
+    most: Count = 4000  # recordings; one of 10 s takes about 1 MB
+    imbalance: Share = 0.5  # a person of n seconds is drawn with weight n^imbalance; 0: all people alike
+    favoured: tuple[str, ...] = ()  # people who are drawn three times as often: those who speak freely
+    plain: Share = 0.6  # of the windows of training from the clips as they are, not from varied recordings
+    silent: Share = 0.12  # without speech: silence, noise, music, beeps, applause; the mouth is shut
+    voice: Share = 0.5  # with pitch and formants of a larger or smaller throat
+    room: Share = 0.7  # in another room
+    behind: Share = 0.4  # with noise, music or another voice behind the speech
+    channel: Share = 0.3  # through a telephone or a sparing codec
+
+
+@dataclass(frozen=True)
+class AtomLossConfig:
+    """Eq. 4 and what is added to it; weights."""
+
+    points: NotNegative = 1.0  # Eq. 4 [paper]; 7.5 [released]
+    velocity: NotNegative = 0.0  # its like for differences of frames [paper: none]; 1.5 [released]
+    gap: NotNegative = 0.0  # squared error of the inner lips' distance [ours]
+    spread: NotNegative = 0.0  # and of the mouth's width [ours]
+    lips: Positive = 1.0  # of a lip point's error, against 1 for the upper face's x and y [ours]
+    jaw: Positive = 1.0  # of a jaw point's
+    depth: Positive = 1.0  # of an error along z
+    last_step: Share = 0.0  # share of windows trained at t = T - 1, where sampling starts [ours]
+    amplitude: NotNegative = 0.0  # squared log ratio of deviations of opening and width in a window [ours]
+    closure: NotNegative = 0.0  # squared error of the gap where the real lips touch [ours]
+
+
+@dataclass(frozen=True)
+class PixelLossConfig:
+    """Eq. 5: how a clip is compared with the one that it should be; weights."""
+
+    l1: NotNegative = 1.0  # [paper]; 4 [released]
+    lpips: NotNegative = 1.0  # [paper]; 4 [released]
+    lpips_frames: CountOrZero = 0  # frames of a clip, drawn at random, that LPIPS sees; 0: all [paper]
+    gradient: NotNegative = 0.0  # L1 of the differences to the right and below [ours]
+    mouth: Positive = 1.0  # of the pixels around the mouth, over those of the face [ours]
+    interior: NotNegative = 0.0  # added between the lips: teeth are few pixels, their mean is grey [ours]
+    outside: Share = 1.0  # of what lies beyond the face, which paste-back does not show [ours]
+    plane_noise: NotNegative = 0.0  # on the planes while the autoencoder trains [ours]
+    hidden_landmarks: Share = 0.0  # share of clips whose landmarks the autoencoder's decoder lacks [ours]
+
+
+@dataclass(frozen=True)
+class MToVLossConfig:
+    """Eq. 6 and what is added to it."""
+
+    planes: NotNegative = 1.0  # weight of Eq. 6 [paper]
+    pixels: NotNegative = 0.0  # weight of the decoded planes' `PixelLossConfig` [ours]
+    last_step: Share = 0.0  # share of clips trained at t = T - 1, where sampling starts [ours]
+    landmark_noise: NotNegative = 0.0  # pixels: detected and generated landmarks are not exact [ours]
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """How much clips are varied, each as a whole [ours]; 0 of anything leaves it out."""
+
+    flip: Share = 0.5  # share of clips that are mirrored
+    colour: NotNegative = 1.0  # size of changes of colour and contrast
+    geometry: NotNegative = 1.0  # and of turning, scaling, shearing and shifting
+    other_clip: Share = 0.0  # share of x_id from any clip of the person, not from the clip itself
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """Fewer steps for the video stage: a student learns to do in one step what its teacher does in two
+    (Salimans and Ho, 2022, "Progressive distillation").
+    """
+
+    steps: Count = 1  # of the student
+    planes: NotNegative = 1.0  # weight of the planes' squared error
+    pixels: NotNegative = 1.0  # weight of the decoded planes' L1
+
+
+@dataclass(frozen=True)
+class SyncExpertConfig:
+    """The judge of mouth and sound, `metrics/sync_expert.py` [ours]."""
+
+    top: CountOrZero = 56  # first row of the crop that it sees, a square in the crop's middle
+    extent: Count = 64  # side of that square, pixels of the crop
+    side: Count = 32  # to which it shrinks: a multiple of 8
+    channels: Count = 16  # of the first convolution: a multiple of 8
+    width: Count = 96  # D of either stream
+    embedding: Count = 64  # E
+    dropout: Share = 0.2
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a task is trained."""
+
+    steps: Count = 600_000  # [paper: 300k AToM, 600k MToV]
+    batch: Count = 4  # samples of a part
+    accumulate: Count = 1  # parts of a step, shared by the processes: a step sees batch x accumulate samples
+    learning_rate: Positive = 1e-4  # [paper]
+    weight_decay: NotNegative = 0.01
+    schedule: Literal["constant", "cosine"] = "constant"  # constant [paper]
+    warmup: CountOrZero = 100  # steps
+    clip_norm: Positive = 1.0
+    ema: Share = 0.9999  # decay of the averaged weights [released AToM]
+    validate_every: Count = 1000  # steps
+    save_minutes: Positive = 3.0
+    keep: Literal["last", "best"] = "last"  # weights that a run ends with; best: of all validations
+    seed: Seed = 0
+
+
+# A network of a million parameters or fewer.
+SMALL_NETWORK = TrainingConfig(
+    steps=900,
+    batch=12,
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    schedule="cosine",
+    warmup=50,
+    ema=0.99,
+    validate_every=100,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole: one of these describes a model and travels with its weights."""
+
+    preset: str = "paper"
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    atom: AtomConfig = field(default_factory=AtomConfig)
+    atom_diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    mtov: MToVConfig = field(default_factory=MToVConfig)
+    mtov_diffusion: DiffusionConfig = field(
+        default_factory=lambda: DiffusionConfig(schedule="sqrt-linear", sampling_steps=100)
+    )
+    compose: ComposeConfig = field(default_factory=ComposeConfig)
+    atom_loss: AtomLossConfig = field(default_factory=AtomLossConfig)
+    atom_recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
+    pixel_loss: PixelLossConfig = field(default_factory=PixelLossConfig)
+    mtov_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    # One person's own clips: their colours, their left and right and their very pixels are to be learnt.
+    adaptation_augmentation: AugmentationConfig = field(
+        default_factory=lambda: AugmentationConfig(flip=0.0, colour=0.0, geometry=0.0)
+    )
+    adaptation_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    atom_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=300_000, batch=64))
+    estimate_training: TrainingConfig = field(
+        default_factory=lambda: dataclasses.replace(SMALL_NETWORK, validate_every=300)
+    )
+    autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
+    mtov_training: TrainingConfig = field(default_factory=TrainingConfig)
+    distillation_training: TrainingConfig = field(default_factory=TrainingConfig)
+    adaptation_training: TrainingConfig = field(default_factory=TrainingConfig)
+    sync_expert: SyncExpertConfig = field(default_factory=SyncExpertConfig)
+    sync_expert_training: TrainingConfig = SMALL_NETWORK
+
+
+GROUPS = 32  # of channels, each normalised by itself in MToV
+
+
+def check(config: Config) -> Config:
+    """`config` itself, if its parts fit together (single values were checked when they were read).
+
+    Raises:
+        UserError: naming both keys, their values and the rule.
+    """
+    crop, atom, auto, mtov = config.crop, config.atom, config.autoencoder, config.mtov
+    expert = config.sync_expert
+    region = (crop.size - crop.region_top, crop.size)
+    extent = f"autoencoder.height x width = {auto.height} x {auto.width}"
+    rules = {
+        f"atom.width = {atom.width}: must be a multiple of 2 atom.heads": atom.width % (2 * atom.heads) == 0,
+        "speech.layers = []: at least one is needed": bool(config.speech.layers),
+        "mtov.multipliers = []: at least one is needed": bool(mtov.multipliers),
+        f"atom.overlap = {atom.overlap}: must be below atom.frames": atom.overlap < atom.frames,
+        f"atom.ahead = {atom.ahead}: must not exceed atom.overlap": not atom.causal
+        or atom.ahead <= atom.overlap,
+        f"mtov.overlap = {mtov.overlap}: must be below autoencoder.frames": mtov.overlap < auto.frames,
+        f"crop.pose_rows = {crop.pose_rows}: must not exceed crop.size": crop.pose_rows <= crop.size,
+        "compose.enabled = true: crop.eye_distance must be above 0": (
+            not config.compose.enabled or crop.eye_distance > 0
+        ),
+        "autoencoder.decoder = warp: mtov.conditions must hold identity and landmarks": (
+            auto.decoder != "warp" or {"identity", "landmarks"} <= set(mtov.conditions)
+        ),
+        f"sync_expert.side = {expert.side}, channels = {expert.channels}: must be multiples of 8": (
+            expert.side % 8 == expert.channels % 8 == 0
+        ),
+        f"autoencoder.head_dim = {auto.head_dim}: must be a multiple of 4": auto.head_dim % 4 == 0,
+        f"mtov.channels = {mtov.channels}: must be a multiple of {GROUPS}": mtov.channels % GROUPS == 0,
+        f"{extent}: must be multiples of autoencoder.patch": auto.height % auto.patch
+        == auto.width % auto.patch
+        == 0,
+        f"{extent}: must be the crop's generated part, {region[0]} x {region[1]}": (
+            (auto.height, auto.width) == region
+        ),
+    }
+    for name in ("atom_diffusion", "mtov_diffusion"):
+        diffusion: DiffusionConfig = getattr(config, name)
+        for key in ("sampling_steps", "start"):
+            steps = getattr(diffusion, key)
+            rules[f"{name}.{key} = {steps}: must not exceed {name}.timesteps"] = steps <= diffusion.timesteps
+    for rule, holds in rules.items():
+        if not holds:
+            raise UserError(f"configuration: {rule}")
+    return config

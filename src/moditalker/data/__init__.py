@@ -1,0 +1,1 @@
+"""Datasets: prepared from videos, read by training."""

@@ -1,0 +1,1 @@
+"""The diffusion process (`process`), and the layers that the networks share (`layers`)."""

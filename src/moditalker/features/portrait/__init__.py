@@ -1,0 +1,1 @@
+"""A still picture that moves: its head and its eyelids."""

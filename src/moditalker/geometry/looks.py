@@ -1,0 +1,83 @@
+"""A look at a person: one frame's lower face at its own resolution, with its landmarks.
+
+Tracking makes looks and the video stage draws from them, so they belong to neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moditalker.geometry.align import inverse
+from moditalker.geometry.points import INNER_LOWER, INNER_UPPER
+
+Pixels = NDArray[np.uint8]
+Array = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+
+# What is kept of a frame, in crop widths: lips and what is around them, whatever they do.
+LEFT, RIGHT, TOP, BOTTOM = 0.15, 0.85, 0.42, 1.02
+GREY = 6  # levels that channels of a picture without colours differ by, after coding
+MOST = 6.0  # pixels of the frame for one of a crop of 128; a larger face is kept that large
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """pixels: (h, w, 3) uint8 around the mouth; matrix: (2, 3), pixels' own place -> crop pixel; crop: (size,
+    size, 3) uint8, the aligned crop; landmarks: (68, 2) crop pixels; seconds: of the source.
+    """
+
+    pixels: Pixels
+    matrix: Matrix
+    crop: Pixels
+    landmarks: Array
+    seconds: float = 0.0
+
+    @cached_property
+    def opening(self) -> float:
+        """The widest gap between the inner lips, crop pixels."""
+        return float(max(0.0, (self.landmarks[INNER_LOWER, 1] - self.landmarks[INNER_UPPER, 1]).max()))
+
+    @cached_property
+    def grey(self) -> bool:
+        """Whether it has no colours: what is painted into it must have none."""
+        return int((self.crop.max(-1).astype(int) - self.crop.min(-1)).max()) <= GREY
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the source for one of the crop."""
+        return scale_of(self.matrix)
+
+
+def scale_of(matrix: Matrix) -> float:
+    """Pixels of the frame for one of the crop; matrix: (2, 3), frame -> crop pixel."""
+    return float(1 / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+
+
+def look_at(image: Pixels, matrix: Matrix, crop: Pixels, landmarks: Array, seconds: float = 0.0) -> Look:
+    """The look that a frame gives.
+
+    Args:
+        image: (H, W, 3) uint8. matrix: (2, 3), frame -> crop pixel. crop: (size, size, 3).
+        landmarks: (68, 2) crop pixels.
+    """
+    size = len(crop)
+    corners = np.array([[x * size, y * size, 1.0] for x in (LEFT, RIGHT) for y in (TOP, BOTTOM)])
+    corners = corners @ inverse(matrix).T
+    limits = np.array([image.shape[1], image.shape[0]])
+    low = np.clip(np.floor(corners.min(0)).astype(int), 0, limits - 2)
+    high = np.clip(np.ceil(corners.max(0)).astype(int) + 1, low + 2, limits)
+    part = image[low[1] : high[1], low[0] : high[0]]
+    own = matrix.copy()
+    own[:, 2] += own[:, :2] @ low
+    step = int(np.ceil(scale_of(own) * size / 128 / MOST))
+    if step > 1:  # means of step x step pixels
+        h, w = (n // step * step for n in part.shape[:2])
+        small = part[:h, :w].reshape(h // step, step, w // step, step, 3).mean(axis=(1, 3))
+        part = small.round().astype(np.uint8)
+        own[:, 2] += own[:, :2] @ [(step - 1) / 2, (step - 1) / 2]
+        own[:, :2] *= step
+    return Look(part.copy(), own, crop, np.asarray(landmarks[:, :2], np.float32), seconds)

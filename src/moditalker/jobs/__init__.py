@@ -1,0 +1,1 @@
+"""Work: streams and threads (`streams`, `machine`), worker processes (`pool`), files and folders."""

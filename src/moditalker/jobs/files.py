@@ -1,0 +1,144 @@
+"""Files and folders as long runs need them.
+
+Files are written whole or not at all, a folder is kept to one run at a time, and names are no longer than the
+system allows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from moditalker.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody is kept out
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other runs out of it; a run that is killed lets it go.
+
+    Raises:
+        UserError: it cannot be made, another run is at work in it, or its disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be a folder ({error.strerror}); choose another one") from error
+    with _locked(folder), told_when_full(folder):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(
+            f"{folder}: another run is at work in it; wait for its end, or choose another folder"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def told_when_full(folder: Path) -> Iterator[None]:
+    """Raise UserError where the disk of a folder has no room for what the block writes to it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(f"{folder}: no space is left on its disk; make room and start again") from error
+
+
+SHORT = 128  # bytes of a name that any file system takes
+SHOWN = 40  # letters of a name that is too long, in a sentence about it
+
+
+def shortened(name: str, more: int, target: str | None = None) -> str:
+    """The name, or one cut by whole letters, so that with ``more`` bytes it is no longer than the target's.
+
+    A file that takes the target's place later lies beside it under such a name. Two names that are cut to the
+    same letters stay different.
+
+    Args:
+        more: bytes that are added to the name.
+        target: name of the file that is written in the end; None: ``name``.
+    """
+    most = max(SHORT, len((target or name).encode(errors="surrogateescape"))) - more
+    content = name.encode(errors="surrogateescape")
+    if len(content) <= most:
+        return name
+    end = "~" + hashlib.sha256(content).hexdigest()[:8]
+    return content[: most - len(end)].decode(errors="ignore") + end
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Raise UserError where a name is longer than the file system allows."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise too_long(path) from error
+    except ValueError:  # a zero in a name: no file has one, as whoever opens it says
+        return
+
+
+def too_long(path: str | os.PathLike[str]) -> UserError:
+    """The sentence about a path that has a name which is too long."""
+    name = max(Path(path).parts, key=len, default="")
+    size = len(name.encode(errors="surrogateescape"))
+    return UserError(
+        f"{name[:SHOWN]}...: a name of {size} bytes is too long; most systems allow 255 bytes in a name and "
+        "4095 in a path: choose a shorter one"
+    )
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside ``path``, then move over it: readers and power cuts never see half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened(path.name, 10)}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that gets its name only if the block succeeds."""
+    part = path.with_name(f".{shortened(path.name, 16)}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

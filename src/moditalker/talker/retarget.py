@@ -1,0 +1,59 @@
+"""What the speech wants of each frame, in that frame's head pose (paper: the affine step)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moditalker.features.face.identity import Anchor
+from moditalker.features.face.shape import frontalize
+from moditalker.geometry.points import MOUTH, shut_mouth
+from moditalker.geometry.pose import affine_error, affine_to_pose
+from moditalker.jobs.streams import Timeline
+from moditalker.motion.edit import RATE
+from moditalker.motion.track import Track
+from moditalker.talker.steps import Motion
+
+Array = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+STEADY = 0.1  # share of a new frame (25 Hz) in the steady shape that lips at rest have [ours]
+NEAR_REST = 0.02  # canonical units from the rest face where lips no longer count as at rest
+
+
+class Wish:
+    """What the speech wants of each frame, in the head's pose (paper: the affine step).
+
+    Args:
+        blocks: the motion's, (n, 68, 3) at 25 Hz.
+        fps: of the frames.
+    """
+
+    def __init__(self, motion: Motion | Track, blocks: Iterable[Array], fps: float) -> None:
+        self.timeline = Timeline(blocks, RATE)
+        self.rest = shut_mouth(motion.identity)
+        self.share = 1 - (1 - STEADY) ** (RATE / fps)
+        self.steady: NDArray[np.float64] | None = None  # of the lips, beside the frontal landmarks
+        self.frontal = motion.identity
+
+    def advance(self, time: float) -> None:
+        """To the frame at `time`, in seconds; later than the one before."""
+        self.frontal = self.timeline.at(time)
+
+    def forget(self) -> None:
+        """What follows is another run of frames."""
+        self.steady = None
+
+    def posed(self, points: Array, anchor: Anchor) -> Array:
+        """The wanted landmarks where the frame's own ones, (1, 68, 3) in its pixels, are: (1, 68, 3)."""
+        # The motion of one identity, as another one makes it: the difference to rest carries it over.
+        still = max(0.0, 1 - float(np.abs(self.frontal - self.rest).max()) / NEAR_REST)
+        frontal = shut_mouth(anchor.frontal) + (self.frontal - self.rest)
+        own = frontalize(points, anchor.neutral)[0]
+        posed: Array = affine_to_pose(frontal[None], own, points)
+        error = affine_error(own, points)[:, MOUTH]
+        self.steady = error if self.steady is None else self.steady + self.share * (error - self.steady)
+        posed[:, MOUTH] += (still * (self.steady - error)).astype(np.float32)
+        return posed

@@ -1,0 +1,461 @@
+"""MoDiTalker: the only place where the stages meet. Media -> features -> motion -> video -> media.
+
+Everything is lazy and streams: a step returns an object that makes its items when it is iterated, so memory
+does not grow with length, and what one step made can be looked at or changed on its way to the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moditalker import __version__
+from moditalker import config as configuration
+from moditalker.config import Config
+from moditalker.config.limits import sampling
+from moditalker.diffusion.process import Diffusion
+from moditalker.errors import UserError
+from moditalker.features.face.identity import LOOK, LOOK_SECONDS, FaceFrame, Follower
+from moditalker.features.face.tracker import Choice, FaceTracker
+from moditalker.features.portrait.head import BLINKS, Blinks, head_motion
+from moditalker.features.portrait.still import Still
+from moditalker.features.speech.encoders import FRAME, SpeechEncoder, load_speech_encoder
+from moditalker.jobs.machine import check_device, half_the_threads
+from moditalker.jobs.streams import Clock
+from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, check_extend, open_source, plan_frames
+from moditalker.media.arriving import ArrivingSound
+from moditalker.motion.atom import Atom
+from moditalker.motion.dynamics import uncrossed
+from moditalker.motion.edit import RATE, Style
+from moditalker.motion.sample import sample_motion, waited
+from moditalker.motion.silence import PATIENT, QUICK, hush
+from moditalker.motion.track import Track
+from moditalker.provenance import DEFAULT, Provenance
+from moditalker.talker.steps import FaceTrack, Motion, Progress, Speech
+from moditalker.talker.video import Live, Sampler, Stream, Video, held_frames
+from moditalker.video.sample import MissingSampler, VideoSampler, load_sampler
+from moditalker.weights.files import fill, load_weights
+from moditalker.weights.named import preset_folder, sha256
+
+Array = NDArray[np.float32]
+
+
+SIMILAR = 0.7  # share of the largest size from which on another face may be the one that is meant [ours]
+
+
+class MoDiTalker:
+    """Both stages with their weights.
+
+    Args:
+        config: that the weights were trained with, each stage's sections from its own.
+        speech_encoder, tracker, atom, sampler: the parts.
+        name: of the preset, and digests: file name -> SHA-256 of the weights, both for reports.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        speech_encoder: SpeechEncoder,
+        tracker: FaceTracker,
+        atom: Atom,
+        sampler: Sampler,
+        name: str = "",
+        digests: dict[str, str] | None = None,
+    ) -> None:
+        self.config, self.name, self.digests = config, name or config.preset, digests or {}
+        self.speech_encoder, self.tracker, self.atom, self.sampler = speech_encoder, tracker, atom, sampler
+        self.loading_seconds = 0.0
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path = "tiny",
+        device: str = "cpu",
+        weights: str | Path | None = None,
+        atom: str | Path | None = None,
+        settings: Iterable[str] = (),
+    ) -> MoDiTalker:
+        """Load weights that ship with the package by their name, or a folder of them. Nothing is fetched.
+
+        A folder without a video stage (mtov.safetensors) makes motion alone.
+
+        Args:
+            weights: of the video stage in place of the folder's, as `moditalker adapt` writes them.
+            atom: of AToM in place of the folder's, whatever picture it was trained beside.
+            settings: "section.key=value" each, other than those that the weights were trained with.
+
+        Raises:
+            UserError: no such weights, a damaged file, a device that is not there; weights of another part
+                or another crop; settings that change a network.
+        """
+        begun = time.perf_counter()
+        check_device(device)
+        folder, settings = preset_folder(name), tuple(settings)
+        video = folder / "mtov.safetensors" if weights is None else Path(weights)
+        motion = folder / "atom.safetensors" if atom is None else Path(atom)
+        state, description = load_weights(motion)
+        config = configuration.from_dict(description["config"])
+        if atom is not None:
+            own = configuration.from_dict(load_weights(folder / "atom.safetensors")[1]["config"])
+            config = _joined(own, config)
+        config = configuration.override(config, settings)
+        network = Atom(config.atom, config.speech.width)
+        fill(network, state, motion)
+        there = weights or video.exists()
+        sampler = load_sampler(video, device, settings) if there else MissingSampler(video)
+        if isinstance(sampler, VideoSampler):
+            if sampler.config.crop != config.crop:
+                raise UserError(
+                    f"{video}: made for {sampler.config.crop}, {folder} for {config.crop}; give weights of "
+                    "one crop"
+                )
+            config = _joined(sampler.config, config)
+        talker = cls(
+            config,
+            load_speech_encoder(config.speech, device),
+            FaceTracker(),
+            network.to(device).eval().requires_grad_(False),
+            sampler,
+            str(name),
+            {path.name: sha256(path) for path in (motion, video) if path.exists()},
+        )
+        talker.loading_seconds = time.perf_counter() - begun
+        return talker
+
+    def generate(
+        self,
+        face: str | Path,
+        audio: str | Path,
+        seed: int = 0,
+        steps: int | None = None,
+        extend: str = "pingpong",
+        choose: Choice = "largest",
+        style: Style | None = None,
+        motion: Track | None = None,
+        head: str | Path = "idle",
+        blink: float = BLINKS,
+        progress: Progress | None = None,
+        provenance: Provenance | None = DEFAULT,
+        audio_track: int | None = None,
+    ) -> Video:
+        """Make the face say the audio. Frames are made while the result is saved or iterated.
+
+        Args:
+            face: a video or a picture.
+            audio: any file with sound.
+            seed: the same seed gives the same frames.
+            steps: sampling steps of both diffusion models; None: the preset's.
+            extend: what follows the end of a face video that is shorter than the audio: "pingpong" (back and
+                forth), "loop", "hold" (its last frame) or "none".
+            choose: among several faces; see `Follower`.
+            style: mouth gain, expression strength, smoothing of the motion.
+            motion: a track that takes the place of what the audio would become.
+            head, blink: how the head of a picture moves, and how often its eyes blink; see `face`.
+            progress: called with a stage's name, frames done and frames expected.
+            provenance: what the video says about itself; None: nothing, see docs/provenance.md.
+            audio_track: number of the sound track in `audio`, from 1; None: the one that players take.
+
+        Raises:
+            UserError: a file or a number that cannot be used, no face, too little sound.
+        """
+        clock, (seed, steps) = Clock(), sampling(seed, steps)
+        if progress is not None:
+            progress("looking for a face", 0, 1)
+        with clock.stage("preparing"):
+            speech = replace(self.speech(audio, audio_track), clock=clock)
+            track = self.face(face, speech.seconds, extend, choose, head, blink, seed)
+        said = motion or self.motion(speech, track, seed, steps)
+        video = self.video(track, said.styled(style or Style()), seed, steps)
+        notes = speech.sound.notes  # gets more of them while the sound is read
+        return replace(
+            video,
+            audio=Path(audio),
+            audio_track=audio_track,
+            clock=clock,
+            progress=progress,
+            provenance=provenance,
+            notes=notes,
+        )
+
+    def stream(
+        self,
+        face: str | Path,
+        audio: Iterable[ArrayLike],
+        rate: int = SAMPLE_RATE,
+        seed: int = 0,
+        steps: int | None = None,
+        extend: str = "pingpong",
+        choose: Choice = "largest",
+        style: Style | None = None,
+        head: str | Path = "idle",
+        blink: float = BLINKS,
+        provenance: Provenance | None = DEFAULT,
+        deadline: float | None = None,
+    ) -> Stream:
+        """Make the face say audio that is still arriving; the frames are those of `generate` for all of it.
+
+        Iterating takes chunks, in other threads, as they are needed, and gives frames as clips are finished.
+        `Stream.ahead` says how far these come behind the sound: half a second with preset `live`, with others
+        several.
+
+        With a deadline, chunks are taken as they come, which must be no sooner than they are spoken; the face
+        is followed before its sound is there, so that its look-ahead costs no time; and frames that would
+        come too late are left out (`Stream.dropped`). The stages are run once before the sound begins.
+
+        Args:
+            audio: chunks (n,) of floats in [-1, 1], mono, of any sizes.
+            rate: their samples a second.
+            deadline: seconds after the beginning of its sound by which a frame must be there; None: all
+                frames are made, however long it takes.
+            face, seed, steps, extend, choose, style, head, blink, provenance: as for `generate`.
+
+        Raises:
+            UserError: as `generate`; a deadline that these weights cannot keep; while iterating, also for a
+                chunk that is no sound.
+        """
+        clock, (seed, steps), style = Clock(), sampling(seed, steps), style or Style()
+        # Its readers: the features and the silences.
+        sound = ArrivingSound(audio, rate, readers=2, listening=deadline is not None)
+        length = sound.length if deadline is None else _endless
+        track = self.face(face, length, extend, choose, head, blink, seed)
+        fps = float(track.source.info.fps)
+        ahead = self._motion_ahead(style) + held_frames(self.config, fps, deadline is not None) / fps
+        if RATE % fps != 0:
+            ahead += 2 / RATE  # to read between frames
+        live = None
+        if deadline is not None:
+            if not ahead < deadline < float("inf"):
+                raise UserError(
+                    f"deadline = {deadline:g} s: frames depend on what is heard {ahead:.2f} s later, and "
+                    "take time; give more, or take the preset live"
+                )
+            live = Live(sound, float(deadline))
+        said = self.motion(Speech(sound, sound.length, self.speech_encoder, clock), track, seed, steps)
+        video = self.video(track, said.styled(style), seed, steps)
+        video = replace(video, clock=clock, provenance=provenance, live=live)
+        if live is not None:
+            self._rehearse(video)
+        return Stream(video, ahead)
+
+    def _motion_ahead(self, style: Style) -> float:
+        """Seconds of sound after the start of a frame of 25 Hz that its motion may depend on."""
+        atom, encoder = self.config.atom, self.speech_encoder
+        if not atom.causal:
+            return encoder.ahead + (atom.frames + style.reach) / RATE
+        # Frames come in hops and their features in windows, whose grids meet again and again.
+        hop, window = atom.frames - atom.overlap, encoder.core // FRAME
+        windows = [
+            -(-(start + waited(atom)) // window) * window - start for start in range(0, hop * window, hop)
+        ]
+        heard = (max(windows) * FRAME + encoder.after + encoder.margin) / SAMPLE_RATE
+        return max(heard, (1 + QUICK.frames) / RATE) + style.reach / RATE
+
+    def _rehearse(self, video: Video) -> None:
+        """Run all stages once, in silence: what they load and set up, they have then."""
+        sound = ArrivingSound([np.zeros(SAMPLE_RATE // 2, np.float32)], readers=2)
+        speech = Speech(sound, sound.length, self.speech_encoder)
+        said = self.motion(speech, video.face, video.seed, video.steps)
+        live = Live(sound, float("inf"))
+        for _ in replace(video, motion=said, live=live, clock=Clock(), kept=[]):
+            pass
+
+    def speech(self, audio: str | Path, audio_track: int | None = None) -> Speech:
+        """Audio -> speech features at 50 Hz.
+
+        Args:
+            audio_track: number of the sound track, from 1; None: the one that players take.
+
+        Raises:
+            UserError: no sound in the file, no such track, or too little sound.
+        """
+        sound = AudioReader(audio, audio_track)
+        return Speech(sound, sound.seconds, self.speech_encoder)
+
+    def face(
+        self,
+        face: str | Path,
+        seconds: Length,
+        extend: str = "pingpong",
+        choose: Choice = "largest",
+        head: str | Path = "idle",
+        blink: float = BLINKS,
+        seed: int = 0,
+    ) -> FaceTrack:
+        """Face video or picture -> frames with landmarks, for `seconds` of speech. Finds the anchor at once.
+
+        Args:
+            head: how the head of a picture moves: "idle", "still", a CSV file of poses (`read_poses`), or a
+                video whose head motion is copied. A video keeps its own.
+            blink: times a minute that the eyes of a picture blink, 0 to 60.
+            seed: of idle motion and blinks.
+
+        Raises:
+            UserError: the file has no picture, or no face in any frame; a head motion that cannot be used.
+        """
+        check_extend(extend)
+        choose, (seed, _) = _chosen(choose), sampling(seed, None)
+        source, length = open_source(face), seconds if callable(seconds) else Fraction(seconds)
+        still, blinks = source.info.kind == "picture", Blinks(blink, seed)
+        if not still and head not in ("idle", "still"):
+            raise UserError(f"{face}: a video keeps its own head motion; {head} can move a picture's head")
+        follower = Follower(self.tracker, self.config.crop, source, choose)
+        with half_the_threads():
+            anchor = follower.find_anchor()
+        if anchor is None and isinstance(choose, int) and 0 < (count := self._count_faces(source)) <= choose:
+            raise UserError(
+                f"{face}: face {choose} was asked for, and at most {count} can be seen at once; they count "
+                "from 0, the one on the left"
+            )
+        if anchor is None:
+            where = "in the picture" if still else "in any of its frames"
+            raise UserError(f"{face}: no face was found {where}; give one that shows a face from the front")
+
+        if choose == "largest":
+            self._mention_others(source)
+        known = None if callable(length) else length
+        if not still:
+            return FaceTrack(
+                source, anchor, known, lambda: follower.follow_again(plan_frames(source, length, extend))
+            )
+        with half_the_threads():
+            picture = Still.found(self.tracker, source, "largest" if choose == "speaker" else choose)
+            motion = head_motion(head, seed, self.tracker, length)
+
+        def frames() -> Iterator[FaceFrame]:
+            planned = plan_frames(source, length)
+            return picture.frames(planned, self.config.crop, float(source.info.fps), motion, blinks)
+
+        moved = None if head in ("idle", "still") else Path(head)
+        return FaceTrack(source, anchor, known, frames, moved)
+
+    def _mention_others(self, source: Source) -> None:
+        """Note where the first frame has another face of nearly the size of the largest one."""
+        faces = self.tracker.detect(next(iter(source)).image)
+        most = max((face.size for face in faces), default=0.0)
+        if (count := sum(face.size >= SIMILAR * most for face in faces)) > 1:
+            source.notes.append(
+                f"{source.info.path.name}: {count} faces have about the same size; the largest speaks; "
+                "--choose takes another."
+            )
+
+    def _count_faces(self, source: Source) -> int:
+        """How many faces are seen at once, at most; 0 where none is."""
+        step = max(1, round(LOOK_SECONDS * source.info.fps))
+        counts = (len(self.tracker.detect(frame.image)) for frame in islice(source, 0, None, step))
+        return max(islice(filter(None, counts), LOOK), default=0)
+
+    def motion(
+        self, speech: Iterable[Array], face: FaceTrack, seed: int = 0, steps: int | None = None
+    ) -> Motion:
+        """Speech features and the face's identity -> frontal landmarks at 25 Hz, by AToM.
+
+        Where nobody speaks in a `Speech`, the mouth is shut.
+
+        Raises:
+            UserError: seed or steps out of bounds; while iterating, features that are none.
+        """
+        seed, steps = sampling(seed, steps)
+        diffusion, identity = Diffusion(self.config.atom_diffusion), face.anchor.frontal
+
+        def blocks() -> Iterator[Array]:
+            features = _features(speech, self.speech_encoder.width)
+            said = map(uncrossed, sample_motion(self.atom, diffusion, features, identity, seed, steps))
+            ahead = QUICK if self.config.atom.causal else PATIENT
+            return hush(said, speech.sound, identity, ahead) if isinstance(speech, Speech) else said
+
+        return Motion(identity, blocks)
+
+    def track(
+        self,
+        face: str | Path,
+        audio: str | Path,
+        seed: int = 0,
+        steps: int | None = None,
+        choose: Choice = "largest",
+        audio_track: int | None = None,
+    ) -> Track:
+        """The motion that `generate` would give a face, to be changed, saved and given to it as ``motion``.
+
+        Raises:
+            UserError: as `generate`.
+        """
+        speech, (seed, steps) = self.speech(audio, audio_track), sampling(seed, steps)
+        motion = self.motion(speech, self.face(face, speech.seconds, choose=choose), seed, steps)
+        made = {
+            "version": __version__,
+            "preset": self.name,
+            "weights_sha256": self.digests,
+            "seed": seed,
+            "steps": steps,
+            "face": Path(face).name,
+            "audio": Path(audio).name,
+        }
+        with half_the_threads():
+            return motion.track(made)
+
+    def video(
+        self,
+        face: FaceTrack,
+        motion: Motion | Track | None,
+        seed: int = 0,
+        steps: int | None = None,
+        away: float = 0.0,
+    ) -> Video:
+        """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size.
+
+        Args:
+            motion: None: the face's own landmarks, which makes again the video that is there already.
+            away: seconds by which what is taken from other frames of the source has to be away from the frame
+                that is made, so that making a video again shows what new speech would look like.
+
+        Raises:
+            UserError: seed or steps out of bounds; an `away` that is no number of seconds.
+        """
+        if not 0 <= away < float("inf"):
+            raise UserError(f"away = {away}: a number of seconds from 0 is expected")
+        return replace(Video(self, face, motion, *sampling(seed, steps)), away=float(away))
+
+
+def _endless(until: Fraction) -> Fraction:
+    """The length of speech whose end is not known yet."""
+    return until + 1
+
+
+def _chosen(choose: object) -> Choice:
+    """A number or a place of whatever type, as `FaceTracker.track` takes them. Raises UserError."""
+    if isinstance(choose, str) and choose in ("largest", "speaker"):
+        return choose
+    try:
+        numbers = np.asarray(choose)
+    except ValueError:  # lists of unequal lengths
+        numbers = np.asarray("")
+    if numbers.dtype.kind in "iu" and numbers.ndim == 0 and numbers >= 0:
+        return int(numbers)
+    if numbers.dtype.kind in "iuf" and numbers.shape == (2,) and np.isfinite(numbers).all():
+        return float(numbers[0]), float(numbers[1])
+    raise UserError(
+        f'no face is called {choose!r}; give "largest", "speaker", a number from 0 or a place (x, y)'
+    )
+
+
+def _features(speech: Iterable[ArrayLike], width: int) -> Iterator[Array]:
+    """Blocks of speech features, each (n, width). Raises UserError where one is none."""
+    for block in speech:
+        features = np.asarray(block, np.float32)
+        if features.ndim != 2 or features.shape[1] != width or not np.isfinite(features).all():
+            raise UserError(
+                f"speech features of shape {features.shape}: finite ones of shape (n, {width}) are expected"
+            )
+        yield features
+
+
+def _joined(picture: Config, motion: Config) -> Config:
+    """One configuration of two: what makes speech features and motion from the second, all else the first."""
+    return replace(picture, speech=motion.speech, atom=motion.atom, atom_diffusion=motion.atom_diffusion)

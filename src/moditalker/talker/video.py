@@ -1,0 +1,481 @@
+"""A video in the making: frames with faces and a motion in, frames with a generated mouth out.
+
+Everything streams: finding faces, making mouths and pasting run beside each other in threads of their own, a
+bounded number of frames apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, groupby, islice, repeat
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moditalker import __version__
+from moditalker.config import Config
+from moditalker.errors import UserError
+from moditalker.features.face.confidence import CROP, Confidence, Sight, confident, lookahead
+from moditalker.features.face.cover import load_cover
+from moditalker.features.face.identity import Anchor, FaceFrame, anchored
+from moditalker.geometry.align import transform
+from moditalker.geometry.looks import Look
+from moditalker.jobs.machine import half_the_threads, peak_rss
+from moditalker.jobs.streams import Clock, ahead, beside
+from moditalker.media import Frame, MediaInfo, VideoWriter
+from moditalker.media.arriving import ArrivingSound
+from moditalker.motion.track import Track
+from moditalker.provenance import DEFAULT, Provenance, mark
+from moditalker.talker.retarget import Wish
+from moditalker.talker.steps import FaceTrack, Motion, Progress
+from moditalker.video.blend import Blender
+from moditalker.video.compose import Composer
+from moditalker.video.front import keep_front
+from moditalker.video.interior import load_interior
+from moditalker.video.references import Chooser, Gallery, faded
+
+Array = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
+TRUSTED = Confidence()  # of a face about which nothing is known against it
+LEND_SECONDS = 0.08  # between frames that lend their mouths
+
+
+class Sampler(Protocol):
+    """The video stage: crops (size, size, 3) uint8 and landmarks (68, 2) in them, those that are wanted and
+    those that they have -> regions (3, h, w).
+    """
+
+    def __call__(
+        self,
+        frames: Iterable[tuple[Pixels, Array, Array]],
+        identity: tuple[Pixels, Array],
+        seed: int = 0,
+        steps: int | None = None,
+        mouths: Sequence[tuple[Pixels, Array]] = (),
+        seen: Sequence[tuple[Pixels, Array]] = (),
+    ) -> Iterator[Tensor]: ...
+
+
+class Talker(Protocol):
+    """What a video needs of the one who makes it."""
+
+    config: Config
+    sampler: Sampler
+    name: str
+    digests: dict[str, str]
+    loading_seconds: float
+
+
+@dataclass
+class Live:
+    """A video that is made while its sound is spoken: a frame that would be shown too late is left out.
+
+    sound: as it is heard; deadline: seconds after the start of a frame's sound by which it must be shown.
+    """
+
+    sound: ArrivingSound
+    deadline: float
+    dropped: int = 0  # frames that were left out
+
+    def late(self, frame: Frame) -> bool:
+        """Whether a frame would still be made when its time is over; counts it if so."""
+        late = self.sound.heard > float(frame.time) + self.deadline - float(frame.duration)
+        self.dropped += late
+        return late
+
+    def over(self, frame: Frame) -> bool:
+        """Whether the sound ends before a frame. Waits for the sound of its beginning."""
+        return frame.time >= self.sound.length(frame.time)
+
+
+@dataclass
+class Kept:
+    """Frames first to last have no usable face, and stay the source's."""
+
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A frame and what its mouth shall be; landmarks are (68, 3) with x, y in crop pixels."""
+
+    face: FaceFrame
+    run: int  # frames of one run are consecutive and share the anchor
+    anchor: Anchor
+    crop: Pixels | None = None  # (size, size, 3) uint8, None where there is no usable face
+    landmarks: Array | None = None  # that the source has
+    wanted: Array | None = None  # that the speech wants
+    confidence: Confidence = TRUSTED
+
+    @property
+    def lacks(self) -> str:
+        """Why the frame stays the source's; "" where it does not."""
+        return self.face.lacks or self.confidence.reason
+
+    @property
+    def strength(self) -> float:
+        """Of what is generated."""
+        return self.face.strength * self.confidence.strength
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A frame and what its new picture is put together from.
+
+    looks: of the source whose mouths it takes, with weights; region: (3, h, w) that MToV generated. Without
+    either, the frame stays the source's.
+    """
+
+    target: Target
+    looks: Sequence[tuple[Look, float]] = ()
+    region: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video in the making: iterating yields (frame of the source, new image (H, W, 3) uint8) in order."""
+
+    talker: Talker
+    face: FaceTrack
+    motion: (
+        Motion | Track | None
+    )  # None: the face's own landmarks, which makes the video that is there already
+    seed: int = 0
+    steps: int | None = None
+    audio: Path | None = None
+    audio_track: int | None = None  # number of its sound track, from 1; None: the one that players take
+    clock: Clock = field(default_factory=Clock)
+    progress: Progress | None = None
+    provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
+    notes: Sequence[str] = ()  # of the sound, for the report
+    away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
+    live: Live | None = None  # None: every frame is made, however long it takes
+    kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
+
+    def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
+        # Finding faces, making mouths and pasting run beside each other, each in a thread of its own.
+        info = self.face.source.info
+        lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
+        crop = self.talker.config.crop
+        settings = self.talker.config.compose
+        painter = load_interior() if settings.enabled and settings.inside == "painter" else None
+        blender, composer = Blender(crop, float(info.fps)), Composer(crop, painter)
+        self.kept.clear()
+        with half_the_threads():
+            if self.live is None:
+                targets = self._trusted(self._wished(self._seen(lead)))
+            else:  # all that no sound is needed for is done before it comes
+                targets = self._wished(ahead(self.clock.each("trust", self._trusted(self._seen(lead))), lead))
+            made = ahead(self.clock.each("video", self._layers(targets)), lead)
+            for number, layers in enumerate(self.clock.each("waiting", made)):
+                face = layers.target.face
+                if layers.target.lacks:
+                    self._keep(number, layers.target.lacks)
+                if self.live is not None and self.live.late(face.frame):
+                    if face.cut:
+                        blender.reset()
+                    continue
+                with self.clock.stage("paste"):
+                    image = self._pasted(blender, composer, layers)
+                yield face.frame, image
+                if self.progress is not None:
+                    self.progress("generating", number + 1, self.face.expected)
+
+    def save(
+        self,
+        out: str | Path,
+        audio: str | Path | None = None,
+        lossless: bool = False,
+        watch: Callable[[Pixels], None] | None = None,
+    ) -> dict[str, Any]:
+        """Write the video with the speech's sound (`audio` replaces it); the report of what was done.
+
+        watch: called with each frame (H, W, 3) uint8 RGB as it is written.
+
+        Raises:
+            UserError: the file cannot be written, or is one of the inputs; its manifest cannot be signed.
+        """
+        source, sound = self.face.source, Path(audio) if audio is not None else self.audio
+        for taken in (source.info.path, self.face.head, sound):
+            if taken is not None and Path(out).exists() and taken.exists() and Path(out).samefile(taken):
+                raise UserError(f"{out}: is one of the inputs; choose another name for the result")
+        track = self.audio_track if audio is None else None
+        metadata, seal, said = self._says(Path(out))
+        self.clock.forget(keep={"preparing"})  # of an earlier run
+        frames, begun = 0, time.perf_counter()
+        with (
+            self.clock.stage("write"),
+            VideoWriter(
+                out, source.info, sound, track=track, lossless=lossless, metadata=metadata, seal=seal
+            ) as writer,
+        ):
+            for frame, image in self:
+                writer.write(frame, image)
+                frames += 1
+                if watch is not None:
+                    watch(image)
+        notes = list(dict.fromkeys((*source.notes, *self.notes, *writer.notes)))
+        report = self._report(frames, time.perf_counter() - begun, notes)
+        return report | {"width": writer.width, "height": writer.height, "provenance": said}
+
+    def _says(
+        self, out: Path
+    ) -> tuple[dict[str, str] | None, Callable[[Path, Path], None] | None, dict[str, Any]]:
+        """How the file will say that it is synthetic: metadata, what adds the manifest, the report."""
+        if self.provenance is None:
+            return None, None, {"manifest": "left out", "mark": "left out"}
+        metadata = {"comment": f"Synthetic video: the mouth was generated by MoDiTalker {__version__}."}
+        said = {"mark": "in the generated region", "consent": self.provenance.consent}
+        try:
+            from moditalker.provenance import manifest
+        except ImportError:  # no wheel of c2pa-python for this platform
+            return metadata, None, said | {"manifest": "left out: pip install c2pa-python"}
+        if not manifest.carries(out):
+            missing = f"left out: {out.suffix} cannot carry one; .mp4 and .mov can"
+            return metadata, None, said | {"manifest": missing}
+        using, talker = manifest.credentials_for(self.provenance), self.talker
+        generation = {
+            "version": __version__,
+            "preset": Path(talker.name).name,  # of a folder the name alone: no path leaves the machine
+            "weights_sha256": talker.digests,
+            "seed": self.seed,
+            "steps": self.steps,
+            "consent": self.provenance.consent,
+        }
+
+        def seal(source: Path, target: Path) -> None:
+            with self.clock.stage("sign"):
+                manifest.sign(source, target, generation, using)
+
+        return metadata, seal, said | {"manifest": "written"}
+
+    def _seen(self, lead: int = 1) -> Iterator[Target]:
+        """Frames with the landmarks that they have."""
+        fps, size = float(self.face.source.info.fps), self.talker.config.crop.size
+        run, before = 0, False
+        faces = self.clock.each("waiting", ahead(self.clock.each("face", self.face), lead))
+        for face, anchor in anchored(faces, self.face.anchor, size, lead, fps):
+            if face.usable != before or face.cut:
+                run += 1
+            before = face.usable
+            if not face.usable or face.landmarks is None:
+                yield Target(face, run, anchor)
+                continue
+            landmarks = transform(face.landmarks[None], face.matrix[None])[0]
+            yield Target(face, run, anchor, face.crop(size), landmarks)
+
+    def _wished(self, targets: Iterator[Target]) -> Iterator[Target]:
+        """The same with the landmarks that are wanted in them."""
+        if self.motion is None:
+            yield from (replace(target, wanted=target.landmarks) for target in targets)
+            return
+        fps, run = float(self.face.source.info.fps), 0
+        wish = Wish(self.motion, self.clock.each("motion", self.motion), fps)
+        for target in targets:
+            face = target.face
+            if self.live is not None and self.live.over(face.frame):
+                return
+            wish.advance(float(face.frame.time))
+            if target.run != run:
+                run = target.run
+                wish.forget()
+            if target.crop is None or face.landmarks is None:
+                yield target
+                continue
+            posed = wish.posed(face.landmarks[None], target.anchor)
+            yield replace(target, wanted=transform(posed, face.matrix[None])[0])
+
+    def _trusted(self, targets: Iterator[Target]) -> Iterator[Target]:
+        """Targets with how far each frame's face can be trusted."""
+        config, info = self.talker.config, self.face.source.info
+        # A picture is the user's choice: one that is doubted would give no video at all.
+        doubting = config.compose.enabled and config.compose.confidence and info.kind != "picture"
+        if not doubting or config.crop.size != CROP:
+            yield from targets
+            return
+        size = info.height, info.width
+
+        def sight(target: Target) -> Sight | None:
+            if target.crop is None or target.landmarks is None:
+                return None
+            face = target.face
+            return Sight(target.crop, target.landmarks, face.matrix, size, target.wanted, face.cut)
+
+        cover, fps = load_cover().covered, float(info.fps)
+        for target, confidence in beside(targets, lambda items: confident(map(sight, items), cover, fps)):
+            yield replace(target, confidence=confidence)
+
+    def _layers(self, targets: Iterator[Target]) -> Iterator[Layers]:
+        """What each frame is put together from, run by run."""
+        settings, galleries = self.talker.config.compose, dict[int, Gallery]()
+        for _, run in groupby(targets, key=lambda target: target.run):
+            first = next(run)
+            run = chain([first], run)
+            if first.crop is None:
+                yield from map(Layers, run)
+                continue
+            if not settings.enabled:
+                yield from (Layers(item, (), made) for item, made in self._generated(run, first.anchor))
+                continue
+            shot = first.face.shot
+            if shot not in galleries:
+                galleries = {shot: Gallery(first.anchor.looks, len(first.crop), settings.looks)}
+            gallery = galleries[shot]
+            generate = settings.inside == "mtov" and not gallery.shows_inside
+            made = self._generated(run, first.anchor) if generate else zip(run, repeat(None))
+            for (target, region), looks in faded(self._chosen(made, gallery)):
+                yield Layers(target, looks, region)
+
+    def _chosen(
+        self, made: Iterable[tuple[Target, Tensor | None]], gallery: Gallery
+    ) -> Iterator[tuple[tuple[Target, Tensor | None], Look]]:
+        """Each frame of a run with the look that its mouth comes from."""
+        fps = float(self.face.source.info.fps)
+        settings = self.talker.config.compose
+        chooser = Chooser[tuple[Target, Tensor | None]](settings.change, settings.lag)
+        step = max(1, round(LEND_SECONDS * fps))
+        for number, (target, region) in enumerate(made):
+            assert target.crop is not None
+            assert target.wanted is not None
+            face = target.face
+            learnable = target.confidence.learnable and self.face.source.info.kind != "picture"
+            if number % step == 0 and learnable:
+                gallery.add(face.look(target.crop, fps))
+            cost = gallery.costs(target.wanted, face.scale, face.frame.index / fps, self.away)
+            yield from chooser.push((target, region), gallery.looks, cost)
+        yield from chooser.finish()
+
+    def _generated(self, run: Iterator[Target], anchor: Anchor) -> Iterator[tuple[Target, Tensor]]:
+        """Frames of one run with the region that MToV generates for each."""
+
+        def regions(targets: Iterator[Target]) -> Iterator[Tensor]:
+            inputs = (
+                (target.crop, target.wanted[:, :2], target.landmarks[:, :2])
+                for target in targets
+                if target.crop is not None and target.wanted is not None and target.landmarks is not None
+            )
+            identity = anchor.crop, anchor.landmarks
+            yield from self.talker.sampler(
+                inputs, identity, self.seed, self.steps, anchor.mouths, anchor.seen
+            )
+
+        return beside(run, regions)
+
+    def _pasted(self, blender: Blender, composer: Composer, layers: Layers) -> Pixels:
+        target, region, face = layers.target, layers.region, layers.target.face
+        image: Pixels = face.frame.image
+        if face.cut:
+            blender.reset()
+        if target.crop is None or target.landmarks is None or target.wanted is None or not target.strength:
+            return image
+        if layers.looks:
+            composed = composer.compose(
+                image, face.matrix, target.crop, target.landmarks, target.wanted, layers.looks, region
+            )
+            pasted = composed.frame
+            mask = blender.native_mask(image.shape[:2], face.matrix, target.landmarks, target.wanted)
+        elif region is not None:
+            generated = region.permute(1, 2, 0).float().cpu().numpy()
+            result = blender.paste(image, generated, face.matrix, target.landmarks, target.wanted)
+            pasted, mask = result.frame, result.mask
+        else:
+            return image
+        if target.strength < 1:
+            change = (pasted.astype(np.float32) - image) * target.strength
+            pasted = (image + change).round().astype(np.uint8)
+        if self.provenance is not None and face.landmarks is not None:
+            seconds, aspect = float(face.frame.time), float(self.face.source.info.pixel_aspect)
+            pasted = mark.embed(pasted, mask, face.landmarks, seconds, target.strength, aspect)
+        if target.confidence.front is not None:
+            pasted = keep_front(image, pasted, face.matrix, target.confidence.front)
+        return pasted
+
+    def _keep(self, number: int, reason: str) -> None:
+        """Note that a frame stays the source's."""
+        last = self.kept[-1] if self.kept else None
+        if last is not None and last.last == number - 1 and last.reason == reason:
+            last.last = number
+        else:
+            self.kept.append(Kept(number, number, reason))
+
+    def _report(self, frames: int, saving: float, notes: list[str]) -> dict[str, Any]:
+        info, talker = self.face.source.info, self.talker
+        stages = {"loading": talker.loading_seconds, **self.clock.seconds}
+        # Stages overlap, so they add up to more than the total.
+        total = talker.loading_seconds + self.clock.seconds["preparing"] + saving
+        seconds = {name: value for name, value in stages.items() if name != "waiting"} | {"total": total}
+        return {
+            "frames": frames,
+            "fps": float(info.fps),
+            "width": info.width,
+            "height": info.height,
+            "audio_seconds": None if self.face.seconds is None else float(self.face.seconds),
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "peak_rss_bytes": peak_rss(),
+            "frames_without_face": {
+                "count": sum(kept.last - kept.first + 1 for kept in self.kept),
+                "ranges": [asdict(kept) for kept in self.kept],
+                "action": "the source's frame was kept",
+            },
+            "preset": talker.name,
+            "seed": self.seed,
+            "steps": self.steps,
+            "weights_sha256": talker.digests,
+            "frames_dropped": 0 if self.live is None else self.live.dropped,
+            "notes": notes,
+            "version": __version__,
+        }
+
+
+def held_frames(config: Config, fps: float, live: bool = False) -> int:
+    """How many frames later one a frame's picture may depend on, beside its motion and its tracking.
+
+    live: what no sound is needed for is done before it comes.
+    """
+    compose, held = config.compose, 0
+    if compose.enabled:
+        held += compose.lag + 2 + (lookahead(fps) if compose.confidence and not live else 0)
+    if not compose.enabled or compose.inside == "mtov":
+        held += config.autoencoder.frames
+    return held
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A video of speech that is still arriving: iterating yields its frames as they are finished, once.
+
+    Each item is (n, H, W, 3) uint8 RGB: the next n frames, as many as one clip of the video stage adds, or
+    what is left at the end; with a deadline always one. Where frames are left out or the frame rate varies,
+    iterating `video` gives each frame with its time.
+
+    ahead: seconds of sound after the start of a frame that it may depend on.
+    """
+
+    video: Video
+    ahead: float
+
+    @property
+    def info(self) -> MediaInfo:
+        """Size, rate and colours of the frames."""
+        return self.video.face.source.info
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were left out up to now because they would have come too late."""
+        return 0 if self.video.live is None else self.video.live.dropped
+
+    def __iter__(self) -> Iterator[Pixels]:
+        config = self.video.talker.config
+        size = config.autoencoder.frames - config.mtov.overlap if self.video.live is None else 1
+        images = (image for _, image in self.video)
+        while clip := list(islice(images, size)):
+            yield np.stack(clip)

@@ -1,0 +1,170 @@
+"""A run folder's record of what its run was begun with: it is gone on with as it was begun."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moditalker import __version__
+from moditalker import config as configuration
+from moditalker.config import Config
+from moditalker.data.parts import Data
+from moditalker.errors import UserError
+from moditalker.training.processes import Processes
+
+CHECKPOINT, TRAINING = "last.pt", "training.json"  # in a run folder
+CONFIG, DATA = "config.yaml", "data.json"
+# What a file that is no whole checkpoint, or one of another network, makes torch raise.
+UNFIT = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError)
+FREE = {"steps", "validate_every", "save_minutes"}  # what of a training may change on the way
+
+
+def check_folder(run: Path, resume: bool) -> None:
+    """Raise UserError where a folder holds a run that is not to be gone on with, or none that is."""
+    if (run / CHECKPOINT).exists() and not resume:
+        raise UserError(f"{run}: holds a run; go on with it by --resume, or choose another folder")
+    if resume and not any((run / name).exists() for name in (CHECKPOINT, CONFIG)):
+        raise UserError(f"{run}: holds no run to go on with; give its folder, or leave out --resume")
+
+
+def record(run: Path, task: str, config: Config, data: Data) -> None:
+    """Write what a run is made with: config.yaml and data.json.
+
+    Raises:
+        UserError: the folder holds a checkpoint of another task, other data or other settings.
+    """
+    listed = {"sha256": data.digest(), "train": len(data.train), "val": len(data.validation)}
+    if (run / CHECKPOINT).exists():
+        before = configuration.load(file=run / CONFIG)
+        changed = [
+            f"{key} = {was} (now {now})"
+            for (key, was), (_, now) in zip(_fixed(before), _fixed(config), strict=True)
+            if was != now
+        ]
+        if (was := _read(run / TRAINING).get("task", task)) != task:
+            changed.insert(0, f"task = {was} (now {task})")
+        if _read(run / DATA).get("sha256") != listed["sha256"]:
+            changed.append("other data")
+        if changed:
+            raise UserError(
+                f"{run}: was begun with {', '.join(changed)}; go on with the same, or choose another folder"
+            )
+    (run / CONFIG).write_text(configuration.dump(config), encoding="utf-8")
+    (run / DATA).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+
+
+def _fixed(config: Config) -> Iterator[tuple[str, Any]]:
+    """All settings that a run keeps from its begin to its end, by their keys."""
+    for section, values in configuration.to_dict(config).items():
+        if not isinstance(values, dict):
+            yield section, values
+            continue
+        for name, value in values.items():
+            if not (section.endswith("_training") and name in FREE):
+                yield f"{section}.{name}", value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); begin again in another folder") from error
+    return tree
+
+
+def trained_weights(run: Path) -> dict[str, Tensor]:
+    """The weights that a run folder's training ends with: the averaged ones, the best with ``keep: best``.
+
+    Raises:
+        UserError: it holds no run, or a damaged one.
+    """
+    try:
+        state = torch.load(run / CHECKPOINT, weights_only=True, map_location="cpu")
+        weights: dict[str, Tensor] = state["best"]["weights"] or state["average"]
+    except UNFIT as error:
+        raise UserError(f"{run}: holds no whole checkpoint of a run; train that part first") from error
+    return weights
+
+
+@contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or Ctrl-C came, asked between steps; a second Ctrl-C ends the step too."""
+    came = False
+
+    def stop(number: int, _: object) -> None:
+        nonlocal came
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came = True
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def curves(run: Path, step: int, main: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """Where a step's figures go: log.jsonl, without lines of steps that are done again, and TensorBoard."""
+    if not main:
+        yield lambda step, record: None
+        return
+    path = run / "log.jsonl"
+    kept = path.read_text().splitlines() if path.exists() else []
+    path.write_text("".join(line + "\n" for line in kept if _step(line) <= step))
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        board = None
+    else:
+        board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+    with path.open("a") as file:
+
+        def write(step: int, record: dict[str, float]) -> None:
+            file.write(json.dumps({"step": step, **record}) + "\n")
+            file.flush()
+            if board is not None:
+                for name, value in record.items():
+                    board.add_scalar(name, value, step)
+
+        try:
+            yield write
+        finally:
+            if board is not None:
+                board.close()
+
+
+def _step(line: str) -> float:
+    """The step of a line of log.jsonl; infinite where a kill cut it short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf
+
+
+def environment(processes: Processes) -> dict[str, Any]:
+    """What a run was made with."""
+    return {
+        "moditalker": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": processes.count,
+        "device": str(processes.device),
+        "precision": processes.precision,
+    }

@@ -1,0 +1,245 @@
+"""The video stage, fine-tuned to one person from a clip of theirs: on a CPU, within the minutes given."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moditalker.config import Config, TrainingConfig
+from moditalker.data.clips import VideoClip, VideoClips
+from moditalker.diffusion.process import Diffusion
+from moditalker.errors import UserError
+from moditalker.features.face.identity import FaceFrame
+from moditalker.geometry.align import transform
+from moditalker.geometry.points import lip_opening
+from moditalker.training.loop import fit
+from moditalker.training.tasks.autoencoder import FACE, face_weight
+from moditalker.training.tasks.mtov import MToVTask
+from moditalker.video.autoencoder import psnr
+from moditalker.video.model import VideoModel
+from moditalker.video.sample import Shot, Still, VideoSampler
+from moditalker.video.texture import Texture, centred, slopes
+
+HELD_OUT = 6  # every so many frames, in one piece at the end, judge
+FEWEST = 75  # frames that can be learnt from
+MOST = 7500  # frames that are learnt from; 49 kB each
+SEEN = 25  # frames of the first half that tell the texture
+LEARNING = 1.0  # minutes of learning that are worth while
+AFTERWARDS = 10  # what is to be done when the steps are made, in units of the first validation's time
+NAME = "held_out"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What became of the model: its configuration and state, PSNR (dB) on the held-out seconds before and
+    after, steps made.
+
+    ``config`` and ``state`` are those given where learning did not better them.
+    """
+
+    config: Config
+    state: dict[str, Tensor]
+    before: float
+    after: float
+    steps: int
+
+
+class AdaptationTask(MToVTask):
+    """Task ``mtov`` on one person, judged by their own held-out frames."""
+
+    name = "adapt"
+
+    def __init__(self, config: Config, train: VideoClips, ends: list[VideoClip]) -> None:
+        super().__init__(config, train, train)
+        self.ends = ends
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.config.adaptation_training
+
+    def validate(self) -> dict[str, float]:
+        """PSNR of the face on the held-out frames."""
+        return {NAME: judge(self.model, self.ends)}
+
+    def score(self, figures: dict[str, float]) -> float:
+        return figures[NAME]
+
+
+def judge(model: VideoModel, ends: list[VideoClip]) -> float:
+    """PSNR (dB) of the face on the second half of each clip, which is made from what the first half shows:
+    x_id and texture, as when a video is made.
+    """
+    sampler, top = VideoSampler(model), model.config.crop.region_top
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []  # made, real, where the face is
+    for end in ends:
+        half = len(end.crops) // 2
+        seen = _stills(end)[: half : math.ceil(half / SEEN)]
+        shut = int(lip_opening(end.landmarks[:half]).argmin())
+        asked = [(crop, points, points) for crop, points in _stills(end)[half:]]
+        made = torch.stack(list(sampler(asked, _stills(end)[shut], seen=seen)))
+        real = torch.from_numpy(np.array(end.crops[half:, top:])).permute(0, 3, 1, 2) / 127.5 - 1
+        points = torch.from_numpy(end.landmarks[half:]).float() - torch.tensor([0.0, top])
+        weight = face_weight(points[None], real.shape[-2], real.shape[-1], FACE)
+        parts.append((made, real, (weight[0].transpose(0, 1) > 0.5).float()))
+    made, real, face = (torch.cat(part) for part in zip(*parts, strict=True))
+    return float(psnr(made, real, face))
+
+
+def _stills(clip: VideoClip) -> list[Still]:
+    return list(zip(clip.crops, clip.landmarks, strict=True))
+
+
+@torch.inference_mode()
+def known_texture(model: VideoModel, clips: list[VideoClip]) -> tuple[Tensor, Tensor]:
+    """How this person's texture follows the lips, over all their clips: slopes (SHAPE, 3, H, W) and the
+    landmarks (1, 68, 2) of the face that they are for. What the texture is at rest, each video tells itself.
+    """
+    length, landmarks = model.config.autoencoder.frames, None
+    sums: list[tuple[Tensor, Tensor]] = []
+    for clip in clips:
+        stills = _stills(clip)
+        shut = stills[int(lip_opening(clip.landmarks).argmin())]
+        shot = Shot(model.eval(), Diffusion(model.config.mtov_diffusion), shut)
+        landmarks = shot.l_id if landmarks is None else landmarks
+        texture = Texture(landmarks, memory=math.inf)
+        for start in range(0, len(stills), length):
+            shot.learn_texture(texture, stills[start : start + length])
+        assert texture.sums is not None
+        sums.append(centred(*texture.sums)[2:])
+    spread, change = (torch.stack(parts).sum(dim=0) for parts in zip(*sums, strict=True))
+    assert landmarks is not None
+    return slopes(spread, change), landmarks
+
+
+def person_clips(frames: Iterable[FaceFrame], size: int, most: int = MOST) -> list[VideoClip]:
+    """Usable frames of a followed face, as clips without gaps or cuts; no more than ``most`` frames."""
+    return list(_clips(frames, size, most))
+
+
+def _clips(frames: Iterable[FaceFrame], size: int, most: int) -> Iterator[VideoClip]:
+    crops: list[np.ndarray] = []
+    points: list[np.ndarray] = []
+    number = total = 0
+
+    def clip() -> VideoClip:
+        return VideoClip(f"person_{number}", "person", np.stack(crops), np.stack(points))
+
+    for frame in frames:
+        if crops and (frame.cut or not frame.usable):
+            yield clip()
+            crops, points, number = [], [], number + 1
+        if frame.usable and frame.landmarks is not None:
+            crops.append(frame.crop(size))
+            points.append(transform(frame.landmarks[None], frame.matrix[None])[0][:, :2].astype(np.float32))
+            total += 1
+        if total == most:
+            break
+    if crops:
+        yield clip()
+
+
+def split(clips: list[VideoClip], frames: int) -> tuple[list[VideoClip], list[VideoClip]]:
+    """What is learnt from, and the end (a share 1 / HELD_OUT of all).
+
+    Pieces of fewer than ``frames`` are left out.
+
+    Raises:
+        UserError: too few frames.
+    """
+    pieces = [clip for clip in clips if len(clip.crops) >= frames]
+    total = sum(len(clip.crops) for clip in pieces)
+    if total < FEWEST:
+        raise UserError(
+            f"{total} usable frames in pieces of {frames} or more: at least {FEWEST} are needed to adapt "
+            "to a person; give a longer video of one face, seen from the front"
+        )
+    wanted = max(frames, total // HELD_OUT)
+    learnt, ends = list(pieces), []
+    while wanted >= frames:
+        last = learnt.pop()
+        start = max(0, len(last.crops) - wanted)
+        if start < frames:
+            start = 0  # too little would be left to learn from
+        ends.append(_part(last, slice(start, None)))
+        wanted -= len(last.crops) - start
+        if start:
+            learnt.append(_part(last, slice(0, start)))
+    return learnt, ends
+
+
+def _part(clip: VideoClip, which: slice) -> VideoClip:
+    return replace(clip, crops=clip.crops[which], landmarks=clip.landmarks[which])
+
+
+def adapt(
+    config: Config,
+    state: dict[str, Tensor],
+    clips: list[VideoClip],
+    run: Path,
+    minutes: float = 10.0,
+    log: Callable[[str], None] = print,
+    begun: float | None = None,
+) -> Adapted:
+    """Fine-tune a video model to one person.
+
+    Args:
+        config, state: of the video model that is started from.
+        clips: of the person, made by :func:`person_clips`.
+        run: an empty folder for the run.
+        minutes: that it may take, by this machine's clock: as many steps as go into them.
+        begun: `time.monotonic()` when the minutes began, if that was before now.
+
+    Raises:
+        UserError: too few frames, or too few minutes.
+    """
+    begun = time.monotonic() if begun is None else begun
+    learnt, ends = split(clips, config.autoencoder.frames)
+    given = config
+    # LPIPS would need weights that do not come with the package.
+    without = replace(config.pixel_loss, lpips=0.0)
+    config = replace(config, mtov_loss=config.adaptation_loss, pixel_loss=without)
+    train = VideoClips(learnt, config.crop, config.autoencoder, config.adaptation_augmentation)
+
+    def task() -> AdaptationTask:
+        made = AdaptationTask(config, train, ends)
+        made.model.load_state_dict(state)
+        return made
+
+    checked = time.monotonic()
+    before = judge(task().model, ends)
+    checked = time.monotonic() - checked
+    log(f"adapt: {before:.2f} dB on frames held out, before")
+    after = task()
+    training = replace(after.training, keep="best")
+    left = 60 * minutes - (time.monotonic() - begun) - AFTERWARDS * checked
+    if left <= 0:
+        needed = minutes - left / 60
+        raise UserError(
+            f"{minutes:g} minutes are too few: reading the video and judging take {needed:.1f} here; "
+            f"give {math.ceil(needed + LEARNING):g} or more"
+        )
+    figures = fit(after, training, run, log, seconds=left)
+    figures = figures or after.validate()  # none: it was stopped
+    steps = len((run / "log.jsonl").read_text().splitlines())
+    choices = [(before, given, state), (after.score(figures), given, after.model.state_dict())]
+    if config.mtov.texture:
+        # What was learnt shows where no frame of the source does.
+        seen = replace(given.compose, inside="mtov")
+        knowing = replace(given, mtov=replace(given.mtov, known_texture=True), compose=seen)
+        model = VideoModel(knowing)
+        learnt_slopes, landmarks = known_texture(after.model, learnt)
+        known = {"texture_slopes": learnt_slopes, "texture_landmarks": landmarks}
+        model.load_state_dict(after.model.state_dict() | known)
+        choices.append((judge(model, ends), knowing, model.state_dict()))
+        log(f"adapt: {choices[1][0]:.2f} dB, {choices[2][0]:.2f} dB with what the texture is like")
+    best = max(choices, key=lambda choice: choice[0])
+    if best is choices[0]:
+        log("adapt: the weights of before were better, and are kept")
+    return Adapted(best[1], best[2], before, best[0], steps)
