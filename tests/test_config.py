@@ -80,6 +80,8 @@ def test_later_sources_win(tmp_path):
         ("preset=zzz", "--preset"),
         ("atom_training.seed=99999999999999999999", "must be between 0 and 9.22337e+18"),
         ("autoencoder.head_dim=7", "autoencoder.head_dim = 7: must be a multiple of 4"),
+        ("atom_diffusion.predict=noise", "atom_diffusion.predict = noise: must be x0"),
+        ("mtov_diffusion.predict=noise", "mtov.first_estimate = true: mtov_diffusion.predict must be x0"),
         ("mtov.channels=10", "mtov.channels = 10: must be a multiple of 32"),
     ],
 )

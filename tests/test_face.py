@@ -19,6 +19,7 @@ from moditalker.features.face.networks import landmarks_to_matrix, load_face_net
 from moditalker.features.face.smoothing import fill_gaps, smooth
 from moditalker.features.face.tracker import FaceTracker, Region, cut_out
 from moditalker.geometry.points import MESH_TO_68, lip_opening
+from moditalker.weights import named
 
 Picture = NDArray[np.uint8]
 
@@ -327,12 +328,21 @@ def test_refinement_operations_against_loops() -> None:
 
 
 def test_networks_are_batch_independent() -> None:
-    for name in ("face_mesh", "face_detector", "face_detector_far"):
+    for name in ("face-mesh", "face-detector", "face-detector-far"):
         network = load_face_network(name)
         images = torch.rand(3, 3, network.size, network.size, generator=torch.Generator().manual_seed(0))
         together, alone = network(images), network(images[1:2])
         for key, value in together.items():
             assert torch.allclose(value[1:2], alone[key], atol=1e-2, rtol=1e-4), (name, key)
+
+
+def test_a_damaged_network_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(named, "ASSETS", tmp_path)
+    named.find.cache_clear()
+    (tmp_path / named.NAMED["face-mesh"].file).write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"face_mesh.safetensors: differs from its checksum"):
+        load_face_network("face-mesh")
+    named.find.cache_clear()
 
 
 def test_anchors() -> None:

@@ -13,6 +13,7 @@ from moditalker.config import load
 from moditalker.data.shards import open_dataset
 from moditalker.data.videos import Job
 from moditalker.data.worker import Worker
+from moditalker.features.face.shape import frontalize
 from moditalker.features.speech.encoders import FRAME
 from moditalker.geometry.points import lip_opening
 from moditalker.media import AudioReader
@@ -112,12 +113,13 @@ def test_prepare_corrects_a_real_clip(shift: int, tmp_path: Path) -> None:
         container.mux(track.encode(block))
         container.mux(track.encode(None))
     (tmp_path / "parts").mkdir()
-    record = Worker(load("tiny"), None, tmp_path / "parts")(Job(path, path.name, path.stem, "s1", "train"))
+    record = Worker(load("tiny"), tmp_path / "parts")(Job(path, path.name, path.stem, "s1", "train"))
     assert abs(record.offset - shift) <= 1
     assert record.corrected == record.offset
     (sample,) = open_dataset(tmp_path / "parts")
     moved = record.corrected * FRAME
     heard, wanted = sample["audio"], np.pad(late, (max(-moved, 0), 2 * MOST * FRAME))[max(moved, 0) :]
     np.testing.assert_allclose(heard, wanted[: len(heard)], atol=2e-3)
-    assert tracks(sample["frontal"]).shape == (2, len(sample["frontal"]))
-    assert lip_opening(sample["frontal"]).max() > 0.05
+    frontal, _ = frontalize(sample["points"])
+    assert tracks(frontal).shape == (2, len(frontal))
+    assert lip_opening(frontal).max() > 0.05

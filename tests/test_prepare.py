@@ -23,7 +23,7 @@ import pytest
 from skimage import data
 
 from moditalker import cli
-from moditalker.config import load, to_dict
+from moditalker.config import load
 from moditalker.data import dataset as preparing
 from moditalker.data import worker as working
 from moditalker.data.dataset import prepare
@@ -32,13 +32,10 @@ from moditalker.data.split import Split
 from moditalker.data.videos import Job, Record, at_rate, find_videos, unique
 from moditalker.data.worker import Sound, Worker, save_json
 from moditalker.errors import UserError
-from moditalker.features.face.shape import frontalize
-from moditalker.geometry.align import transform
+from moditalker.geometry.align import align, transform
 from moditalker.jobs.files import claimed
 from moditalker.jobs.pool import Outcome, Start
 from moditalker.media import AudioReader, Frame
-from moditalker.video.autoencoder import Autoencoder
-from moditalker.weights.files import save_weights
 from moditalker.weights.named import ASSETS
 
 CONFIG = load("tiny")
@@ -106,7 +103,7 @@ def film(
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
-    return Worker(CONFIG, None, tmp_path_factory.mktemp("parts"))
+    return Worker(CONFIG, tmp_path_factory.mktemp("parts"))
 
 
 def job(path: Path) -> Job:
@@ -145,16 +142,12 @@ def test_shots_become_samples_and_the_rest_is_named(tmp_path, worker):
         start, frames = round(25 * sample.about["start"]), sample.about["frames"]
         expected = np.pad(sound[640 * start : 640 * (start + frames)], (0, 640))[: 640 * frames]
         np.testing.assert_allclose(sample["audio"], expected, atol=2e-4)
-        assert sample["speech"].shape == (2 * frames, CONFIG.speech.width)
-        np.testing.assert_array_equal(sample["speech"], worker.speech(sample["audio"]).astype(np.float16))
         crops, points = sample["crops"], sample["points"]
         assert (crops.shape, crops.dtype) == ((frames, 128, 128, 3), np.uint8)
-        np.testing.assert_allclose(transform(points, sample["matrices"]), sample["landmarks"], atol=1e-3)
+        carried = transform(points, align(points, CONFIG.crop))[5:-5]  # smoothed over this stretch alone
+        np.testing.assert_allclose(carried, sample["landmarks"][5:-5], atol=1.0)
         eyes = [sample["landmarks"][:, low : low + 6, :2].mean((0, 1)) for low in (36, 42)]
         assert np.linalg.norm(eyes[1] - eyes[0]) == pytest.approx(CONFIG.crop.eye_distance, rel=0.1)
-        np.testing.assert_allclose(sample["frontal"], frontalize(points)[0], atol=1e-5)
-        posed = sample["frontal"] @ sample["pose"][..., :3].transpose(0, 2, 1) + sample["pose"][:, None, :, 3]
-        assert np.abs(posed - points).max() < 0.1 * np.ptp(points[..., 0])
 
 
 @pytest.mark.parametrize(
@@ -195,26 +188,7 @@ def test_long_shots_are_cut_and_silence_is_no_speech(tmp_path, worker, monkeypat
     record, samples = done(worker, path)
     assert [sample.about["frames"] for sample in samples] == [30, 30]
     assert record.dropped == [{"from": 2.4, "to": 2.48, "why": "shorter than 1 s"}]
-    assert not any("audio" in sample or "speech" in sample for sample in samples)
-
-
-def test_planes_of_an_autoencoder(tmp_path):
-    config = replace(CONFIG, autoencoder=replace(CONFIG.autoencoder, dim=16, heads=2, head_dim=8))
-    model = Autoencoder(config.autoencoder).eval()
-    save_weights(tmp_path / "run" / "autoencoder.safetensors", model.state_dict(), to_dict(config))
-    (tmp_path / "parts").mkdir()
-    encoding = Worker(config, tmp_path / "run", tmp_path / "parts")
-    _, (sample,) = done(encoding, film(tmp_path / "one.mkv", [("face", 40)]))
-    shape = (config.autoencoder.plane_channels, 9 * 16 + 16 * 16 + 16 * 9)
-    assert sample["planes"].shape == (2, *shape)
-    import torch
-
-    region = torch.tensor(sample["crops"][:, config.crop.region_top :]).permute(3, 0, 1, 2)[None] / 127.5 - 1
-    with torch.no_grad():
-        planes = model.encode(region[:, :, 16:32], region[:, :, 0])
-    np.testing.assert_allclose(sample["planes"][1], planes[0], atol=2e-3)
-    with pytest.raises(UserError, match="another crop or autoencoder"):
-        Worker(CONFIG, tmp_path / "run", tmp_path / "parts")
+    assert not any("audio" in sample for sample in samples)
 
 
 @pytest.mark.parametrize("rate", ["25", "24", "24000/1001", "30000/1001", "30", "50", "60", "20"])
@@ -293,7 +267,7 @@ def beside(start: Start[Job, Record], items: list[Job], *_: Any) -> Iterator[Out
 class Fake:
     """A worker without networks; a video's name says what happens to it."""
 
-    def __init__(self, config: Any, autoencoder: Path | None, parts: Path) -> None:
+    def __init__(self, config: Any, parts: Path) -> None:
         self.parts = parts
 
     def __call__(self, found: Job) -> Record:
@@ -614,11 +588,7 @@ def test_mistakes_are_one_sentence(tmp_path, run):
     code, _, err = run("prepare", tmp_path, tmp_path / "out", "--split", tmp_path / "no.json")
     assert code == 2
     assert "not a split" in err
-    touch(tmp_path / "in", "a.mp4")
-    code, _, err = run("prepare", tmp_path / "in", tmp_path / "out", "--autoencoder", tmp_path)
-    assert code == 2
     assert err.count("moditalker: ") == 1
-    assert "autoencoder.safetensors does not exist" in err
 
 
 @pytest.mark.slow

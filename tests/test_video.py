@@ -113,6 +113,18 @@ def test_flow_looks_where_the_landmark_was() -> None:
     assert flow[1] == pytest.approx(0, abs=1e-4)
 
 
+def test_flow_and_mouth_scale_with_the_crop() -> None:
+    before = torch.full((1, 68, 2), -500.0)
+    before[0, 48:] = 30 + 40 * torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
+    after = before + torch.randn(1, 68, 2, generator=torch.Generator().manual_seed(2))
+    small, large = (
+        coarse_flow(after, before, 72, 128),
+        coarse_flow(2 * after + 0.5, 2 * before + 0.5, 144, 256),
+    )
+    assert torch.nn.functional.avg_pool2d(large, 2) / 2 == pytest.approx(small, abs=0.1)
+    assert small.abs().max() > 0.5
+
+
 def test_mouth_interior_is_what_lies_between_the_inner_lips() -> None:
     face = torch.zeros(2, 68, 2)
     x = torch.tensor([40.0, 45, 50, 55, 60, 55, 50, 45])

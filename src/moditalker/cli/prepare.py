@@ -28,13 +28,8 @@ def prepare(
     cluster: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Use the workers of this Ray cluster ('auto').")
     ] = None,
-    preset: Annotated[
-        str, typer.Option(help="Whose crops and speech features: tiny, live, paper or released.")
-    ] = "tiny",
+    preset: Annotated[str, typer.Option(help="Whose crops: tiny, live, paper or released.")] = "tiny",
     assignments: Assignments = None,
-    autoencoder: Annotated[
-        Path | None, typer.Option(help="Run of the autoencoder; the samples then hold planes too.")
-    ] = None,
 ) -> None:
     """Turn a folder of videos into a dataset to train on.
 
@@ -59,7 +54,6 @@ def prepare(
             listed,
             workers or os.cpu_count() or 1,
             cluster,
-            autoencoder,
             lambda done, total: show("preparing", done, total),
         )
     totals = report["totals"]

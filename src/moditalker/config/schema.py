@@ -353,6 +353,12 @@ def check(config: Config) -> Config:
         or atom.ahead <= atom.overlap,
         f"mtov.overlap = {mtov.overlap}: must be below autoencoder.frames": mtov.overlap < auto.frames,
         f"crop.pose_rows = {crop.pose_rows}: must not exceed crop.size": crop.pose_rows <= crop.size,
+        "atom_diffusion.predict = noise: must be x0, which AToM's loss (Eq. 4) is about": (
+            config.atom_diffusion.predict == "x0"
+        ),
+        "mtov.first_estimate = true: mtov_diffusion.predict must be x0, which the estimate is added to": (
+            not mtov.first_estimate or config.mtov_diffusion.predict == "x0"
+        ),
         "compose.enabled = true: crop.eye_distance must be above 0": (
             not config.compose.enabled or crop.eye_distance > 0
         ),

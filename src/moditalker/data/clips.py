@@ -1,4 +1,4 @@
-"""Samples of a dataset -> batches. Reads, never computes features: what it reads is made by ``prepare``."""
+"""Samples of a dataset -> batches for the video stage."""
 
 from __future__ import annotations
 

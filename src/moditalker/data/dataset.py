@@ -21,11 +21,10 @@ from moditalker.config import Config
 from moditalker.data.shards import append, shard_writer
 from moditalker.data.split import Split
 from moditalker.data.videos import Job, Record, find_videos
-from moditalker.data.worker import AUTOENCODER, Worker, load_autoencoder, save_json, settings
+from moditalker.data.worker import Worker, save_json, settings
 from moditalker.errors import UserError
 from moditalker.jobs.files import claimed
 from moditalker.jobs.pool import Outcome, work
-from moditalker.weights.named import sha256
 
 Array = NDArray[Any]
 
@@ -64,7 +63,7 @@ class Dataset:
     def _read_report(self) -> None:
         try:
             report = json.loads((self.out / REPORT).read_text(encoding="utf-8"))
-            before = report["settings"]
+            before = {key: report["settings"].get(key) for key in self.made_by}
             self.records = {tree["video"]: Record(**tree) for tree in report["videos"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -173,7 +172,6 @@ def prepare(
     split: Split | None = None,
     workers: int = 1,
     cluster: str | None = None,
-    autoencoder: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     shard_bytes: int = SHARD_BYTES,
     worker: Callable[..., Callable[[Job], Record]] = Worker,
@@ -181,24 +179,20 @@ def prepare(
     """All videos below a folder -> shards and report.json in ``out``; a run that was killed is gone on with.
 
     Args:
-        config: its crop and speech features are what the samples hold.
+        config: its crop is the samples'.
         split: shards are named by its parts, and videos without a part left out.
         workers, cluster: processes, here or on a Ray cluster whose hosts see both folders under these names.
-        autoencoder: run of the autoencoder whose planes the samples hold too.
         progress: called with the number of videos done and of all.
         shard_bytes: after which a shard is full.
-        worker: what is started in each process with (config, autoencoder, parts), and called with each job.
+        worker: what is started in each process with (config, parts), and called with each job.
 
     Returns:
         The report: {"settings", "totals", "videos": a `Record` each}.
 
     Raises:
-        UserError: no videos, ``out`` holds something else, no such speech encoder or autoencoder.
+        UserError: no videos, or ``out`` holds something else.
     """
     made_by = settings(config)
-    if autoencoder is not None:
-        load_autoencoder(autoencoder, config)  # a mistake is said before work begins
-        made_by["autoencoder_sha256"] = sha256(autoencoder / AUTOENCODER)
     jobs = find_videos(videos, split)
     out = out.absolute()
     with claimed(out):
@@ -218,7 +212,7 @@ def prepare(
 
         take()
         progress(len(jobs) - len(todo), len(jobs))
-        start = partial(worker, config, autoencoder, dataset.parts)
+        start = partial(worker, config, dataset.parts)
         for done, outcome in enumerate(work(start, todo, workers, cluster), len(jobs) - len(todo) + 1):
             known[outcome.item] = outcome.result or lost(outcome)
             take()

@@ -1,4 +1,4 @@
-"""One video -> its samples: shots, faces, landmarks, pose, crops, sound, speech features, computed once."""
+"""One video -> its samples: stretches of one face, with landmarks, aligned crops and sound."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from moditalker.errors import UserError
 from moditalker.features.face.identity import FaceFrame, Follower
 from moditalker.features.face.shape import frontalize
 from moditalker.features.face.tracker import FaceTracker
-from moditalker.features.speech.encoders import FRAME, load_speech_encoder
+from moditalker.features.speech.encoders import FRAME
 from moditalker.geometry.align import transform
 from moditalker.geometry.points import lip_opening
 from moditalker.jobs.files import appearing, told_when_full
 from moditalker.media import SAMPLE_RATE, AudioReader, VideoReader
 from moditalker.metrics.offset import MOST, Lips, OffsetMeter, tracks
-from moditalker.video.autoencoder import Autoencoder
-from moditalker.weights.files import fill, load_weights
 
 Array = NDArray[Any]
 
@@ -41,7 +39,6 @@ RIVAL = 0.6  # of the followed face's size: another face so large may be the one
 LOOK = 25  # frames between looks for others
 SLACK = 0.2  # s that a sound may end before its picture
 SILENT = 1e-4  # peak of a sound that holds nothing
-AUTOENCODER = "autoencoder.safetensors"  # in a run folder of that task
 
 
 @dataclass(frozen=True)
@@ -56,15 +53,13 @@ class Aligned:
 class Worker:
     """Prepares videos into the folder ``parts``."""
 
-    def __init__(self, config: Config, autoencoder: Path | None, parts: Path) -> None:
+    def __init__(self, config: Config, parts: Path) -> None:
         torch.set_num_threads(
             1
         )  # videos run beside each other; and one thread gives the same numbers anywhere
         self.config, self.parts = config, parts
         self.tracker = FaceTracker()
-        self.speech = load_speech_encoder(config.speech)
         self.lips = Lips()
-        self.autoencoder = None if autoencoder is None else load_autoencoder(autoencoder, config)
 
     def __call__(self, job: Job) -> Record:
         """Write the samples of a video, then its record, each whole or not at all."""
@@ -184,23 +179,13 @@ class Worker:
         """What a sample's JSON says, and its arrays."""
         points = np.stack([frame.points for frame in frames])
         matrices = np.stack([frame.matrix for frame in frames])
-        frontal, pose = frontalize(points)
-        turn = np.concatenate(
-            [pose.scale[:, None, None] * pose.rotation, pose.translation[..., None]], axis=-1
-        )
         fields: dict[str, Array] = {
             "crops": np.stack([frame.crop for frame in frames]),
             "landmarks": transform(points, matrices).astype(np.float32),
             "points": points.astype(np.float32),
-            "matrices": matrices.astype(np.float32),
-            "frontal": frontal,
-            "pose": turn.astype(np.float32),
         }
         if heard is not None and np.abs(heard).max() > SILENT:
             fields["audio"] = heard
-            fields["speech"] = self.speech(heard).astype(np.float16)
-        if self.autoencoder is not None and len(frames) >= self.config.autoencoder.frames:
-            fields["planes"] = self.planes(self.autoencoder, fields["crops"])
         about = {
             "video": job.video,
             "speaker": job.speaker,
@@ -211,15 +196,6 @@ class Worker:
             **settings(self.config),
         }
         return about, fields
-
-    @torch.inference_mode()
-    def planes(self, autoencoder: Autoencoder, crops: Array) -> Array:
-        """Planes of one clip after the other, (n, C, L) float16; x_id is the sample's first frame."""
-        region = torch.from_numpy(crops[:, self.config.crop.region_top :]).permute(3, 0, 1, 2) / 127.5 - 1
-        identity, length = region[None, :, 0], autoencoder.config.frames
-        clips = (region[None, :, at : at + length] for at in range(0, region.shape[1] - length + 1, length))
-        planes: Array = torch.cat([autoencoder.encode(clip, identity) for clip in clips]).half().numpy()
-        return planes
 
 
 class Sound:
@@ -262,28 +238,9 @@ def extent(landmarks: Array) -> float:
     return float(np.ptp(landmarks[:, :2], axis=0).max())
 
 
-def load_autoencoder(run: Path, config: Config) -> Autoencoder:
-    """The autoencoder that a run trained.
-
-    Raises:
-        UserError: there is none in it, or one for other crops.
-    """
-    state, about = load_weights(run / AUTOENCODER)
-    trained = configuration.from_dict(about["config"])
-    if (trained.crop, trained.autoencoder) != (config.crop, config.autoencoder):
-        raise UserError(f"{run}: trained with another crop or autoencoder than preset {config.preset} has")
-    model = Autoencoder(config.autoencoder)
-    fill(model, {name: tensor.float() for name, tensor in state.items()}, run / AUTOENCODER)
-    return model.eval().requires_grad_(False)
-
-
-# ------------------------------------------------------------------------------------------------- all videos
-
-
 def settings(config: Config) -> dict[str, Any]:
     """What samples depend on, beside their video."""
-    tree = configuration.to_dict(config)
-    return {"crop": tree["crop"], "speech_encoder": tree["speech"], "offsets": "corrected"}
+    return {"crop": configuration.to_dict(config)["crop"], "offsets": "corrected"}
 
 
 def save_json(path: Path, tree: Any) -> None:

@@ -94,11 +94,10 @@ class Diffusion:
         t = torch.randint(0, last + 1, (count,), generator=generator)
         return torch.where(torch.rand(count, generator=generator) < first, last, t)
 
-    def loss(self, denoise: Denoise, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def loss(self, predicted: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
         """Eq. 2, as a mean over all numbers: squared error of the predicted x0 (or noise). A scalar."""
-        xt = self.add_noise(x0, noise, t)
         target = x0 if self.config.predict == "x0" else noise
-        return (target - denoise(xt, t)).square().mean()  # Eq. 2
+        return (predicted - target).square().mean()  # Eq. 2
 
     def predicted_x0(self, prediction: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         """The x0 that the prediction means (a predicted noise by Eq. 1), clamped as the config says."""
@@ -126,7 +125,6 @@ class Diffusion:
         eta: float | None = None,
         generator: Generators | None = None,
         start_from: Tensor | None = None,
-        start_t: int | None = None,
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Eq. 3: DDIM from noise, or from a first estimate that is noised, to x0.
@@ -134,8 +132,8 @@ class Diffusion:
         shape: (B, ...) of the result, or the starting noise itself, whose device and dtype are then used.
         steps, eta: network calls, and chance in each (0 none, 1 as much as in DDPM); by default the config's.
         generator: one generator per sample (see :func:`draw_noise`); without one, always the same ones.
-        start_from: (B, ...) first estimate of x0. It is noised by ``start_t`` of the T timesteps (by default
-            the config's ``start``; 0 means all), and the ``steps`` are spread over these [released MToV].
+        start_from: (B, ...) first estimate of x0. It is noised by the config's ``start`` of the T timesteps
+            (0: all of them), and the ``steps`` are spread over these [released MToV].
         Returns (B, ...), clamped as the config says. Raises ValueError where steps do not fit.
         """
         steps = self.config.sampling_steps if steps is None else steps
@@ -144,7 +142,7 @@ class Diffusion:
         if generator is None:  # other seeds than a caller has drawn the starting noise with
             generator = generators(OTHER_SEEDS, batch)
         noise = shape if isinstance(shape, Tensor) else draw_noise(shape, generator, device)
-        start = 0 if start_from is None else self.config.start if start_t is None else start_t
+        start = 0 if start_from is None else self.config.start
         times = self.timesteps(steps, start)
 
         x = noise if start_from is None else self.add_noise(start_from, noise, self._full(times[0], batch))

@@ -73,7 +73,7 @@ def apply_pose(frontal: Array, pose: Pose) -> NDArray[np.float32]:
 
 
 def affine_to_pose(
-    frontal_generated: Array, frontal_source: Array, points_source: Array, smoothing: float = 0.0
+    frontal_generated: Array, frontal_source: Array, points_source: Array
 ) -> NDArray[np.float32]:
     """Generated frontal landmarks into the source's head pose [paper, Appendix 1.2]: (S, 68, 3) image units.
 
@@ -81,16 +81,11 @@ def affine_to_pose(
     whose frontal landmarks frontal_source are. Each frame: the affine map, 3D to 3D, that carries the
     lip-unrelated points of frontal_source to points_source by least squares. What it moves is the difference
     between generated and source [ours]: the map is fitted on the upper face only, and its error at the chin
-    would otherwise shift the whole jaw; so generated = source gives points_source exactly. smoothing:
-    standard deviation in frames of a Gaussian over the maps of the given frames; 0: each frame alone.
+    would otherwise shift the whole jaw; so generated = source gives points_source exactly.
     """
     points = np.asarray(points_source, np.float64)
     source = np.broadcast_to(np.asarray(frontal_source, np.float64), points.shape)
     maps = _affine_maps(source, points)
-    if smoothing > 0:
-        frames = np.arange(len(maps))
-        kernel = np.exp(-0.5 * ((frames[:, None] - frames) / smoothing) ** 2)
-        maps = np.einsum("st,tij->sij", kernel / kernel.sum(1, keepdims=True), maps)
     return (points + (frontal_generated - source) @ maps).astype(np.float32)
 
 

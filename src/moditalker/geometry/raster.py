@@ -39,13 +39,6 @@ def warp(
     return out
 
 
-def unwarp(
-    crops: NDArray[np.generic], matrices: Array, size: int | tuple[int, int], padding: str = "border"
-) -> NDArray[np.generic]:
-    """The way back: crops (S, h, w, C) made by `warp` with the same matrices -> frames of `size`."""
-    return warp(crops, inverse(matrices), size, padding)
-
-
 def _warp_one(
     frame: NDArray[np.generic], matrix: NDArray[np.float64], height: int, width: int, padding: str
 ) -> torch.Tensor:

@@ -14,8 +14,10 @@ from moditalker.geometry.raster import draw
 from moditalker.video.triplane import PlaneShape
 
 POINTS = 68
-NEAR = 4.0  # pixels: reach of a landmark in the coarse flow; about half the height of a lip at crop size 128
+CROP = 128  # width of a region for which the pixels below are meant; others scale them
+NEAR = 4.0  # pixels: reach of a landmark in the coarse flow; about half the height of a lip
 FAR = 0.02  # weight of the landmarks four times as far
+SOFTNESS = 0.7  # pixels over which the edge of an open mouth fades
 FLOW_STEP = 2  # pixels between the nodes of the coarse flow
 
 
@@ -59,10 +61,10 @@ def coarse_flow(landmarks: Tensor, identity_landmarks: Tensor, height: int, widt
     Returns:
         (N, 2, height, width) displacement x, y in pixels, to be added to a pixel's own position.
     """
-    rows, columns = height // FLOW_STEP, width // FLOW_STEP
+    rows, columns, near = height // FLOW_STEP, width // FLOW_STEP, NEAR * width / CROP
     shift = identity_landmarks - landmarks  # N K 2
     across, down = (
-        torch.cat([falloff(places, length, FLOW_STEP, reach) for reach in (NEAR, 4 * NEAR)], dim=-1)
+        torch.cat([falloff(places, length, FLOW_STEP, reach) for reach in (near, 4 * near)], dim=-1)
         for places, length in zip(landmarks.unbind(-1), (columns, rows), strict=True)
     )  # N cells 2K
     pulls = torch.cat([shift, torch.ones_like(shift[..., :1])], dim=-1)  # N K 3
@@ -83,12 +85,14 @@ def warp_by_flow(image: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(image, places, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def mouth_interior(landmarks: Tensor, height: int, width: int, softness: float = 0.7) -> Tensor:
-    """Where the mouth is open: 1 between the inner lips, 0 elsewhere, soft over about two pixels.
+def mouth_interior(landmarks: Tensor, height: int, width: int) -> Tensor:
+    """Where the mouth is open: 1 between the inner lips, 0 elsewhere, soft over about two pixels of a crop of
+    128.
 
     (N, 68, 2) pixels -> (N, 1, height, width). The crop is upright, so each column has one upper and one
     lower edge.
     """
+    softness = SOFTNESS * width / CROP
     x = torch.arange(width, device=landmarks.device, dtype=landmarks.dtype)
     y = torch.arange(height, device=landmarks.device, dtype=landmarks.dtype)[:, None]
 
@@ -170,7 +174,7 @@ class WarpHead(nn.Module):
         coarse = coarse.view(b * s, 3, height, width)
         start = identity_landmarks[:, None].expand_as(landmarks).flatten(0, 1)
         flow = coarse_flow(landmarks.flatten(0, 1), start, height, width)
-        flow = flow + self.FLOW_LIMIT * coarse[:, :2].tanh()
+        flow = flow + self.FLOW_LIMIT * (width / CROP) * coarse[:, :2].tanh()
         # Where the identity's own mouth is open, its teeth are there to be warped.
         frames = torch.cat([identity, mouth_interior(identity_landmarks, height, width)], dim=1)
         frames = frames[:, None].expand(-1, s, -1, -1, -1).flatten(0, 1)

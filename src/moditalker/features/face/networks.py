@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from importlib.resources import as_file, files
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from moditalker.weights import named
 
 
 def landmarks_to_matrix(landmarks: Tensor, op: dict[str, Any]) -> Tensor:
@@ -168,11 +169,12 @@ class FaceNetwork(nn.Module):
 
 
 def load_face_network(name: str) -> FaceNetwork:
-    """``name``: "face_detector", "face_detector_far" or "face_mesh", from the package's assets."""
-    with (
-        as_file(files("moditalker") / "assets" / f"{name}.safetensors") as path,
-        safe_open(path, "pt") as file,
-    ):
+    """``name``: "face-detector", "face-detector-far" or "face-mesh"; their checksums are compared.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with safe_open(named.find(name), "pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         network = FaceNetwork(json.loads(file.metadata()["graph"]), weights)
     return network.eval()

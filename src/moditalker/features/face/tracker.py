@@ -63,10 +63,10 @@ class FaceTracker:
     """
 
     def __init__(self) -> None:
-        near, far = (load_face_network(name) for name in ("face_detector", "face_detector_far"))
+        near, far = (load_face_network(name) for name in ("face-detector", "face-detector-far"))
         self.near = near, _anchors(near.size, [(8, 2), (16, 6)])
         self.far = far, _anchors(far.size, [(4, 1)])
-        self.mesh = load_face_network("face_mesh")
+        self.mesh = load_face_network("face-mesh")
         # The network looks again at three sets of points; the refined outputs are of these same points.
         lips, *eyes = (op["subset_idxs"] for op in self.mesh.ops if op["op"] == "landmarks_to_matrix")
         self.refined = {"lips": lips, "left_eye": eyes[0], "right_eye": eyes[1]}

@@ -113,8 +113,7 @@ class MToVTask:
         noise = torch.randn(z.shape, generator=generator).to(z)
         zt = self.diffusion.add_noise(z0, noise, t)
         predicted = self.model.predict(zt, t, conditions)
-        target = z0 if self.diffusion.config.predict == "x0" else noise
-        planes = (predicted - target).square().mean()  # Eq. 6
+        planes = self.diffusion.loss(predicted, z0, noise)  # Eq. 6
         loss, terms = weights.planes * planes, {"planes": planes.item()} if weights.planes else {}
         if weights.pixels:
             clean = self.model.restore(self.diffusion.predicted_x0(predicted, zt, t))
