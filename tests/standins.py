@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from moditalker import config as configuration
 from moditalker.features.face.tracker import FaceTracker
 from moditalker.features.speech.encoders import SpeechEncoder, load_speech_encoder
+from moditalker.geometry.looks import Identity
 from moditalker.motion.atom import Atom
 from moditalker.talker.talker import MoDiTalker
 from moditalker.video.model import VideoModel
@@ -45,22 +46,20 @@ class PaintedMouth:
     def __call__(
         self,
         frames: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
-        identity: tuple[np.ndarray, np.ndarray],
+        identity: Identity,
         seed: int = 0,
         steps: int | None = None,
-        mouths: Sequence[tuple[np.ndarray, np.ndarray]] = (),
-        seen: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     ) -> Iterator[torch.Tensor]:
-        self.identities.append(identity[0])
+        self.identities.append(identity.crop)
         waiting: list[np.ndarray] = []
         for crop, landmarks, own in frames:
-            assert crop.shape == identity[0].shape
-            assert landmarks.shape == own.shape == identity[1].shape == (68, 2)
+            assert crop.shape == identity.crop.shape
+            assert landmarks.shape == own.shape == identity.landmarks.shape == (68, 2)
             waiting.append(landmarks)
             if len(waiting) == self.ahead:
-                yield from (self.region(identity[0], points, seed) for points in waiting)
+                yield from (self.region(identity.crop, points, seed) for points in waiting)
                 waiting = []
-        yield from (self.region(identity[0], points, seed) for points in waiting)
+        yield from (self.region(identity.crop, points, seed) for points in waiting)
 
     def region(self, crop: np.ndarray, landmarks: np.ndarray, seed: int) -> torch.Tensor:
         picture = torch.from_numpy(crop[self.region_top :].copy()).permute(2, 0, 1) / 127.5 - 1

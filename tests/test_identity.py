@@ -71,7 +71,7 @@ def test_the_anchor_is_the_frame_whose_mouth_is_shut_most():
     assert anchor.landmarks == pytest.approx(faces[2][:, :2], abs=1e-3)
     others = choose_anchor([candidates[1], candidates[3]])
     assert lip_opening(anchor.frontal) < lip_opening(others.frontal)
-    assert [crop[0, 0, 0] for crop, _ in anchor.mouths] == [
+    assert [look.crop[0, 0, 0] for look in anchor.mouths] == [
         101,
         100,
         103,
@@ -139,7 +139,7 @@ def test_what_is_too_long_to_be_remembered_is_looked_at_again(monkeypatch):
 
 def test_an_anchor_is_not_taken_from_the_dark():
     faces = [seen(turned(0), light) for light in (10, 60, 110, 120, 130, 255)]
-    assert sorted(int(crop[0, 0, 0]) for crop, _ in choose_anchor(faces).seen) == [110, 120, 130]
+    assert sorted(int(look.crop[0, 0, 0]) for look in choose_anchor(faces).looks) == [110, 120, 130]
 
 
 def test_faces_of_a_video_that_is_shown_again(face_video):

@@ -20,8 +20,8 @@ from moditalker.geometry.points import lip_opening, shut_mouth
 from moditalker.geometry.pose import affine_to_pose
 from moditalker.media import AudioReader, VideoReader
 from moditalker.talker.retarget import Wish
+from moditalker.talker.saving import Kept
 from moditalker.talker.talker import MoDiTalker
-from moditalker.talker.video import Kept, Video
 from moditalker.video.model import VideoModel
 from moditalker.weights.files import save_weights
 
@@ -80,7 +80,8 @@ def test_at_rest_the_mouth_is_shut_whatever_the_anchor(made):
     assert lip_opening(opened[None])[0] > 0.1
     wish = Wish(video.motion, [np.repeat(shut_mouth(identity)[None], 3, 0)], 25.0)
     wish.advance(0.0)
-    posed = wish.posed(face.landmarks[None], replace(video.face.anchor, frontal=opened))
+    face = replace(face, frontal=frontalize(face.landmarks[None], video.face.anchor.neutral)[0][0])
+    posed = wish.posed(face, replace(video.face.anchor, frontal=opened))
     assert lip_opening(posed)[0] < 0.01
 
 
@@ -91,13 +92,13 @@ def test_a_shot_that_begins_turned_away_has_its_own_anchor(made):
         for i, frame in enumerate(list(video.face)[:8])
     ]
     track = replace(video.face, frames=lambda: iter(frames))
-    targets = list(Video(model, track, None)._seen())
+    targets = list(model.video(track, None)._seen())
     assert targets[3].anchor is track.anchor is not targets[6].anchor
     assert targets[6].anchor is targets[7].anchor
     again = replace(
         track, frames=lambda: iter([*frames, *(replace(f, cut=f is frames[0]) for f in frames[:4])])
     )
-    assert list(Video(model, again, None)._seen())[-1].anchor is track.anchor
+    assert list(model.video(again, None)._seen())[-1].anchor is track.anchor
 
 
 def test_same_seed_same_frames_and_another_seed_other_frames(made, face_video, speech_wav):

@@ -58,7 +58,7 @@ def likeness(talker: MoDiTalker) -> float:
     """PSNR of the portrait's own lower face as MToV makes it, alone."""
     anchor = talker.face(ASTRONAUT, 0.8, head="still", blink=0.0).anchor
     frame = anchor.crop, anchor.landmarks, anchor.landmarks
-    made = torch.stack(list(talker.sampler([frame] * 8, frame[:2])))
+    made = torch.stack(list(talker.sampler([frame] * 8, anchor)))
     shown = (127.5 * (made.clamp(-1, 1) + 1)).permute(0, 2, 3, 1).numpy()
     return psnr(shown, np.stack([anchor.crop[talker.config.crop.region_top :]] * 8))
 

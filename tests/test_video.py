@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from moditalker.config import AutoencoderConfig, Config, load
+from moditalker.geometry.looks import Identity
 from moditalker.video.autoencoder import (
     Autoencoder,
     plane_shape,
@@ -19,7 +20,7 @@ from moditalker.video.autoencoder import (
 )
 from moditalker.video.light import MOST, SAME, gains, lit
 from moditalker.video.model import VideoModel, pose_frames
-from moditalker.video.sample import VideoSampler, overlapped
+from moditalker.video.stage import VideoSampler, overlapped
 from moditalker.video.texture import STIFFNESS, Texture, lip_shape, with_teeth
 from moditalker.video.triplane import PlaneShape
 from moditalker.video.warp import WarpHead, coarse_flow, landmark_frames, mouth_interior, warp_by_flow
@@ -225,9 +226,9 @@ def test_sampling_is_repeatable_and_follows_landmarks() -> None:
     crop = rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)
     face = rng.uniform(60, 120, (68, 2)).astype(np.float32)
     other = face + np.float32(2)
-    first = list(sampler([(crop, face, face)] * 20, (crop, face), seed=3))
-    again = list(sampler([(crop, face, face)] * 20, (crop, face), seed=3))
-    moved = list(sampler([(crop, other, face)] * 20, (crop, face), seed=3))
+    first = list(sampler([(crop, face, face)] * 20, Identity(crop, face), seed=3))
+    again = list(sampler([(crop, face, face)] * 20, Identity(crop, face), seed=3))
+    moved = list(sampler([(crop, other, face)] * 20, Identity(crop, face), seed=3))
     assert len(first) == 20
     assert first[0].shape == (3, 72, 128)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -245,7 +246,7 @@ def test_a_dark_face_is_made_as_a_bright_one() -> None:
     def made(light: float, identity_light: float = 1.0) -> torch.Tensor:
         """Of all light that there is, in [0, 1]; lit as in daylight."""
         dark, identity = ((crop * factor).round().astype(np.uint8) for factor in (light, identity_light))
-        (region,) = sampler([(dark, face, face)], (identity, face))
+        (region,) = sampler([(dark, face, face)], Identity(identity, face))
         return (region + 1) / 2 / light
 
     usual = made(1.0)
@@ -282,7 +283,7 @@ def test_what_a_model_misses_is_given_back() -> None:
     def error(on: bool, stretch: int = 20) -> float:
         other = replace(config, mtov=replace(config.mtov, texture=on))
         model.config = other
-        made = list(VideoSampler(model)([(crop, face, face)] * stretch, (crop, face), seed=3))
+        made = list(VideoSampler(model)([(crop, face, face)] * stretch, Identity(crop, face), seed=3))
         return max(float((frame - real).abs().mean()) for frame in made)
 
     assert error(True) < 0.5 * error(False)

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from moditalker import __version__
 from moditalker.diffusion.process import Diffusion
 from moditalker.errors import UserError
+from moditalker.geometry.looks import Identity
 from moditalker.jobs.machine import peak_rss
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import SPEECH_PER_FRAME
@@ -162,7 +163,7 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
         )
 
     def video(frames: int) -> object:
-        return list(talker.sampler([(*crop, crop[1])] * frames, crop, 0, steps))
+        return list(talker.sampler([(*crop, crop[1])] * frames, Identity(*crop), 0, steps))
 
     return {
         "speech": _counted(speech) * SAMPLE_RATE / talker.speech_encoder.core,

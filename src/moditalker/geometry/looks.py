@@ -5,7 +5,7 @@ Tracking makes looks and the video stage draws from them, so they belong to neit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -50,6 +50,29 @@ class Look:
     def scale(self) -> float:
         """Pixels of the source for one of the crop."""
         return scale_of(self.matrix)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose face it is, all of it out of one shot of the source: what both stages are given.
+
+    crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
+    frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which
+    every frame of this person is frontalised; looks: the frames it was chosen from; open_mouths: which of
+    them show open mouths, unlike each other.
+    """
+
+    crop: Pixels
+    landmarks: Array
+    frontal: Array = field(default_factory=lambda: np.zeros((68, 3), np.float32))
+    neutral: NDArray[np.float64] = field(default_factory=lambda: np.zeros((68, 3)))
+    looks: tuple[Look, ...] = ()
+    open_mouths: tuple[int, ...] = ()
+
+    @property
+    def mouths(self) -> tuple[Look, ...]:
+        """The looks that show open mouths."""
+        return tuple(self.looks[i] for i in self.open_mouths)
 
 
 def scale_of(matrix: Matrix) -> float:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.features.face.identity import Anchor
-from moditalker.features.face.shape import frontalize
+from moditalker.features.face.identity import FaceFrame
+from moditalker.geometry.looks import Identity
 from moditalker.geometry.points import MOUTH, shut_mouth
 from moditalker.geometry.pose import affine_error, affine_to_pose
 from moditalker.jobs.streams import Timeline
@@ -46,12 +46,14 @@ class Wish:
         """What follows is another run of frames."""
         self.steady = None
 
-    def posed(self, points: Array, anchor: Anchor) -> Array:
-        """The wanted landmarks where the frame's own ones, (1, 68, 3) in its pixels, are: (1, 68, 3)."""
+    def posed(self, face: FaceFrame, anchor: Identity) -> Array:
+        """The wanted landmarks where a usable frame's own ones are, in its pixels: (1, 68, 3)."""
+        assert face.landmarks is not None
+        assert face.frontal is not None
+        points, own = face.landmarks[None], face.frontal[None]
         # The motion of one identity, as another one makes it: the difference to rest carries it over.
         still = max(0.0, 1 - float(np.abs(self.frontal - self.rest).max()) / NEAR_REST)
         frontal = shut_mouth(anchor.frontal) + (self.frontal - self.rest)
-        own = frontalize(points, anchor.neutral)[0]
         posed: Array = affine_to_pose(frontal[None], own, points)
         error = affine_error(own, points)[:, MOUTH]
         self.steady = error if self.steady is None else self.steady + self.share * (error - self.steady)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moditalker.features.face.identity import Anchor, FaceFrame
+from moditalker.features.face.identity import FaceFrame
 from moditalker.features.speech.encoders import SpeechEncoder
+from moditalker.geometry.looks import Identity
 from moditalker.jobs.streams import Clock
 from moditalker.media import AudioReader, Length, Source
 from moditalker.media.arriving import ArrivingSound
@@ -21,6 +22,18 @@ from moditalker.motion.track import Track, checked_points
 
 Array = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]  # a stage's name, frames done, frames expected
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which weights make a video.
+
+    name: of the model; digests: file name -> SHA-256 of its weights; loading_seconds: that loading it took.
+    """
+
+    name: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
+    loading_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class FaceTrack:
     """The source's frames for as long as the speech lasts, with their faces: iterating yields `FaceFrame`."""
 
     source: Source
-    anchor: Anchor  # of the first shot
+    anchor: Identity  # of the first shot
     seconds: Fraction | None  # of speech; None: not known yet
     frames: Callable[[], Iterator[FaceFrame]]
     head: Path | None = None  # file that a picture's head motion comes from

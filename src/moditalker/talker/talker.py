@@ -38,9 +38,9 @@ from moditalker.motion.sample import sample_motion, waited
 from moditalker.motion.silence import PATIENT, QUICK, hush
 from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance
-from moditalker.talker.steps import FaceTrack, Motion, Progress, Speech
-from moditalker.talker.video import Live, Sampler, Stream, Video, held_frames
-from moditalker.video.sample import MissingSampler, VideoSampler, load_sampler
+from moditalker.talker.steps import FaceTrack, Motion, Origin, Progress, Speech
+from moditalker.talker.video import Live, Stream, Video, held_frames
+from moditalker.video.stage import MissingSampler, VideoSampler, VideoStage, load_sampler
 from moditalker.weights.files import fill, load_weights
 from moditalker.weights.named import preset_folder, sha256
 
@@ -65,7 +65,7 @@ class MoDiTalker:
         speech_encoder: SpeechEncoder,
         tracker: FaceTracker,
         atom: Atom,
-        sampler: Sampler,
+        sampler: VideoStage,
         name: str = "",
         digests: dict[str, str] | None = None,
     ) -> None:
@@ -420,7 +420,9 @@ class MoDiTalker:
         """
         if not 0 <= away < float("inf"):
             raise UserError(f"away = {away}: a number of seconds from 0 is expected")
-        return replace(Video(self, face, motion, *sampling(seed, steps)), away=float(away))
+        origin = Origin(self.name, self.digests, self.loading_seconds)
+        video = Video(self.sampler, self.config, origin, face, motion, *sampling(seed, steps))
+        return replace(video, away=float(away))
 
 
 def _endless(until: Fraction) -> Fraction:

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice, repeat
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moditalker import __version__
 from moditalker.config import Config
 from moditalker.errors import UserError
 from moditalker.features.face.confidence import CROP, Confidence, Sight, confident, lookahead
 from moditalker.features.face.cover import load_cover
-from moditalker.features.face.identity import Anchor, FaceFrame, anchored
+from moditalker.features.face.identity import FaceFrame, anchored
 from moditalker.geometry.align import transform
-from moditalker.geometry.looks import Look
+from moditalker.geometry.looks import Identity, Look
 from moditalker.jobs.machine import half_the_threads, peak_rss
 from moditalker.jobs.streams import Clock, ahead, beside
 from moditalker.media import Frame, MediaInfo, VideoWriter
@@ -32,12 +31,14 @@ from moditalker.media.arriving import ArrivingSound
 from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance, mark
 from moditalker.talker.retarget import Wish
-from moditalker.talker.steps import FaceTrack, Motion, Progress
+from moditalker.talker.saving import Kept, facts, kept_frames, seconds_of, statement
+from moditalker.talker.steps import FaceTrack, Motion, Origin, Progress
 from moditalker.video.blend import Blender
 from moditalker.video.compose import Composer
 from moditalker.video.front import keep_front
 from moditalker.video.interior import load_interior
 from moditalker.video.references import Chooser, Gallery, faded
+from moditalker.video.stage import VideoStage
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -45,32 +46,6 @@ Pixels = NDArray[np.uint8]
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
 TRUSTED = Confidence()  # of a face about which nothing is known against it
 LEND_SECONDS = 0.08  # between frames that lend their mouths
-
-
-class Sampler(Protocol):
-    """The video stage: crops (size, size, 3) uint8 and landmarks (68, 2) in them, those that are wanted and
-    those that they have -> regions (3, h, w).
-    """
-
-    def __call__(
-        self,
-        frames: Iterable[tuple[Pixels, Array, Array]],
-        identity: tuple[Pixels, Array],
-        seed: int = 0,
-        steps: int | None = None,
-        mouths: Sequence[tuple[Pixels, Array]] = (),
-        seen: Sequence[tuple[Pixels, Array]] = (),
-    ) -> Iterator[Tensor]: ...
-
-
-class Talker(Protocol):
-    """What a video needs of the one who makes it."""
-
-    config: Config
-    sampler: Sampler
-    name: str
-    digests: dict[str, str]
-    loading_seconds: float
 
 
 @dataclass
@@ -95,22 +70,13 @@ class Live:
         return frame.time >= self.sound.length(frame.time)
 
 
-@dataclass
-class Kept:
-    """Frames first to last have no usable face, and stay the source's."""
-
-    first: int
-    last: int
-    reason: str
-
-
 @dataclass(frozen=True)
 class Target:
     """A frame and what its mouth shall be; landmarks are (68, 3) with x, y in crop pixels."""
 
     face: FaceFrame
     run: int  # frames of one run are consecutive and share the anchor
-    anchor: Anchor
+    anchor: Identity
     crop: Pixels | None = None  # (size, size, 3) uint8, None where there is no usable face
     landmarks: Array | None = None  # that the source has
     wanted: Array | None = None  # that the speech wants
@@ -144,11 +110,11 @@ class Layers:
 class Video:
     """A video in the making: iterating yields (frame of the source, new image (H, W, 3) uint8) in order."""
 
-    talker: Talker
+    stage: VideoStage
+    config: Config
+    origin: Origin
     face: FaceTrack
-    motion: (
-        Motion | Track | None
-    )  # None: the face's own landmarks, which makes the video that is there already
+    motion: Motion | Track | None  # None: the face's own landmarks, which make again what is there
     seed: int = 0
     steps: int | None = None
     audio: Path | None = None
@@ -165,8 +131,8 @@ class Video:
         # Finding faces, making mouths and pasting run beside each other, each in a thread of its own.
         info = self.face.source.info
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
-        crop = self.talker.config.crop
-        settings = self.talker.config.compose
+        crop = self.config.crop
+        settings = self.config.compose
         painter = load_interior() if settings.enabled and settings.inside == "painter" else None
         blender, composer = Blender(crop, float(info.fps)), Composer(crop, painter)
         self.kept.clear()
@@ -209,7 +175,8 @@ class Video:
             if taken is not None and Path(out).exists() and taken.exists() and Path(out).samefile(taken):
                 raise UserError(f"{out}: is one of the inputs; choose another name for the result")
         track = self.audio_track if audio is None else None
-        metadata, seal, said = self._says(Path(out))
+        making = {"seed": self.seed, "steps": self.steps}
+        metadata, seal, said = statement(Path(out), self.provenance, self.origin, making, self.clock)
         self.clock.forget(keep={"preparing"})  # of an earlier run
         frames, begun = 0, time.perf_counter()
         with (
@@ -223,44 +190,25 @@ class Video:
                 frames += 1
                 if watch is not None:
                     watch(image)
-        notes = list(dict.fromkeys((*source.notes, *self.notes, *writer.notes)))
-        report = self._report(frames, time.perf_counter() - begun, notes)
-        return report | {"width": writer.width, "height": writer.height, "provenance": said}
-
-    def _says(
-        self, out: Path
-    ) -> tuple[dict[str, str] | None, Callable[[Path, Path], None] | None, dict[str, Any]]:
-        """How the file will say that it is synthetic: metadata, what adds the manifest, the report."""
-        if self.provenance is None:
-            return None, None, {"manifest": "left out", "mark": "left out"}
-        metadata = {"comment": f"Synthetic video: the mouth was generated by MoDiTalker {__version__}."}
-        said = {"mark": "in the generated region", "consent": self.provenance.consent}
-        try:
-            from moditalker.provenance import manifest
-        except ImportError:  # no wheel of c2pa-python for this platform
-            return metadata, None, said | {"manifest": "left out: pip install c2pa-python"}
-        if not manifest.carries(out):
-            missing = f"left out: {out.suffix} cannot carry one; .mp4 and .mov can"
-            return metadata, None, said | {"manifest": missing}
-        using, talker = manifest.credentials_for(self.provenance), self.talker
-        generation = {
-            "version": __version__,
-            "preset": Path(talker.name).name,  # of a folder the name alone: no path leaves the machine
-            "weights_sha256": talker.digests,
-            "seed": self.seed,
-            "steps": self.steps,
-            "consent": self.provenance.consent,
+        seconds = self.face.seconds
+        return {
+            "frames": frames,
+            "fps": float(source.info.fps),
+            "width": writer.width,
+            "height": writer.height,
+            "audio_seconds": None if seconds is None else float(seconds),
+            "seconds": seconds_of(self.clock, self.origin, time.perf_counter() - begun),
+            "peak_rss_bytes": peak_rss(),
+            "frames_without_face": kept_frames(self.kept),
+            "frames_dropped": 0 if self.live is None else self.live.dropped,
+            "notes": list(dict.fromkeys((*source.notes, *self.notes, *writer.notes))),
+            "provenance": said,
+            **facts(self.origin, making),
         }
-
-        def seal(source: Path, target: Path) -> None:
-            with self.clock.stage("sign"):
-                manifest.sign(source, target, generation, using)
-
-        return metadata, seal, said | {"manifest": "written"}
 
     def _seen(self, lead: int = 1) -> Iterator[Target]:
         """Frames with the landmarks that they have."""
-        fps, size = float(self.face.source.info.fps), self.talker.config.crop.size
+        fps, size = float(self.face.source.info.fps), self.config.crop.size
         run, before = 0, False
         faces = self.clock.each("waiting", ahead(self.clock.each("face", self.face), lead))
         for face, anchor in anchored(faces, self.face.anchor, size, lead, fps):
@@ -288,15 +236,15 @@ class Video:
             if target.run != run:
                 run = target.run
                 wish.forget()
-            if target.crop is None or face.landmarks is None:
+            if target.crop is None:
                 yield target
                 continue
-            posed = wish.posed(face.landmarks[None], target.anchor)
+            posed = wish.posed(face, target.anchor)
             yield replace(target, wanted=transform(posed, face.matrix[None])[0])
 
     def _trusted(self, targets: Iterator[Target]) -> Iterator[Target]:
         """Targets with how far each frame's face can be trusted."""
-        config, info = self.talker.config, self.face.source.info
+        config, info = self.config, self.face.source.info
         # A picture is the user's choice: one that is doubted would give no video at all.
         doubting = config.compose.enabled and config.compose.confidence and info.kind != "picture"
         if not doubting or config.crop.size != CROP:
@@ -316,7 +264,7 @@ class Video:
 
     def _layers(self, targets: Iterator[Target]) -> Iterator[Layers]:
         """What each frame is put together from, run by run."""
-        settings, galleries = self.talker.config.compose, dict[int, Gallery]()
+        settings, galleries = self.config.compose, dict[int, Gallery]()
         for _, run in groupby(targets, key=lambda target: target.run):
             first = next(run)
             run = chain([first], run)
@@ -340,7 +288,7 @@ class Video:
     ) -> Iterator[tuple[tuple[Target, Tensor | None], Look]]:
         """Each frame of a run with the look that its mouth comes from."""
         fps = float(self.face.source.info.fps)
-        settings = self.talker.config.compose
+        settings = self.config.compose
         chooser = Chooser[tuple[Target, Tensor | None]](settings.change, settings.lag)
         step = max(1, round(LEND_SECONDS * fps))
         for number, (target, region) in enumerate(made):
@@ -354,7 +302,7 @@ class Video:
             yield from chooser.push((target, region), gallery.looks, cost)
         yield from chooser.finish()
 
-    def _generated(self, run: Iterator[Target], anchor: Anchor) -> Iterator[tuple[Target, Tensor]]:
+    def _generated(self, run: Iterator[Target], anchor: Identity) -> Iterator[tuple[Target, Tensor]]:
         """Frames of one run with the region that MToV generates for each."""
 
         def regions(targets: Iterator[Target]) -> Iterator[Tensor]:
@@ -363,10 +311,7 @@ class Video:
                 for target in targets
                 if target.crop is not None and target.wanted is not None and target.landmarks is not None
             )
-            identity = anchor.crop, anchor.landmarks
-            yield from self.talker.sampler(
-                inputs, identity, self.seed, self.steps, anchor.mouths, anchor.seen
-            )
+            yield from self.stage(inputs, anchor, self.seed, self.steps)
 
         return beside(run, regions)
 
@@ -407,34 +352,6 @@ class Video:
         else:
             self.kept.append(Kept(number, number, reason))
 
-    def _report(self, frames: int, saving: float, notes: list[str]) -> dict[str, Any]:
-        info, talker = self.face.source.info, self.talker
-        stages = {"loading": talker.loading_seconds, **self.clock.seconds}
-        # Stages overlap, so they add up to more than the total.
-        total = talker.loading_seconds + self.clock.seconds["preparing"] + saving
-        seconds = {name: value for name, value in stages.items() if name != "waiting"} | {"total": total}
-        return {
-            "frames": frames,
-            "fps": float(info.fps),
-            "width": info.width,
-            "height": info.height,
-            "audio_seconds": None if self.face.seconds is None else float(self.face.seconds),
-            "seconds": {name: round(value, 3) for name, value in seconds.items()},
-            "peak_rss_bytes": peak_rss(),
-            "frames_without_face": {
-                "count": sum(kept.last - kept.first + 1 for kept in self.kept),
-                "ranges": [asdict(kept) for kept in self.kept],
-                "action": "the source's frame was kept",
-            },
-            "preset": talker.name,
-            "seed": self.seed,
-            "steps": self.steps,
-            "weights_sha256": talker.digests,
-            "frames_dropped": 0 if self.live is None else self.live.dropped,
-            "notes": notes,
-            "version": __version__,
-        }
-
 
 def held_frames(config: Config, fps: float, live: bool = False) -> int:
     """How many frames later one a frame's picture may depend on, beside its motion and its tracking.
@@ -474,7 +391,7 @@ class Stream:
         return 0 if self.video.live is None else self.video.live.dropped
 
     def __iter__(self) -> Iterator[Pixels]:
-        config = self.video.talker.config
+        config = self.video.config
         size = config.autoencoder.frames - config.mtov.overlap if self.video.live is None else 1
         images = (image for _, image in self.video)
         while clip := list(islice(images, size)):

@@ -22,7 +22,7 @@ from moditalker.features.face.shots import changes
 from moditalker.features.face.speaker import Speakers
 from moditalker.features.face.tracker import Choice, FaceTracker
 from moditalker.geometry.align import align_stream, transform
-from moditalker.geometry.looks import Look, look_at, scale_of
+from moditalker.geometry.looks import Identity, Look, look_at, scale_of
 from moditalker.geometry.points import LIP_INNER, TEMPLATE, lip_opening
 from moditalker.geometry.pose import procrustes
 from moditalker.geometry.raster import warp
@@ -48,41 +48,14 @@ FADE_SECONDS = 0.12  # over which the generated mouth comes and goes where the f
 
 
 @dataclass(frozen=True)
-class Anchor:
-    """The identity that a shot is made from, all of it out of the source.
-
-    crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
-    frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which
-    every frame of this person is frontalised; looks: the frames it was chosen from; open_mouths: which of
-    them show open mouths, unlike each other.
-    """
-
-    crop: Pixels
-    landmarks: Array
-    frontal: Array
-    neutral: NDArray[np.float64]
-    looks: tuple[Look, ...] = ()
-    open_mouths: tuple[int, ...] = ()
-
-    @property
-    def seen(self) -> list[tuple[Pixels, Array]]:
-        """Crop and landmarks of each look."""
-        return [(look.crop, look.landmarks) for look in self.looks]
-
-    @property
-    def mouths(self) -> list[tuple[Pixels, Array]]:
-        """The same of the open mouths."""
-        return [(self.looks[i].crop, self.looks[i].landmarks) for i in self.open_mouths]
-
-
-@dataclass(frozen=True)
 class FaceFrame:
     """A frame of the source and the face in it.
 
     landmarks: (68, 3) pixels of the frame, None where there is no face; matrix: (2, 3) frame -> crop pixels;
     yaw: degrees that the head is turned by; cut: the first face of a new shot; shot: its number, the same
     where it is shown again and remembered; strength: of the generated mouth, less than 1 near frames whose
-    face is not usable.
+    face is not usable; frontal: (68, 3) canonical, the landmarks without the head's pose, of a usable frame
+    once its shot's identity is known.
     """
 
     frame: Frame
@@ -92,6 +65,7 @@ class FaceFrame:
     cut: bool = False
     shot: int = 0
     strength: float = 1.0
+    frontal: Array | None = None
 
     @property
     def lacks(self) -> str:
@@ -181,7 +155,7 @@ class Follower:
         places = (speakers.at(frame.index) for frame in theirs)
         return self.tracker.track((frame.image for frame in ours), fps, places)
 
-    def find_anchor(self) -> Anchor | None:
+    def find_anchor(self) -> Identity | None:
         """The identity of the first shot that shows a face; None where no frame does."""
         for stride in sorted({max(1, round(LOOK_SECONDS * self.source.info.fps)), 1}, reverse=True):
             if seen := self._look(stride):
@@ -281,15 +255,17 @@ def _seen(face: Face | None, matrix: Matrix) -> tuple[Array | None, Matrix, floa
 
 
 def anchored(
-    faces: Iterable[FaceFrame], anchor: Anchor, size: int, look: int, fps: float = 25.0
-) -> Iterator[tuple[FaceFrame, Anchor]]:
-    """Each frame with the anchor of its shot: the given one is the first shot's, those of later shots are
-    chosen from their first frames, and kept for when they are shown again.
+    faces: Iterable[FaceFrame], anchor: Identity, size: int, look: int, fps: float = 25.0
+) -> Iterator[tuple[FaceFrame, Identity]]:
+    """Each frame, with its frontal landmarks, and the anchor of its shot.
+
+    The given anchor is the first shot's. Those of later shots are chosen from their first frames, and kept
+    for when they are shown again.
 
     size: of the crops; look: frames to choose from, which are held; fps: of the source.
     """
     source, held = iter(faces), deque[FaceFrame]()
-    anchors = dict[int, Anchor]()
+    anchors = dict[int, Identity]()
     cut = False  # since the last usable face, as a shot may begin with one that is turned away
     while (face := held.popleft() if held else next(source, None)) is not None:
         cut = cut or face.cut
@@ -304,6 +280,8 @@ def anchored(
             if len(anchors) < SHOTS:
                 anchors[face.shot] = anchor
             cut = False
+            assert face.landmarks is not None
+            face = replace(face, frontal=frontalize(face.landmarks[None], anchor.neutral)[0][0])
         yield face, anchor
 
 
@@ -320,7 +298,7 @@ def uncovered(faces: list[Candidate]) -> list[Candidate]:
     return free or faces
 
 
-def choose_anchor(faces: list[Candidate]) -> Anchor:
+def choose_anchor(faces: list[Candidate]) -> Identity:
     """The identity out of some frames of one person: the one whose mouth is shut most.
 
     What speech adds to it is then all that moves. Measured against rather open mouths, lips follow the speech
@@ -335,7 +313,7 @@ def choose_anchor(faces: list[Candidate]) -> Anchor:
     opening = lip_opening(frontal)
     shut = int(np.argmin(opening))
     mouths = tuple(_open_mouths(frontal, opening))
-    return Anchor(looks[shut].crop, looks[shut].landmarks, frontal[shut], neutral, looks, mouths)
+    return Identity(looks[shut].crop, looks[shut].landmarks, frontal[shut], neutral, looks, mouths)
 
 
 def _open_mouths(frontal: Array, opening: NDArray[np.floating]) -> list[int]:

@@ -18,13 +18,14 @@ from moditalker.diffusion.process import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.face.identity import FaceFrame
 from moditalker.geometry.align import transform
+from moditalker.geometry.looks import Identity, Look
 from moditalker.geometry.points import lip_opening
 from moditalker.training.loop import fit
 from moditalker.training.tasks.autoencoder import FACE, face_weight
 from moditalker.training.tasks.mtov import MToVTask
 from moditalker.video.autoencoder import psnr
 from moditalker.video.model import VideoModel
-from moditalker.video.sample import Shot, Still, VideoSampler
+from moditalker.video.stage import Shot, Still, VideoSampler
 from moditalker.video.texture import Texture, centred, slopes
 
 HELD_OUT = 6  # every so many frames, in one piece at the end, judge
@@ -80,10 +81,13 @@ def judge(model: VideoModel, ends: list[VideoClip]) -> float:
     parts: list[tuple[Tensor, Tensor, Tensor]] = []  # made, real, where the face is
     for end in ends:
         half = len(end.crops) // 2
-        seen = _stills(end)[: half : math.ceil(half / SEEN)]
+        seen = tuple(
+            Look(crop, np.eye(2, 3), crop, points)
+            for crop, points in _stills(end)[: half : math.ceil(half / SEEN)]
+        )
         shut = int(lip_opening(end.landmarks[:half]).argmin())
         asked = [(crop, points, points) for crop, points in _stills(end)[half:]]
-        made = torch.stack(list(sampler(asked, _stills(end)[shut], seen=seen)))
+        made = torch.stack(list(sampler(asked, Identity(*_stills(end)[shut], looks=seen))))
         real = torch.from_numpy(np.array(end.crops[half:, top:])).permute(0, 3, 1, 2) / 127.5 - 1
         points = torch.from_numpy(end.landmarks[half:]).float() - torch.tensor([0.0, top])
         weight = face_weight(points[None], real.shape[-2], real.shape[-1], FACE)
@@ -106,7 +110,7 @@ def known_texture(model: VideoModel, clips: list[VideoClip]) -> tuple[Tensor, Te
     for clip in clips:
         stills = _stills(clip)
         shut = stills[int(lip_opening(clip.landmarks).argmin())]
-        shot = Shot(model.eval(), Diffusion(model.config.mtov_diffusion), shut)
+        shot = Shot(model.eval(), Diffusion(model.config.mtov_diffusion), Identity(*shut))
         landmarks = shot.l_id if landmarks is None else landmarks
         texture = Texture(landmarks, memory=math.inf)
         for start in range(0, len(stills), length):

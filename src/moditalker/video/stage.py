@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from moditalker.config import from_dict, override
 from moditalker.diffusion.process import Diffusion, draw_noise, generators
 from moditalker.errors import UserError
+from moditalker.geometry.looks import Identity
 from moditalker.video.light import LEAST, gains, level, lit
 from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.texture import Texture, with_teeth
@@ -28,6 +29,16 @@ from moditalker.weights.files import fill, load_weights
 Frame = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 Still = tuple[NDArray[np.uint8], NDArray[np.float32]]  # crop, and the landmarks that it has
 T = TypeVar("T")
+
+
+class VideoStage(Protocol):
+    """The video stage: crops (size, size, 3) uint8 and landmarks (68, 2) in them, those that are wanted and
+    those that they have -> regions (3, h, w) in [-1, 1], one a frame.
+    """
+
+    def __call__(
+        self, frames: Iterable[Frame], identity: Identity, seed: int = 0, steps: int | None = None
+    ) -> Iterator[Tensor]: ...
 
 
 class VideoSampler:
@@ -46,27 +57,24 @@ class VideoSampler:
     def __call__(
         self,
         frames: Iterable[Frame],
-        identity: Still,
+        identity: Identity,
         seed: int = 0,
         steps: int | None = None,
-        mouths: Sequence[Still] = (),
-        seen: Sequence[Still] = (),
     ) -> Iterator[Tensor]:
         """Generate the region of each frame.
 
         Args:
             frames: crops, the landmarks wanted in them and those that they have. The pose rows of a crop say
                 how the head is; with ``mtov.texture`` all of it tells how this person's skin looks.
-            identity: crop and landmarks of x_id. mouths: of frames with an open mouth, for
-                ``mtov.teeth``. seen: of any frames, for ``mtov.texture``; without any, the first clip
-                tells it.
+            identity: x_id; its open mouths are for ``mtov.teeth``, its looks for ``mtov.texture`` (without
+                any, the first clip tells how the skin looks).
             seed: of the noise.
             steps: DDIM steps, by default the config's.
 
         Yields:
             (3, H, W) float32 on the CPU in [-1, 1], one for each frame, in order; memory does not grow.
         """
-        shot = Shot(self.model, self.diffusion, identity, mouths, seen, seed, steps)
+        shot = Shot(self.model, self.diffusion, identity, seed, steps)
         yield from overlapped(frames, shot.clip, self.config.autoencoder.frames, self.config.mtov.overlap)
 
 
@@ -77,27 +85,25 @@ class Shot:
         self,
         model: VideoModel,
         diffusion: Diffusion,
-        identity: Still,
-        mouths: Sequence[Still] = (),
-        seen: Sequence[Still] = (),
+        identity: Identity,
         seed: int = 0,
         steps: int | None = None,
     ) -> None:
         self.model, self.diffusion, self.steps = model, diffusion, steps
         self.config = model.config
         self.device = model.plane_scale.device
-        self.light = max(LEAST, float(level(identity[0][None])[0]))
-        pixels = self._pixels([identity[0]])
-        self._from(self._region(pixels), self._points([identity[1]]), pixels)
+        self.light = max(LEAST, float(level(identity.crop[None])[0]))
+        pixels = self._pixels([identity.crop])
+        self._from(self._region(pixels), self._points([identity.landmarks]), pixels)
         self.mouths: tuple[Tensor, Tensor] | None = None
-        if mouths and self.config.mtov.teeth:
-            crops, points = zip(*mouths, strict=True)
+        if (mouths := identity.mouths) and self.config.mtov.teeth:
+            crops, points = [look.crop for look in mouths], [look.landmarks for look in mouths]
             self.mouths = self._region(self._pixels(crops)), self._points(points)
         self.chance = generators(seed)
         self.noise = draw_noise(self.stills.identity.shape, self.chance, self.device)
         known = (model.texture_slopes, model.texture_landmarks) if self.config.mtov.known_texture else None
         self.texture = Texture(self.l_id, known) if self.config.mtov.texture else None
-        self.seen = list(seen)  # whose texture is not known yet
+        self.seen = [(look.crop, look.landmarks) for look in identity.looks]  # whose texture is not known yet
         self.count = 0
 
     def clip(self, part: list[Frame]) -> Tensor:
@@ -203,13 +209,7 @@ class MissingSampler:
         self.path = path
 
     def __call__(
-        self,
-        frames: Iterable[Frame],
-        identity: Still,
-        seed: int = 0,
-        steps: int | None = None,
-        mouths: Sequence[Still] = (),
-        seen: Sequence[Still] = (),
+        self, frames: Iterable[Frame], identity: Identity, seed: int = 0, steps: int | None = None
     ) -> Iterator[Tensor]:
         """Raises UserError."""
         raise UserError(
