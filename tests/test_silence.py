@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from moditalker.data import sounds
+from moditalker.features.speech.silence import PATIENT, QUICK, silence
+from moditalker.features.speech.voice_activity import FRAME, voice_activity
 from moditalker.geometry.points import lip_opening, shut_mouth
 from moditalker.media import AudioReader
-from moditalker.motion.silence import PATIENT, QUICK, hush, silence
-from moditalker.motion.voice_activity import FRAME, voice_activity
+from moditalker.motion.stage import hush
 from moditalker.weights.named import ASSETS
 
 RATE = 16_000
@@ -92,7 +93,7 @@ def test_hush_shuts_the_mouth_and_leaves_speech_alone(speech: np.ndarray) -> Non
     rng = np.random.default_rng(3)
     face = rng.normal(size=(68, 3)).astype(np.float32)
     motion = face + rng.normal(0, 0.1, size=(150, 68, 3)).astype(np.float32)
-    quiet = np.concatenate(list(hush([motion[:37], motion[37:]], [between_silences(speech)], face)))
+    quiet = np.concatenate(list(hush([motion[:37], motion[37:]], silence([between_silences(speech)]), face)))
     assert np.array_equal(quiet[55:95], motion[55:95])
     assert lip_opening(quiet[: 50 - PATIENT.margin - PATIENT.ramp]).max() < 1e-5
     assert np.ptp(quiet[: 50 - PATIENT.margin - PATIENT.ramp], axis=0).max() < 1e-5

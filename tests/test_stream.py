@@ -180,7 +180,7 @@ def test_a_live_video_holds_its_face_before_the_sound_begins(face_video, spoken,
             taken += len(chunk)
             yield chunk
 
-    sound = ArrivingSound(chunks(), readers=2)
+    sound = ArrivingSound(chunks())
     stream = live.stream(face_video, [np.zeros(16_000)], deadline=100.0)
     speech = Speech(sound, sound.length, live.speech_encoder)
     track = stream.video.face

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from moditalker.config import RecordingsConfig, load
+from moditalker.config import RecordingsConfig, SpeechConfig, load
 from moditalker.data import recordings_folder
 from moditalker.data.parts import Data
 from moditalker.data.recordings import (
@@ -43,6 +43,9 @@ class Loudness(SpeechEncoder):
 
     width = 4
     margin = 0
+
+    def __init__(self) -> None:
+        super().__init__(SpeechConfig())
 
     def encode_window(self, samples: torch.Tensor) -> torch.Tensor:
         level = samples.unflatten(0, (-1, 320)).square().mean(1).add(1e-8).log10()[:, None] / 4

@@ -23,7 +23,7 @@ from moditalker.data.shards import Sample
 from moditalker.errors import UserError
 from moditalker.features.face.shape import frontalize
 from moditalker.features.speech.encoders import FRAME, SpeechEncoder
-from moditalker.geometry.points import lip_opening
+from moditalker.geometry.points import lip_opening, smooth_step
 from moditalker.motion.edit import RATE
 
 Array = NDArray[np.float32]
@@ -114,12 +114,8 @@ def closed_pause(frames: int, before: Array, after: Array, rest: Array) -> Array
     """Landmarks of a pause, (frames, 68, 3): from ``before`` to rest, and in the end to ``after``."""
     step = np.arange(frames, dtype=np.float32)
 
-    def ease(x: NDArray[np.floating]) -> NDArray[np.floating]:
-        x = np.clip(x, 0, 1)
-        return (x * x * (3 - 2 * x))[:, None, None]
-
-    opened = ease((step - (frames - CLOSING)) / CLOSING)
-    closed = ease((step + 1) / CLOSING)
+    opened = smooth_step((step - (frames - CLOSING)) / CLOSING)[:, None, None]
+    closed = smooth_step((step + 1) / CLOSING)[:, None, None]
     return (before + closed * (rest - before) + opened * (after - rest)).astype(np.float32)
 
 

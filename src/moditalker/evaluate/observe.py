@@ -20,6 +20,7 @@ from moditalker.errors import UserError
 from moditalker.evaluate.pairs import Pair
 from moditalker.features.face.shape import WEIGHTS, default_model
 from moditalker.features.face.tracker import FaceTracker
+from moditalker.features.speech.silence import silence
 from moditalker.geometry.align import align, transform
 from moditalker.geometry.points import MOUTH, eye_distance, lip_opening
 from moditalker.geometry.pose import procrustes
@@ -33,7 +34,6 @@ from moditalker.metrics.mouth_detail import fine_detail
 from moditalker.metrics.sync import Offsets
 from moditalker.metrics.sync_expert import Match, load_expert
 from moditalker.metrics.syncnet import face_crops, sync
-from moditalker.motion.silence import silence
 from moditalker.video.blend import Blender
 
 Floats = NDArray[np.floating]

@@ -19,14 +19,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moditalker import __version__
-from moditalker.diffusion.process import Diffusion
 from moditalker.errors import UserError
 from moditalker.geometry.looks import Identity
 from moditalker.jobs.machine import peak_rss
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import SPEECH_PER_FRAME
 from moditalker.motion.edit import RATE
-from moditalker.motion.sample import sample_motion
 from moditalker.talker.talker import MoDiTalker
 
 MAX_SECONDS = 3600.0
@@ -147,10 +145,9 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
     config = talker.config
     window, hop = config.atom.frames, config.atom.frames - config.atom.overlap
     clip, advance = config.autoencoder.frames, config.autoencoder.frames - config.mtov.overlap
-    identity = np.zeros((68, 3), np.float32)
     size = config.crop.size
     crop = np.zeros((size, size, 3), np.uint8), np.full((68, 2), size / 2, np.float32)
-    mesh = talker.tracker.mesh
+    identity, mesh = Identity(*crop), talker.tracker.mesh
     picture = torch.zeros(1, 3, mesh.size, mesh.size)
 
     def speech() -> object:
@@ -158,12 +155,10 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
 
     def motion(frames: int) -> object:
         features = np.zeros((SPEECH_PER_FRAME * frames, config.speech.width), np.float32)
-        return list(
-            sample_motion(talker.atom, Diffusion(config.atom_diffusion), [features], identity, 0, steps)
-        )
+        return list(talker.motion_stage([features], identity, 0, steps))
 
     def video(frames: int) -> object:
-        return list(talker.sampler([(*crop, crop[1])] * frames, Identity(*crop), 0, steps))
+        return list(talker.sampler([(*crop, crop[1])] * frames, identity, 0, steps))
 
     return {
         "speech": _counted(speech) * SAMPLE_RATE / talker.speech_encoder.core,

@@ -60,6 +60,12 @@ TEMPLATE = np.array(
 )
 
 
+def smooth_step(x: Any) -> Any:
+    """0 up to 0, 1 from 1 on, smooth between; of a number, an array or a tensor."""
+    x = x.clip(0, 1) if hasattr(x, "clip") else min(max(x, 0.0), 1.0)
+    return x * x * (3 - 2 * x)
+
+
 def _norm(vectors: Array) -> Array:
     return np.asarray(np.linalg.norm(vectors, axis=-1))
 

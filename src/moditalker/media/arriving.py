@@ -22,27 +22,20 @@ PIECES = 1000  # that are held for readers who do not come, at most: of 100 s
 
 
 class ArrivingSound:
-    """Chunks of sound, given out to readers that each go at their own pace, in threads of their own.
+    """Chunks of sound for one reader, and its length for others, in threads of their own.
 
-    Chunks are taken when the first reader needs one, and held until the last reader has had it.
+    Chunks are taken when somebody needs one, and held until the reader has had it.
 
     Args:
         chunks: arrays (n,) of floats in [-1, 1], mono, of any sizes; what is beyond is clipped.
         rate: their samples a second.
-        readers: how many there will be.
-        listening: from the first reader's first need on, take chunks as they come, in a thread of its own.
+        listening: from the first need on, take chunks as they come, in a thread of its own.
 
     Raises:
         UserError: a rate or, while reading, a chunk that is none; less sound than MIN_SECONDS in all.
     """
 
-    def __init__(
-        self,
-        chunks: Iterable[ArrayLike],
-        rate: int = SAMPLE_RATE,
-        readers: int = 1,
-        listening: bool = False,
-    ) -> None:
+    def __init__(self, chunks: Iterable[ArrayLike], rate: int = SAMPLE_RATE, listening: bool = False) -> None:
         if not RATES[0] <= rate <= RATES[1]:
             raise UserError(f"sound at {rate} samples a second; {RATES[0]} to {RATES[1]} are possible")
         self.rate, self.notes = rate, list[str]()  # as `AudioReader` has them
@@ -50,19 +43,18 @@ class ArrivingSound:
         taken = self._taken(chunks)
         self._sound = resampled(ahead(taken, PIECES) if listening else taken, rate)
         self._ended = False
-        self._waiting = [deque[Samples]() for _ in range(readers)]
-        self._unread = iter(self._waiting)
+        self._waiting, self._read = deque[Samples](), False
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Samples]:
-        """The next of the readers, from the start of the sound on: (n,) float32 at 16 kHz.
+        """From the start of the sound on: (n,) float32 at 16 kHz.
 
         Raises:
-            ValueError: there are no more readers.
+            ValueError: it was read before.
         """
-        waiting = next(self._unread, None)
-        if waiting is None:
+        if self._read:
             raise ValueError("sound that arrives can be heard only once")
+        self._read, waiting = True, self._waiting
 
         def read() -> Iterator[Samples]:
             while waiting or self._take(lambda: not waiting):
@@ -88,8 +80,7 @@ class ArrivingSound:
                 if chunk is None:
                     self._ended = True
                     return False
-                for waiting in self._waiting:
-                    waiting.append(chunk)
+                self._waiting.append(chunk)
         return True
 
     def _taken(self, chunks: Iterable[ArrayLike]) -> Iterator[Samples]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.errors import UserError
-from moditalker.geometry.points import shut_mouth
+from moditalker.geometry.points import shut_mouth, smooth_step
 from moditalker.jobs.streams import Timeline
 from moditalker.motion.dynamics import filtered, gaussian
 
@@ -106,7 +106,7 @@ def splice(track: Array, other: Array, at: float) -> Array:
     before, after = (
         np.concatenate([part, np.repeat(part[-1:], length - len(part), 0)]) for part in (track, other)
     )
-    weight = _smooth((np.arange(length) - first + RAMP / 2) / RAMP)
+    weight = smooth_step((np.arange(length) - first + RAMP / 2) / RAMP).astype(np.float32)
     return _mixed(before, after, weight)[: len(other)]
 
 
@@ -124,12 +124,8 @@ def _weight(track: Array, first: int, last: int, before: int) -> Array:
     frames = np.arange(len(track), dtype=np.float64)
     rise = (frames - first) / (before + 1) + 1
     fall = (last - 1 - frames) / (RAMP + 1) + 1
-    return _smooth(np.minimum(rise, fall))
-
-
-def _smooth(share: NDArray[np.float64]) -> Array:
-    share = share.clip(0, 1)
-    return (share * share * (3 - 2 * share)).astype(np.float32)
+    weight: Array = smooth_step(np.minimum(rise, fall)).astype(np.float32)
+    return weight
 
 
 def _mixed(one: Array, other: Array, weight: Array) -> Array:

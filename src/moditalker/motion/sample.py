@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from moditalker.config import AtomConfig
 from moditalker.diffusion.process import Diffusion, guide
+from moditalker.geometry.points import smooth_step
 from moditalker.motion.atom import NUMBERS, SPEECH_PER_FRAME, Atom, from_x0
 
 Array = NDArray[np.float32]
@@ -56,7 +57,7 @@ def sample_motion(
         return
     noise = torch.randn(config.overlap, NUMBERS, generator=generator)
     rise = (np.arange(config.overlap, dtype=np.float32) + 1) / (config.overlap + 1)
-    rise = (rise * rise * (3 - 2 * rise))[:, None]  # smooth at both ends
+    rise = smooth_step(rise)[:, None]
     before: Array | None = None  # the last window's view of this window's first frames
 
     for features, frames in _windows(speech, SPEECH_PER_FRAME * window, SPEECH_PER_FRAME * hop):

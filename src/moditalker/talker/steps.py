@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moditalker.features.face.identity import FaceFrame
 from moditalker.features.speech.encoders import SpeechEncoder
+from moditalker.features.speech.silence import PATIENT, Reach, silence
 from moditalker.geometry.looks import Identity
 from moditalker.jobs.streams import Clock
 from moditalker.media import AudioReader, Length, Source
@@ -40,16 +42,24 @@ class Origin:
 class Speech:
     """Speech features of a recording: iterating reads it and yields (n, width) at 50 Hz.
 
-    sound: iterated, gives the waveform from its start, in chunks at 16 kHz.
+    sound: iterated, gives the waveform from its start, in chunks at 16 kHz. ahead: how far its
+    silences look ahead.
     """
 
     sound: AudioReader | ArrivingSound
     seconds: Length
     encoder: SpeechEncoder
     clock: Clock = field(default_factory=Clock)
+    ahead: Reach = PATIENT
 
     def __iter__(self) -> Iterator[Array]:
-        return self.clock.each("speech", self.encoder.stream(self.sound))
+        return self.heard()[0]
+
+    def heard(self) -> tuple[Iterator[Array], Iterator[float]]:
+        """Features, and how much each frame of 25 Hz is silent: both out of one pass over the sound."""
+        ours, theirs = tee(self.sound)
+        features = self.clock.each("speech", self.encoder.stream(ours))
+        return features, self.clock.each("speech", silence(theirs, self.ahead))
 
     def array(self) -> Array:
         """All features, (2S, width)."""

@@ -20,22 +20,21 @@ from moditalker import __version__
 from moditalker import config as configuration
 from moditalker.config import Config
 from moditalker.config.limits import sampling
-from moditalker.diffusion.process import Diffusion
 from moditalker.errors import UserError
 from moditalker.features.face.identity import LOOK, LOOK_SECONDS, FaceFrame, Follower
 from moditalker.features.face.tracker import Choice, FaceTracker
 from moditalker.features.portrait.head import BLINKS, Blinks, head_motion
 from moditalker.features.portrait.still import Still
 from moditalker.features.speech.encoders import FRAME, SpeechEncoder, load_speech_encoder
+from moditalker.features.speech.silence import PATIENT, QUICK
 from moditalker.jobs.machine import check_device, half_the_threads
 from moditalker.jobs.streams import Clock
 from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, check_extend, open_source, plan_frames
 from moditalker.media.arriving import ArrivingSound
 from moditalker.motion.atom import Atom
-from moditalker.motion.dynamics import uncrossed
 from moditalker.motion.edit import RATE, Style
-from moditalker.motion.sample import sample_motion, waited
-from moditalker.motion.silence import PATIENT, QUICK, hush
+from moditalker.motion.sample import waited
+from moditalker.motion.stage import MotionStage
 from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance
 from moditalker.talker.steps import FaceTrack, Motion, Origin, Progress, Speech
@@ -71,6 +70,7 @@ class MoDiTalker:
     ) -> None:
         self.config, self.name, self.digests = config, name or config.preset, digests or {}
         self.speech_encoder, self.tracker, self.atom, self.sampler = speech_encoder, tracker, atom, sampler
+        self.motion_stage = MotionStage(atom, config.atom_diffusion)
         self.loading_seconds = 0.0
 
     @classmethod
@@ -221,8 +221,7 @@ class MoDiTalker:
                 chunk that is no sound.
         """
         clock, (seed, steps), style = Clock(), sampling(seed, steps), style or Style()
-        # Its readers: the features and the silences.
-        sound = ArrivingSound(audio, rate, readers=2, listening=deadline is not None)
+        sound = ArrivingSound(audio, rate, listening=deadline is not None)
         length = sound.length if deadline is None else _endless
         track = self.face(face, length, extend, choose, head, blink, seed)
         fps = float(track.source.info.fps)
@@ -237,7 +236,7 @@ class MoDiTalker:
                     "take time; give more, or take the preset live"
                 )
             live = Live(sound, float(deadline))
-        said = self.motion(Speech(sound, sound.length, self.speech_encoder, clock), track, seed, steps)
+        said = self.motion(self._speech(sound, sound.length, clock), track, seed, steps)
         video = self.video(track, said.styled(style), seed, steps)
         video = replace(video, clock=clock, provenance=provenance, live=live)
         if live is not None:
@@ -259,9 +258,8 @@ class MoDiTalker:
 
     def _rehearse(self, video: Video) -> None:
         """Run all stages once, in silence: what they load and set up, they have then."""
-        sound = ArrivingSound([np.zeros(SAMPLE_RATE // 2, np.float32)], readers=2)
-        speech = Speech(sound, sound.length, self.speech_encoder)
-        said = self.motion(speech, video.face, video.seed, video.steps)
+        sound = ArrivingSound([np.zeros(SAMPLE_RATE // 2, np.float32)])
+        said = self.motion(self._speech(sound, sound.length), video.face, video.seed, video.steps)
         live = Live(sound, float("inf"))
         for _ in replace(video, motion=said, live=live, clock=Clock(), kept=[]):
             pass
@@ -276,7 +274,13 @@ class MoDiTalker:
             UserError: no sound in the file, no such track, or too little sound.
         """
         sound = AudioReader(audio, audio_track)
-        return Speech(sound, sound.seconds, self.speech_encoder)
+        return self._speech(sound, sound.seconds)
+
+    def _speech(
+        self, sound: AudioReader | ArrivingSound, seconds: Length, clock: Clock | None = None
+    ) -> Speech:
+        ahead = QUICK if self.config.atom.causal else PATIENT
+        return Speech(sound, seconds, self.speech_encoder, clock or Clock(), ahead)
 
     def face(
         self,
@@ -362,15 +366,13 @@ class MoDiTalker:
             UserError: seed or steps out of bounds; while iterating, features that are none.
         """
         seed, steps = sampling(seed, steps)
-        diffusion, identity = Diffusion(self.config.atom_diffusion), face.anchor.frontal
+        width, identity = self.speech_encoder.width, face.anchor
 
         def blocks() -> Iterator[Array]:
-            features = _features(speech, self.speech_encoder.width)
-            said = map(uncrossed, sample_motion(self.atom, diffusion, features, identity, seed, steps))
-            ahead = QUICK if self.config.atom.causal else PATIENT
-            return hush(said, speech.sound, identity, ahead) if isinstance(speech, Speech) else said
+            features, silence = speech.heard() if isinstance(speech, Speech) else (speech, None)
+            return self.motion_stage(_features(features, width), identity, seed, steps, silence)
 
-        return Motion(identity, blocks)
+        return Motion(identity.frontal, blocks)
 
     def track(
         self,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from moditalker.config import CropConfig
 from moditalker.geometry.align import inverse
-from moditalker.geometry.points import EYE_LEFT, EYE_RIGHT, JAW, MOUTH
+from moditalker.geometry.points import EYE_LEFT, EYE_RIGHT, JAW, MOUTH, smooth_step
 from moditalker.geometry.raster import planes, sampling_grid, warp
 
 EYE_SHARE = 42 / 128  # eye distance over crop width, where the configuration leaves it open
@@ -71,8 +71,10 @@ class Blender:
         rows = torch.arange(self.height, dtype=torch.float32)
         columns = torch.arange(self.width, dtype=torch.float32)
         self.x, self.y = columns, rows + crop.region_top  # crop pixels
-        side = _ramp(torch.minimum(columns, columns.flip(0)) / (BORDER_RAMP * self.unit))
-        ends = _ramp(rows / (TOP_RAMP * self.unit)) * _ramp(rows.flip(0) / (BORDER_RAMP * self.unit))
+        side = smooth_step(torch.minimum(columns, columns.flip(0)) / (BORDER_RAMP * self.unit))
+        ends = smooth_step(rows / (TOP_RAMP * self.unit)) * smooth_step(
+            rows.flip(0) / (BORDER_RAMP * self.unit)
+        )
         self.hull = Hull(self.x, self.y)
         self.coarse = Hull(
             *(F.avg_pool1d(place[None], CELL, ceil_mode=True)[0] for place in (self.x, self.y))
@@ -261,12 +263,6 @@ class Hull:
 def _points(landmarks: NDArray[np.floating]) -> Tensor:
     """(68, 2 or 3) -> (68, 2) float32."""
     return torch.from_numpy(np.ascontiguousarray(landmarks[:, :2], dtype=np.float32))
-
-
-def _ramp(x: Tensor) -> Tensor:
-    """Smooth step from 0 at 0 to 1 at 1."""
-    x = x.clamp(0, 1)
-    return x * x * (3 - 2 * x)
 
 
 def _blur(image: Tensor, sigma: float, zeros: bool = False) -> Tensor:

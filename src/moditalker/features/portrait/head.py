@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from moditalker.errors import UserError
 from moditalker.features.face.identity import LOOK, LOOK_SECONDS
 from moditalker.features.face.shape import default_model, frontalize
 from moditalker.features.face.tracker import FaceTracker
+from moditalker.geometry.points import smooth_step
 from moditalker.jobs import spreadsheets
 from moditalker.jobs.streams import beside
 from moditalker.media import Length, VideoReader, plan_frames
@@ -93,12 +93,6 @@ class Blinks:
 def _lids(seconds: float) -> float:
     """How far shut so many seconds after a blink's beginning."""
     return float(smooth_step(seconds / SHUTTING) - smooth_step((seconds - SHUTTING - SHUT) / OPENING))
-
-
-def smooth_step(x: Any) -> Any:
-    """0 up to 0, 1 from 1 on, smooth between; of a number or an array."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
 
 
 def read_poses(path: str | Path) -> HeadMotion:

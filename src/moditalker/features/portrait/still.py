@@ -23,8 +23,9 @@ from moditalker.features.face.identity import FaceFrame
 from moditalker.features.face.shape import frontalize
 from moditalker.features.face.tracker import Choice, FaceTracker
 from moditalker.features.portrait.eyelids import EYES, Eye, sample, shut_eyes
-from moditalker.features.portrait.head import Angles, Blinks, HeadMotion, smooth_step
+from moditalker.features.portrait.head import Angles, Blinks, HeadMotion
 from moditalker.geometry.align import align_stream
+from moditalker.geometry.points import smooth_step
 from moditalker.jobs.streams import beside
 from moditalker.media import Frame, Source
 

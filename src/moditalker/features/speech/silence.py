@@ -1,7 +1,7 @@
-"""Where nobody speaks the mouth is shut and still (contract 4), whatever else is heard.
+"""When nobody speaks, whatever else is heard.
 
-AToM learns this from recordings without speech, but speech features alone do not always tell music or a beep
-from a voice. A voice activity detector does, and here it decides.
+Speech features alone do not always tell music or a beep from a voice. A voice activity detector does. While
+it hears no voice, the mouth is shut (contract 4, `motion.stage.hush`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.geometry.points import shut_mouth
-from moditalker.motion.voice_activity import voice_activity
+from moditalker.features.speech.voice_activity import voice_activity
 
 Array = NDArray[np.float32]
 
@@ -70,14 +69,3 @@ def silence(chunks: Iterable[Array], ahead: Reach = PATIENT) -> Iterator[float]:
         gone = min((-i for i in speech if i <= 0), default=before + 1)
         free = min((coming - ahead.margin) / ahead.ramp, (gone - behind.margin) / behind.ramp)
         yield min(max(free, 0.0), 1.0)
-
-
-def hush(
-    motion: Iterable[Array], chunks: Iterable[Array], l_id: Array, ahead: Reach = PATIENT
-) -> Iterator[Array]:
-    """Motion (n, 68, 3) at 25 Hz, with the mouth of ``l_id`` (68, 3) shut and still where nobody speaks."""
-    rest, weights = shut_mouth(l_id), silence(chunks, ahead)
-    for block in motion:
-        weight = np.array([next(weights, 1.0) for _ in block], np.float32)[:, None, None]
-        weight = weight * weight * (3 - 2 * weight)  # smooth at both ends
-        yield (block + weight * (rest - block)).astype(np.float32)
