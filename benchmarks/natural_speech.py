@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,13 @@ from moditalker.data.recordings import fill_gaps
 from moditalker.data.videos import RATE, SUFFIXES, at_rate
 from moditalker.data.worker import FRAME
 from moditalker.diffusion.process import Diffusion
-from moditalker.features.face.identity import Follower
+from moditalker.features.face.identity import LOOK, LOOK_SECONDS, Follower
 from moditalker.features.face.shape import frontalize
 from moditalker.geometry.points import lip_opening, mouth_width
 from moditalker.media import AudioReader, VideoReader
 from moditalker.metrics.lips import best_lag, correlation
 from moditalker.motion.sample import sample_motion
-from moditalker.talker.steps import Motion, Speech
+from moditalker.talker.steps import Speech
 from moditalker.talker.talker import MoDiTalker
 
 MOST = 12  # frames
@@ -76,19 +76,26 @@ class Waveform:
         yield self.samples.astype(np.float32)
 
 
+def moves(real: np.ndarray) -> tuple[float, float]:
+    """As `Anchor.moves` of a source that begins with these frames (S, 68, 3)."""
+    looks = real[:: round(LOOK_SECONDS * RATE)][:LOOK]
+    return float(lip_opening(looks).std()), float(mouth_width(looks).std())
+
+
 def motions(
-    talker: MoDiTalker, sound: np.ndarray, l_id: np.ndarray, steps: int | None
+    talker: MoDiTalker, sound: np.ndarray, real: np.ndarray, l_id: np.ndarray, steps: int | None
 ) -> dict[str, np.ndarray]:
-    """Raw and final motion, (S, 68, 3) each."""
+    """Raw and final motion, (S, 68, 3) each. What is known of either half's style comes from the other."""
     speech = talker.speech_encoder(sound)
     diffusion = Diffusion(talker.config.atom_diffusion)
     raw = np.concatenate([*sample_motion(talker.atom, diffusion, [speech], l_id, 0, steps)])
     heard: Any = Waveform(sound)
-    anchor: Any = type("Face", (), {"anchor": type("Anchor", (), {"frontal": l_id})})
-    final: Iterable[np.ndarray] | Motion = talker.motion(
-        Speech(heard, len(sound) / 16_000, talker.speech_encoder), anchor, 0, steps
-    )
-    return {"raw": raw, "final": np.concatenate([*final])}
+    spoken, half = Speech(heard, len(sound) / 16_000, talker.speech_encoder), len(real) // 2
+    final = []
+    for own, other in ((slice(None, half), real[half:]), (slice(half, None), real[:half])):
+        face: Any = SimpleNamespace(anchor=SimpleNamespace(frontal=l_id, moves=moves(other)))
+        final.append(talker.motion(spoken, face, 0, steps).array()[own])
+    return {"raw": raw, "final": np.concatenate(final)}
 
 
 def main() -> None:
@@ -115,7 +122,7 @@ def main() -> None:
         real[found] = frontalize(points[found])[0]
         real = fill_gaps(real)
         l_id = real[lip_opening(real).argmin()]
-        for name, made in motions(talker, sound, l_id, arguments.steps).items():
+        for name, made in motions(talker, sound, real, l_id, arguments.steps).items():
             people[path.parent.name][name].append(compare(made, real, found))
     print("| | " + " | ".join(f"{kind} {column}" for kind in ("raw", "final") for column in COLUMNS) + " |")
     rows = {

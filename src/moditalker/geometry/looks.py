@@ -59,7 +59,8 @@ class Identity:
     crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
     frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which
     every frame of this person is frontalised; looks: the frames it was chosen from; open_mouths: which of
-    them show open mouths, unlike each other.
+    them show open mouths, unlike each other; moves: deviation of lip opening and of mouth width over these
+    frames, eye distances; 0 where there is only one.
     """
 
     crop: Pixels
@@ -68,6 +69,7 @@ class Identity:
     neutral: NDArray[np.float64] = field(default_factory=lambda: np.zeros((68, 3)))
     looks: tuple[Look, ...] = ()
     open_mouths: tuple[int, ...] = ()
+    moves: tuple[float, float] = (0.0, 0.0)
 
     @property
     def mouths(self) -> tuple[Look, ...]:

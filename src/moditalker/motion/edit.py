@@ -70,6 +70,30 @@ def _scaled(motion: Iterable[Array], identity: Array, style: Style) -> Iterator[
         yield face.astype(np.float32)
 
 
+# How far lips move on average over the people that AToM learnt from, and how much of a person's own deviation
+# from that is met again in what they say next: slopes between logarithms (docs/lab/speech.md).
+USUAL_MOVES = 0.058, 0.038  # deviation of lip opening and of mouth width, eye distances
+TRUSTED_MOVES = 0.78, 0.43
+LEAST_SIZE, MOST_SIZE = 0.75, 1.8  # of motion made smaller or larger for a person
+SILENT = 0.35  # share of the usual below which the lips do not speak, so that they tell nothing
+
+
+def own_style(moves: tuple[float, float], strength: float) -> Style:
+    """The size of motion that becomes a person whose lips, where they are seen, move by ``moves``.
+
+    Args:
+        moves: as `Identity.moves`. Lips that hardly move say nothing of how they speak, and leave the motion.
+        strength: 0 leaves the motion, 1 follows the person as far as can be trusted.
+    """
+    sizes = [
+        float(np.clip((own / usual) ** (strength * trusted), LEAST_SIZE, MOST_SIZE))
+        for own, usual, trusted in zip(moves, USUAL_MOVES, TRUSTED_MOVES, strict=True)
+    ]
+    if moves[0] < SILENT * USUAL_MOVES[0]:
+        return Style()
+    return Style(mouth=sizes[0], expression=sizes[1])
+
+
 def hold(track: Array, start: float, end: float) -> Array:
     """The face at ``start`` stays until ``end``."""
     first, last = _range(track, start, end)

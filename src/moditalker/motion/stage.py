@@ -13,6 +13,7 @@ from moditalker.geometry.looks import Identity
 from moditalker.geometry.points import shut_mouth, smooth_step
 from moditalker.motion.atom import Atom
 from moditalker.motion.dynamics import uncrossed
+from moditalker.motion.edit import own_style, styled
 from moditalker.motion.sample import sample_motion
 
 Array = NDArray[np.float32]
@@ -41,15 +42,16 @@ class MotionStage:
 
         Args:
             speech: blocks (n, D) of features at 50 Hz.
-            identity: whose mouth moves.
+            identity: whose mouth moves, and as far as it does in the source (``atom.own_size``).
             seed, steps: of sampling; steps None: the config's.
             silence: how much each frame of 25 Hz is silent, 0 to 1; None: the mouth is never shut by a rule.
 
         Yields:
             (n, 68, 3) float32, frontal, canonical units, 25 Hz.
         """
-        said = sample_motion(self.atom, self.diffusion, speech, identity.frontal, seed, steps)
-        said = map(uncrossed, said)
+        own = own_style(identity.moves, self.atom.config.own_size)
+        raw = sample_motion(self.atom, self.diffusion, speech, identity.frontal, seed, steps)
+        said = iter(styled(map(uncrossed, raw), identity.frontal, own))
         return said if silence is None else hush(said, silence, identity.frontal)
 
 

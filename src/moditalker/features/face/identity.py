@@ -23,7 +23,7 @@ from moditalker.features.face.speaker import Speakers
 from moditalker.features.face.tracker import Choice, FaceTracker
 from moditalker.geometry.align import align_stream, transform
 from moditalker.geometry.looks import Identity, Look, look_at, scale_of
-from moditalker.geometry.points import LIP_INNER, TEMPLATE, lip_opening
+from moditalker.geometry.points import LIP_INNER, TEMPLATE, lip_opening, mouth_width
 from moditalker.geometry.pose import procrustes
 from moditalker.geometry.raster import warp
 from moditalker.jobs.streams import beside, fade
@@ -313,7 +313,8 @@ def choose_anchor(faces: list[Candidate]) -> Identity:
     opening = lip_opening(frontal)
     shut = int(np.argmin(opening))
     mouths = tuple(_open_mouths(frontal, opening))
-    return Identity(looks[shut].crop, looks[shut].landmarks, frontal[shut], neutral, looks, mouths)
+    moves = float(opening.std()), float(mouth_width(frontal).std())
+    return Identity(looks[shut].crop, looks[shut].landmarks, frontal[shut], neutral, looks, mouths, moves)
 
 
 def _open_mouths(frontal: Array, opening: NDArray[np.floating]) -> list[int]:
