@@ -52,8 +52,11 @@ def tracked(path: Path, talker: MoDiTalker, cache: Path) -> tuple[np.ndarray, np
     return content["points"], np.pad(sound, (0, size - len(sound)))
 
 
-def compare(made: np.ndarray, real: np.ndarray, found: np.ndarray) -> list[float]:
-    """Landmarks (S, 68, 3) each, frames with a face (S,) -> a value for each of `COLUMNS`."""
+def compare(made: np.ndarray, real: np.ndarray, found: np.ndarray, sized: slice = slice(None)) -> list[float]:
+    """Landmarks (S, 68, 3) each, frames with a face (S,) -> a value for each of `COLUMNS`.
+
+    sized: frames whose amplitude counts.
+    """
     made = made[: len(real)]
     opening, width = ((measure(made), measure(real)) for measure in (lip_opening, mouth_width))
     truth = [np.where(found, track[1], np.nan) for track in (opening, width)]
@@ -62,7 +65,10 @@ def compare(made: np.ndarray, real: np.ndarray, found: np.ndarray) -> list[float
     stop = len(made)
     ours = width[0][max(lag, 0) : stop + min(lag, 0)]
     theirs = truth[1][max(-lag, 0) : stop - max(lag, 0)]
-    sizes = [np.std(track[0]) / np.nanstd(t) for track, t in zip((opening, width), truth, strict=True)]
+    sizes = [
+        np.std(track[0][sized]) / np.nanstd(t[sized])
+        for track, t in zip((opening, width), truth, strict=True)
+    ]
     return [follows, correlation(ours, theirs), *map(float, sizes), lag]
 
 
@@ -82,20 +88,29 @@ def moves(real: np.ndarray) -> tuple[float, float]:
     return float(lip_opening(looks).std()), float(mouth_width(looks).std())
 
 
-def motions(
-    talker: MoDiTalker, sound: np.ndarray, real: np.ndarray, l_id: np.ndarray, steps: int | None
-) -> dict[str, np.ndarray]:
-    """Raw and final motion, (S, 68, 3) each. What is known of either half's style comes from the other."""
+def rows(
+    talker: MoDiTalker,
+    sound: np.ndarray,
+    real: np.ndarray,
+    found: np.ndarray,
+    l_id: np.ndarray,
+    steps: int | None,
+) -> dict[str, list[float]]:
+    """A value for each of `COLUMNS` of raw and of final motion.
+
+    Of the final motion, either half's amplitude is that of lips whose size the other half has told.
+    """
     speech = talker.speech_encoder(sound)
     diffusion = Diffusion(talker.config.atom_diffusion)
     raw = np.concatenate([*sample_motion(talker.atom, diffusion, [speech], l_id, 0, steps)])
     heard: Any = Waveform(sound)
     spoken, half = Speech(heard, len(sound) / 16_000, talker.speech_encoder), len(real) // 2
     final = []
-    for own, other in ((slice(None, half), real[half:]), (slice(half, None), real[:half])):
+    for sized, other in ((slice(None, half), real[half:]), (slice(half, None), real[:half])):
         face: Any = SimpleNamespace(anchor=SimpleNamespace(frontal=l_id, moves=moves(other)))
-        final.append(talker.motion(spoken, face, 0, steps).array()[own])
-    return {"raw": raw, "final": np.concatenate(final)}
+        made = talker.motion(spoken, face, 0, steps).array()
+        final.append(compare(made, real, found, sized))
+    return {"raw": compare(raw, real, found), "final": np.mean(final, axis=0).tolist()}
 
 
 def main() -> None:
@@ -122,15 +137,15 @@ def main() -> None:
         real[found] = frontalize(points[found])[0]
         real = fill_gaps(real)
         l_id = real[lip_opening(real).argmin()]
-        for name, made in motions(talker, sound, real, l_id, arguments.steps).items():
-            people[path.parent.name][name].append(compare(made, real, found))
+        for name, row in rows(talker, sound, real, found, l_id, arguments.steps).items():
+            people[path.parent.name][name].append(row)
     print("| | " + " | ".join(f"{kind} {column}" for kind in ("raw", "final") for column in COLUMNS) + " |")
-    rows = {
+    table = {
         person: np.concatenate([np.mean(kinds["raw"], axis=0), np.mean(kinds["final"], axis=0)])
         for person, kinds in people.items()
     }
-    rows[f"**median of {len(rows)}**"] = np.median(list(rows.values()), axis=0)
-    for person, values in rows.items():
+    table[f"**median of {len(table)}**"] = np.median(list(table.values()), axis=0)
+    for person, values in table.items():
         print(f"| {person} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
 
 

@@ -21,9 +21,9 @@ from moditalker.features.face.identity import (
     _seen,
     choose_anchor,
 )
-from moditalker.features.face.shape import default_model
+from moditalker.features.face.shape import default_model, frontalize
 from moditalker.geometry.looks import Look
-from moditalker.geometry.points import lip_opening
+from moditalker.geometry.points import lip_opening, mouth_width
 from moditalker.geometry.pose import Pose, apply_pose
 from moditalker.media import Frame, open_source, plan_frames
 
@@ -69,6 +69,9 @@ def test_the_anchor_is_the_frame_whose_mouth_is_shut_most():
     anchor = choose_anchor(candidates)
     assert anchor.crop[0, 0, 0] == 102
     assert anchor.landmarks == pytest.approx(faces[2][:, :2], abs=1e-3)
+    frontal, _ = frontalize(np.stack(faces).astype(np.float32), anchor.neutral)
+    assert anchor.moves == pytest.approx((lip_opening(frontal).std(), mouth_width(frontal).std()), rel=1e-4)
+    assert choose_anchor(candidates[:1]).moves == (0, 0)
     others = choose_anchor([candidates[1], candidates[3]])
     assert lip_opening(anchor.frontal) < lip_opening(others.frontal)
     assert [look.crop[0, 0, 0] for look in anchor.mouths] == [

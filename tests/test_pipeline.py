@@ -160,6 +160,21 @@ def test_steps_one_by_one_are_generate(made, face_video, speech_wav):
     assert len(track) == ceil(speech.seconds * 25)
 
 
+def test_lips_that_move_more_in_the_source_move_more(made, face_video, speech_wav, monkeypatch):
+    model, _, _ = made
+    atom = replace(model.motion_stage.atom.config, own_size=1.0)
+    monkeypatch.setattr(model.motion_stage.atom, "config", atom)
+    speech = model.speech(speech_wav)
+    face = model.face(face_video, speech.seconds)
+    assert all(move >= 0 for move in face.anchor.moves)
+    sizes = []
+    for move in (0.0, 0.057, 0.09):
+        person = replace(face, anchor=replace(face.anchor, moves=(move, 0.04)))
+        sizes.append(lip_opening(model.motion(speech, person).array()).std())
+    assert sizes[0] == pytest.approx(sizes[1])
+    assert sizes[2] == pytest.approx(sizes[1] * (0.09 / 0.057) ** 0.75, rel=1e-3)
+
+
 def test_the_landmark_track_can_be_edited(made, face_video, speech_wav):
     model, _, pairs = made
     speech = model.speech(speech_wav)

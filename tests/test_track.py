@@ -17,7 +17,7 @@ from moditalker.errors import UserError
 from moditalker.features.face.shape import default_model
 from moditalker.geometry.points import LIP_UNRELATED, lip_opening, mouth_width, shut_mouth
 from moditalker.media import read_clip
-from moditalker.motion.edit import RAMP, RATE, Style
+from moditalker.motion.edit import RAMP, RATE, Style, own_style
 from moditalker.motion.track import Track
 
 
@@ -177,6 +177,18 @@ def test_a_track_holds_what_a_face_can_have():
 def test_the_default_style_changes_nothing():
     track = speaking()
     assert np.array_equal(track.styled(Style()).landmarks, track.landmarks)
+
+
+def test_the_size_of_motion_follows_the_person():
+    assert own_style((0.0, 0.0), 1.0) == Style()  # a picture, or a mouth that never speaks
+    assert own_style((0.2, 0.1), 0.0) == Style()
+    usual, large, small = (own_style((own * 0.057, own * 0.04), 1.0) for own in (1.0, 1.6, 0.7))
+    assert (usual.mouth, usual.expression) == pytest.approx((1.0, 1.0))
+    assert 1.3 < large.mouth < 1.6  # not all of it: the next sentence is not like this one
+    assert 1.2 < large.expression < large.mouth
+    assert 0.7 < small.mouth < 1 > small.expression > 0.7
+    huge = own_style((9.0, 9.0), 1.0)
+    assert huge.mouth == huge.expression == 1.8
 
 
 def test_holding_freezes_its_range_alone():

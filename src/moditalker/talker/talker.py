@@ -360,7 +360,8 @@ class MoDiTalker:
     ) -> Motion:
         """Speech features and the face's identity -> frontal landmarks at 25 Hz, by AToM.
 
-        The lips move as far as this person's do in the source (``atom.own_size``). Where nobody speaks in a `Speech`, the mouth is shut.
+        The lips move as far as this person's do in the source (``atom.own_size``). Where nobody speaks in a
+        `Speech`, the mouth is shut.
 
         Raises:
             UserError: seed or steps out of bounds; while iterating, features that are none.
