@@ -25,6 +25,7 @@ from moditalker.data.worker import FRAME
 from moditalker.diffusion.process import Diffusion
 from moditalker.features.face.identity import LOOK, LOOK_SECONDS, Follower
 from moditalker.features.face.shape import frontalize
+from moditalker.features.speech.silence import PATIENT, QUICK
 from moditalker.geometry.points import lip_opening, mouth_width
 from moditalker.media import AudioReader, VideoReader
 from moditalker.metrics.lips import best_lag, correlation
@@ -83,7 +84,7 @@ class Waveform:
 
 
 def moves(real: np.ndarray) -> tuple[float, float]:
-    """As `Anchor.moves` of a source that begins with these frames (S, 68, 3)."""
+    """As `Identity.moves` of a source that begins with these frames (S, 68, 3)."""
     looks = real[:: round(LOOK_SECONDS * RATE)][:LOOK]
     return float(lip_opening(looks).std()), float(mouth_width(looks).std())
 
@@ -104,8 +105,9 @@ def rows(
     diffusion = Diffusion(talker.config.atom_diffusion)
     raw = np.concatenate([*sample_motion(talker.atom, diffusion, [speech], l_id, 0, steps)])
     heard: Any = Waveform(sound)
-    spoken, half = Speech(heard, len(sound) / 16_000, talker.speech_encoder), len(real) // 2
-    final = []
+    patience = QUICK if talker.config.atom.causal else PATIENT
+    spoken = Speech(heard, len(sound) / 16_000, talker.speech_encoder, ahead=patience)
+    final, half = [], len(real) // 2
     for sized, other in ((slice(None, half), real[half:]), (slice(half, None), real[:half])):
         face: Any = SimpleNamespace(anchor=SimpleNamespace(frontal=l_id, moves=moves(other)))
         made = talker.motion(spoken, face, 0, steps).array()
