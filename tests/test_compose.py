@@ -65,7 +65,7 @@ def look(opening: float, seconds: float = 0.0, seed: int = 1) -> Look:
 def composed(own: float, wanted: float, looks: list[Look], region=None):
     image, shares = picture(face(own)), [(one, 1 / len(looks)) for one in looks]
     composer = Composer(CROP)
-    result = composer.compose(image, MATRIX, aligned(image), face(own), face(wanted), shares, region)
+    result = composer.compose(image, MATRIX, aligned(image), face(own), face(wanted), shares, region=region)
     return image, result
 
 
@@ -210,7 +210,7 @@ def test_the_chosen_look_changes_when_it_pays_and_fades():
     gallery = Gallery(looks, CROP.size, 8)
     wishes = [face(a) for a in [0.0] * 12 + [8.0] * 12]
     wishes[5] = face(4.2)  # a moment is not worth a change
-    chooser: Chooser[int] = Chooser(80.0)
+    chooser: Chooser[int] = Chooser(80.0, 8)
 
     def chosen():
         for number, wish in enumerate(wishes):
@@ -234,7 +234,7 @@ def test_grey_stays_grey():
     torch.manual_seed(0)
     image = np.repeat(picture(face())[..., :1], 3, -1)
     composer = Composer(CROP, Interior().eval().requires_grad_(False))
-    made = composer.compose(image, MATRIX, aligned(image), face(), face(7.0), [(shut, 1.0)]).frame
+    made = composer.compose(image, MATRIX, aligned(image), face(), face(7.0), [(shut, 1.0)], face()).frame
     assert not np.array_equal(made, image)
     assert (made.max(-1).astype(int) - made.min(-1)).max() <= 1
 
@@ -247,7 +247,7 @@ def test_the_painter_paints_where_no_look_shows_it():
     for painter in (None, Interior().eval().requires_grad_(False)):
         composer = Composer(CROP, painter)
         made[painter is None] = composer.compose(
-            image, MATRIX, aligned(image), face(), face(7.0), [(look(0.0), 1.0)]
+            image, MATRIX, aligned(image), face(), face(7.0), [(look(0.0), 1.0)], face()
         ).frame
     changed = (made[True] != made[False]).any(-1)
     places = np.stack(np.mgrid[:SIDE, :SIDE][::-1], -1) @ MATRIX[:, :2].T + MATRIX[:, 2]

@@ -80,6 +80,7 @@ class Target:
     crop: Pixels | None = None  # (size, size, 3) uint8, None where there is no usable face
     landmarks: Array | None = None  # that the source has
     wanted: Array | None = None  # that the speech wants
+    rest: Array | None = None  # with a shut mouth
     confidence: Confidence = TRUSTED
 
     @property
@@ -218,8 +219,9 @@ class Video:
             if not face.usable or face.landmarks is None:
                 yield Target(face, run, anchor)
                 continue
-            landmarks = transform(face.landmarks[None], face.matrix[None])[0]
-            yield Target(face, run, anchor, face.crop(size), landmarks)
+            both = np.concatenate([face.landmarks[None], face.at_rest(anchor)])
+            landmarks, rest = transform(both, face.matrix[None])
+            yield Target(face, run, anchor, face.crop(size), landmarks, rest=rest)
 
     def _wished(self, targets: Iterator[Target]) -> Iterator[Target]:
         """The same with the landmarks that are wanted in them."""
@@ -324,7 +326,14 @@ class Video:
             return image
         if layers.looks:
             composed = composer.compose(
-                image, face.matrix, target.crop, target.landmarks, target.wanted, layers.looks, region
+                image,
+                face.matrix,
+                target.crop,
+                target.landmarks,
+                target.wanted,
+                layers.looks,
+                target.rest,
+                region,
             )
             pasted = composed.frame
             mask = blender.native_mask(image.shape[:2], face.matrix, target.landmarks, target.wanted)

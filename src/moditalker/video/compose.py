@@ -27,7 +27,7 @@ from moditalker.geometry.align import inverse
 from moditalker.geometry.looks import Look
 from moditalker.geometry.points import JAW, NOSE
 from moditalker.video.flow import OUTLINE, SIDES, Gap, Spline, outline_distance
-from moditalker.video.interior import Interior, Window, shape_planes
+from moditalker.video.interior import Interior, skin_around
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
@@ -84,6 +84,7 @@ class Composer:
         own: Floats,
         wanted: Floats,
         looks: Sequence[tuple[Look, float]],
+        rest: Floats | None = None,
         region: Tensor | None = None,
     ) -> Composed:
         """One frame.
@@ -93,6 +94,7 @@ class Composer:
             matrix: (2, 3) frame -> crop pixel; crop: (size, size, 3) uint8, what is there.
             own, wanted: (68, 2 or 3) landmarks, crop pixels.
             looks: whose mouth is shown, with weights that add up to 1.
+            rest: (68, 2 or 3), the same face in the same pose with a shut mouth; None: nothing is painted.
             region: (3, h, w) in [-1, 1], the crop's rows from crop.region_top on, with a mouth that MToV
                 generated.
         """
@@ -103,7 +105,7 @@ class Composer:
             self._move(image, face, skin.flow, frame, mask)
         mouth = _Canvas.of(image, matrix, *_around(wanted, AROUND_MOUTH * self.unit))
         if mouth is not None and looks:
-            lips, share = self._mouth(mouth, crop, wanted, own, skin, looks, region)
+            lips, share = self._mouth(mouth, crop, wanted, own, skin, looks, rest, region)
             part = _floats(frame[mouth.box])
             part += share * (lips - part)
             frame[mouth.box] = _bytes(part)
@@ -128,6 +130,7 @@ class Composer:
         own: Floats,
         skin: _Skin,
         looks: Sequence[tuple[Look, float]],
+        rest: Floats | None,
         region: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Lips and what is around them, (3, h, w) in [0, 1], and how much of each pixel they are, (h, w)."""
@@ -154,32 +157,28 @@ class Composer:
             fine = field.with_values(torch.cat([upper, lower, light])).at(mouth)
             picture = lips.drawn(look, fine[:2], fine[2:4])
             if (missing := lips.missing(look)) > 0:
-                inside = self._inside(
-                    wanted, look, field.with_values(torch.cat([upper, lower])), mouth, region
-                )
+                inside = self._inside(wanted, look, rest, lips, region)
                 if inside is not None:
                     picture = torch.lerp(picture, inside, missing * lips.between)
             total += weight * ((picture + DARK) * fine[4:] - DARK)
         return total, field.with_values(share).at(mouth)[0]
 
     def _inside(
-        self, wanted: Floats, look: Look, flows: _Field, mouth: _Canvas, region: Tensor | None
+        self, wanted: Floats, look: Look, rest: Floats | None, lips: _Lips, region: Tensor | None
     ) -> Tensor | None:
         """What is between the lips that a look does not show, (3, h, w) in its light; None: nobody knows."""
+        places = lips.mouth.places
         if region is not None:
             top = torch.tensor([0.0, float(self.crop.region_top)]).view(2, 1, 1)
-            return (_sample(region, mouth.places - top) + 1) / 2
-        if self.interior is None:
+            return (_sample(region, places - top) + 1) / 2
+        if self.interior is None or rest is None:
             return None
-        window = Window.of(wanted, self.unit)
-        pane = replace(mouth, places=_tensor(window.places()))
-        fine = flows.at(pane)
-        lips = _Lips(wanted, pane, self.unit).drawn(look, fine[:2], fine[2:])
-        shape = torch.from_numpy(shape_planes(wanted, window)[0])
-        painted = self.interior(2 * lips[None] - 1, shape[None])[0]
-        if look.grey:
-            painted = painted.mean(0, keepdim=True).expand(3, -1, -1)
-        return (_sample(painted, window.within(mouth.places)) + 1) / 2
+        skin = skin_around(look, self.unit)
+        inside = lips.between > 0
+        at = places[:, inside].T.numpy()
+        picture = torch.zeros(3, *inside.shape)
+        picture[:, inside] = self.interior.paint(wanted, rest[:, :2], at, skin, self.unit, look.grey).T
+        return picture
 
 
 class _Lips:

@@ -1,14 +1,18 @@
-"""The inside of a mouth that the source never showed: teeth, tongue and dark, from the lips around it [ours].
+"""The inside of a mouth that the source never showed: teeth, tongue and dark, learnt from a recording [ours].
 
-A small convolutional network paints what lies between the lips, in a window that is fixed to the head, at
-twice the crop's resolution. It sees the lips without anything between them, and knows where each place lies
-between the edges of the lips. Upper teeth do not move with the lips, and neither does the window, so they
-stay where they are while the lips uncover them.
+Three layers, as in a mouth. Behind are tongue and dark, a smooth function of the place between the lips. In
+front of them are the lower teeth, which move with the jaw, and the upper teeth, which move with the head.
+Teeth are two textures: they are rigid, so they stay sharp and do not bend while lips uncover them. How much
+light reaches a place is a smooth function too. All four are learnt together; the colour of the light follows
+from the colour of the skin around the lips.
+
+Lengths are in pixels of a crop whose eyes are 42 pixels apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,127 +22,188 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moditalker.video.flow import Gap
+from moditalker.geometry.looks import Look
+from moditalker.video.flow import Gap, outline_distance
 from moditalker.weights.files import fill, load_weights
 from moditalker.weights.named import find
 
 Floats = NDArray[np.floating]
+Box = tuple[float, float, float, float]
 
-SCALE = 2  # pixels of the window for one of a crop of 128
-WIDTH, HEIGHT = 56, 44  # of the window, pixels of that crop
-ABOVE = 4.0  # of it above the base of the nose
-MARGIN = 0.8  # by how much more than the gap is hidden from the network: landmarks are not exact
-INPUTS = 7  # lips (3), gap, distance to either lip (2), place across
-STYLE = 8  # numbers that say whose teeth they are
-NEAR = 10.0  # pixels of the crop that distances are measured in
+UPPER: Box = (-17, 17, -8, 6)  # left, right, top, bottom of the upper teeth's texture, around the lips' line
+LOWER: Box = (-16, 16, -6, 10)  # of the lower teeth's
+TEXELS = 4  # for a pixel
+WIDTH = 27.0  # between the corners of a shut mouth as wide as the one that was learnt from
+SHAPE = 7  # numbers that say where between the lips a place is
+HIDDEN = 32  # width of the smooth functions
+LONG = 10.0  # pixels for one unit of these numbers
+BRIGHTER = 1.2  # logarithm of the most that light may add or take
+SKIN = 3.0, 8.0  # distance from the lips within which skin tells the light
+MARBLE = (
+    0.05,
+    0.11,
+)  # saturation of skin: with less, a face is of stone and has no teeth; with more, all of them
+KNEE, BRIGHT = 0.55, 0.88  # of white: from where on bright colours are held back, and what none exceeds
+DEEP = 0.07, 0.025, 0.025  # colour of the darkest places, which the recording shows as black
+QUICK = 10.0  # what textures hold is multiplied by it, so that they learn faster than functions
 
 
 @dataclass(frozen=True)
-class Window:
-    """A head's window. origin: (2,) crop pixels, the centre of its first pixel; unit: crop pixels for one
-    of a crop of 128.
+class Place:
+    """Where pixels are in a mouth.
+
+    shape: (n, SHAPE - 1), between the lips; upper: (n, 2), from the upper teeth; lower: (n, 2), from where
+    the lower teeth are with a shut mouth; moves: (3,), how far chin and lower lip went down, and 1.
     """
 
-    origin: Floats
-    unit: float
+    shape: Tensor
+    upper: Tensor
+    lower: Tensor
+    moves: Tensor
 
     @classmethod
-    def of(cls, landmarks: Floats, unit: float = 1.0) -> Window:
-        """For landmarks (68, 2), crop pixels."""
-        return cls(landmarks[33, :2] - np.array([WIDTH / 2, ABOVE]) * unit, unit)
+    def of(cls, wanted: Floats, rest: Floats, places: Floats, unit: float = 1.0) -> Place:
+        """Places (n, 2) in the mouth of landmarks (68, 2); all in crop pixels.
 
-    def places(self) -> Floats:
-        """Crop pixel of each of its pixels, (HEIGHT SCALE, WIDTH SCALE, 2)."""
-        x, y = (np.arange(n * SCALE) * self.unit / SCALE for n in (WIDTH, HEIGHT))
-        return np.asarray(np.stack(np.meshgrid(x, y), axis=-1) + self.origin)
-
-    def within(self, places: Tensor) -> Tensor:
-        """Crop pixels (2, h, w) -> pixels of the window."""
-        origin = torch.from_numpy(np.asarray(self.origin, np.float32)).view(2, 1, 1)
-        return (places - origin) * (SCALE / self.unit)
-
-
-def shape_planes(landmarks: Floats, window: Window) -> tuple[Floats, Floats]:
-    """What the network is told about a window but for its picture.
-
-    Returns:
-        planes: (4, h, w): what is hidden, distance below the upper and above the lower lip, place across;
-        gap: (h, w), 1 between the lips.
-    """
-    places, unit = window.places(), window.unit
-    gap = Gap.of(np.asarray(landmarks[:, :2], np.float64))
-    x, y = places[..., 0], places[..., 1]
-    upper, lower = gap.edges(x)
-    below, above = (y - upper) / unit, (lower - y) / unit
-    within = np.clip(1 - gap.beyond(x) / unit, 0, 1)
-    hidden = np.clip(0.5 + below + MARGIN, 0, 1) * np.clip(0.5 + above + MARGIN, 0, 1) * within
-    between = np.clip(0.5 + below, 0, 1) * np.clip(0.5 + above, 0, 1) * (gap.beyond(x) == 0)
-    across = (x - (gap.x[0] + gap.x[-1]) / 2) / (2 * NEAR * unit)
-    planes = np.stack([hidden, *(np.clip(d / NEAR, -1, 2) for d in (below, above)), np.clip(across, -1, 1)])
-    return planes.astype(np.float32), between.astype(np.float32)
+        rest: (68, 2), the same face in the same pose with a shut mouth.
+        unit: crop pixels for one of a crop whose eyes are 42 pixels apart.
+        """
+        along = rest[64] - rest[60]
+        width = max(float(np.linalg.norm(along)), 1e-3)
+        right = along / width
+        axes = np.stack([right * WIDTH / width, np.array([-right[1], right[0]]) / unit])
+        gap = Gap.of(wanted)
+        x, y = places[:, 0], places[:, 1]
+        top, bottom = gap.edges(x)
+        half = (gap.x[-1] - gap.x[0]) / 2
+        upper, lower = ((places - rest[point]) @ axes.T for point in (62, 66))
+        shape = np.stack(
+            [
+                (y - top) / (unit * LONG),
+                (bottom - y) / (unit * LONG),
+                np.abs(x - gap.x.mean()) / max(half, 1e-3),
+                np.full_like(x, gap.open() / (unit * LONG)),
+                np.full_like(x, half / (unit * LONG)),
+                upper[:, 1] / LONG,
+            ],
+            axis=1,
+        )
+        moves = [float(axes[1] @ (wanted[point] - rest[point])) for point in (8, 66)]
+        parts = (shape, upper, lower, np.array([*moves, 1.0]))
+        return cls(*(torch.from_numpy(np.asarray(part, np.float32)) for part in parts))
 
 
 class Interior(nn.Module):
-    """Lips with nothing between them -> what is between them.
+    """What is between the lips.
 
-    Four levels, two convolutions each, with skips [Ronneberger et al. 2015, U-Net]. People's teeth differ,
-    and their mean is a grey smear, so a style tells the network whose they are; `style` is the one that is
-    painted.
+    upper, lower: (2, h, w) logits of how bright teeth are and of how much they hide; enamel, flesh: (3,)
+    logits of the colours of teeth and of what is behind them; behind, light: functions of a place, how bright
+    they are; jaw: how lower teeth follow chin and lower lip; tint: (3, 4), the light's logarithm from the
+    skin's.
     """
 
-    style: Tensor
+    tint: Tensor
 
-    def __init__(self, channels: tuple[int, ...] = (24, 48, 72, 72)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.channels = channels
-        self.register_buffer("style", torch.zeros(STYLE))
-        widths = (INPUTS + STYLE, *channels)
-        self.down = nn.ModuleList(_block(a, b) for a, b in pairwise(widths))
-        self.up = nn.ModuleList(
-            _block(deep + skip, skip) for deep, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
-        )
-        self.last = nn.Conv2d(channels[0], 3, 1)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.upper, self.lower = nn.Parameter(_texture(UPPER, 1)), nn.Parameter(_texture(LOWER, -1))
+        self.enamel = nn.Parameter(torch.full((3,), 2.0))
+        self.flesh = nn.Parameter(torch.tensor([1.0, -0.5, -0.5]))
+        self.behind, self.light = _function(1), _function(2)
+        self.jaw = nn.Parameter(torch.tensor([0.5, 0.3, 0.0]))
+        self.register_buffer("tint", torch.zeros(3, 4))
 
-    def forward(self, lips: Tensor, shape: Tensor, style: Tensor | None = None) -> Tensor:
-        """lips (B, 3, h, w) in [-1, 1], shape (B, 4, h, w) of `shape_planes` -> (B, 3, h, w) in [-1, 1];
-        style: (B, STYLE).
+    def forward(self, place: Place, teeth: float = 1.0) -> Tensor:
+        """Colours (n, 3) in [0, 1], in the light of what was learnt from; teeth: how much they show."""
+        down = place.moves @ self.jaw
+        lower = place.lower - torch.stack([torch.zeros_like(down), down])
+        shape = torch.cat([place.shape, lower[:, 1:] / LONG], dim=1)
+        light = (BRIGHTER * self.light(shape).tanh()).exp()
+        flesh = (self.behind(shape) - 1).sigmoid() * self.flesh.sigmoid()
+        seen = torch.maximum(flesh, shape.new_tensor(DEEP))
+        for number, (texture, box, at) in enumerate(
+            ((self.lower, LOWER, lower), (self.upper, UPPER, place.upper))
+        ):
+            bright, share = _drawn(texture, box, at)
+            colour = bright * light[:, number : number + 1] * self.enamel.sigmoid()
+            seen = torch.lerp(seen, colour, teeth * share)
+        return seen
+
+    def paint(
+        self,
+        wanted: Floats,
+        rest: Floats,
+        places: Floats,
+        skin: Floats,
+        unit: float = 1.0,
+        grey: bool = False,
+    ) -> Tensor:
+        """`forward` for a face: places (n, 2) in its crop -> (n, 3) in [0, 1], in that face's light.
+
+        Args:
+            wanted, rest, unit: see `Place.of`.
+            skin: (3,) in [0, 1], the colour around its lips.
+            grey: whether the picture has no colours.
         """
-        hidden, (height, width) = shape[:, :1], shape.shape[-2:]
-        whose = (self.style.expand(len(lips), -1) if style is None else style)[..., None, None]
-        parts = [lips * (1 - hidden), shape, whose.expand(-1, -1, height, width)]
-        x = torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
-        skips = []
-        for number, block in enumerate(self.down):
-            x = block(x if number == 0 else F.avg_pool2d(x, 2, ceil_mode=True))
-            skips.append(x)
-        for block in self.up:
-            skip = skips[-2]
-            skips.pop()
-            x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
-            x = block(torch.cat([x, skip], dim=1))
-        return self.last(x).tanh()
+        saturation = 1 - skin.min() / max(float(skin.max()), 1e-3)
+        teeth = 1.0 if grey else float(np.clip((saturation - MARBLE[0]) / (MARBLE[1] - MARBLE[0]), 0, 1))
+        colours = self(Place.of(wanted, rest, places, unit), teeth) * self.tinted(skin)
+        colours = torch.lerp(colours.mean(1, keepdim=True), colours, 0.0 if grey else teeth)
+        room = BRIGHT - KNEE
+        return torch.where(colours < KNEE, colours, KNEE + room * ((colours - KNEE) / room).tanh())
 
-    def describe(self) -> dict[str, list[int]]:
-        """What `load_interior` builds it from."""
-        return {"channels": list(self.channels)}
+    def tinted(self, skin: Floats) -> Tensor:
+        """What colours are multiplied by where skin looks so: (3,)."""
+        logarithm = torch.from_numpy(np.log(np.maximum(np.asarray(skin, np.float32), 1e-2)))
+        mean = logarithm.mean()
+        return (mean + self.tint @ torch.cat([logarithm - mean, torch.ones(1)])).exp()
+
+    def describe(self) -> dict[str, int]:
+        """Nothing varies yet."""
+        return {}
 
 
-def _block(ins: int, outs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(ins, outs, 3, padding=1),
-        nn.GroupNorm(8, outs),
-        nn.SiLU(),
-        nn.Conv2d(outs, outs, 3, padding=1),
-        nn.GroupNorm(8, outs),
-        nn.SiLU(),
-    )
+@lru_cache(maxsize=128)
+def skin_around(look: Look, unit: float) -> Floats:
+    """The colour around a look's lips, (3,) in [0, 1]; unit: see `Place.of`."""
+    size = len(look.crop)
+    places = np.stack(np.meshgrid(np.arange(float(size)), np.arange(float(size))), axis=-1)
+    distance = outline_distance(places, look.landmarks)
+    near = (distance > SKIN[0] * unit) & (distance < SKIN[1] * unit)
+    seen = look.crop[near] if near.any() else look.crop.reshape(-1, 3)
+    return np.asarray(np.median(seen, axis=0) / 255)
+
+
+def _texture(box: Box, hides: int) -> Tensor:
+    """White, hiding what is above (1) or below (-1) its line."""
+    h, w = (round(TEXELS * (box[i + 1] - box[i])) for i in (2, 0))
+    y = torch.linspace(box[2], box[3], h)
+    share = (1 - hides * y).clamp(-2, 2)
+    return torch.stack([torch.full((h, w), 1.5), share[:, None].expand(h, w)]) / QUICK
+
+
+def _drawn(texture: Tensor, box: Box, at: Tensor) -> tuple[Tensor, Tensor]:
+    """How bright (n, 1) and how much hidden (n, 1) at places (n, 2); nothing beyond the texture's box."""
+    low, high = at.new_tensor([box[0], box[2]]), at.new_tensor([box[1], box[3]])
+    grid = (at - low) / (high - low) * 2 - 1
+    seen = F.grid_sample(texture[None], grid[None, None], align_corners=False, padding_mode="border")[0, :, 0]
+    seen = QUICK * seen.T
+    inside = torch.minimum(at - low, high - at).amin(1, keepdim=True).clamp(0, 1)
+    return seen[:, :1].sigmoid(), (2 * seen[:, 1:]).sigmoid() * inside
+
+
+def _function(outs: int) -> nn.Sequential:
+    widths = (SHAPE, HIDDEN, HIDDEN, outs)
+    layers: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        layers += [nn.Linear(a, b), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def load_interior(path: Path | None = None) -> Interior:
-    """The network with the package's weights, or a file's. UserError: damaged, or another part's."""
+    """The layers with the package's weights, or a file's. UserError: damaged, or another part's."""
     path = path or find("interior")
-    state, description = load_weights(path)
-    model = Interior(tuple(description["config"]["channels"]))
+    state, _ = load_weights(path)
+    model = Interior()
     fill(model, state, path)
     return model.eval().requires_grad_(False)

@@ -64,7 +64,7 @@ NAMED: dict[str, Weights] = {
     ),
     "interior": Weights(
         "interior.safetensors",
-        "bea48f0f268dae512e7e3ea1c6ac24e9c818cc7f13afcf87b3a47f2ef8f2b850",
+        "b84e2dbfdc7c51e783bf932b3977c74527b3f531b21dad2e1bf07c1207e393f9",
         "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
         "tools/train_interior.py",
         "Apache-2.0",

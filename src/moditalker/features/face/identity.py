@@ -23,8 +23,8 @@ from moditalker.features.face.speaker import Speakers
 from moditalker.features.face.tracker import Choice, FaceTracker
 from moditalker.geometry.align import align_stream, transform
 from moditalker.geometry.looks import Identity, Look, look_at, scale_of
-from moditalker.geometry.points import LIP_INNER, TEMPLATE, lip_opening, mouth_width
-from moditalker.geometry.pose import procrustes
+from moditalker.geometry.points import LIP_INNER, TEMPLATE, lip_opening, mouth_width, shut_mouth
+from moditalker.geometry.pose import affine_to_pose, procrustes
 from moditalker.geometry.raster import warp
 from moditalker.jobs.streams import beside, fade
 from moditalker.media import Frame, Source
@@ -93,6 +93,12 @@ class FaceFrame:
         assert self.landmarks is not None
         points = transform(self.landmarks[None], self.matrix[None])[0]
         return look_at(self.frame.image, self.matrix, crop, points, self.frame.index / fps)
+
+    def at_rest(self, identity: Identity) -> Array:
+        """The landmarks of a usable frame with a shut mouth: (1, 68, 3), pixels of the frame."""
+        assert self.landmarks is not None
+        assert self.frontal is not None
+        return affine_to_pose(shut_mouth(identity.frontal)[None], self.frontal[None], self.landmarks[None])
 
     def candidate(self, size: int, fps: float) -> Candidate:
         """What `choose_anchor` wants to know of a usable frame. fps: of the source."""
