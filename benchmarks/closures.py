@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--clips", default="", help="names as in split.json; by default all that validate")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    talker = MoDiTalker.from_pretrained("tiny", atom=arguments.atom)
+    talker = MoDiTalker.from_pretrained("tiny", motion=arguments.atom)
     clips = arguments.clips.split(",") if arguments.clips else []
     clips = clips or json.loads((arguments.grid / "split.json").read_text())["val"]
     totals = {name: np.zeros(4, int) for name in ("real", "raw")}

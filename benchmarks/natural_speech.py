@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    talker = MoDiTalker.from_pretrained("tiny", atom=arguments.atom, settings=arguments.assignments)
+    talker = MoDiTalker.from_pretrained("tiny", motion=arguments.atom, overrides=arguments.assignments)
     wanted = set(arguments.people.split(",")) - {""}
     people: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(p for p in arguments.folder.glob("*/*") if p.suffix in SUFFIXES):

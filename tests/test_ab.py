@@ -154,7 +154,7 @@ def test_what_tells_the_models_apart_is_said(
     other = tmp_path / "other"
     other.mkdir()
     write_video(other / f"{NAMES[0]}.mp4", np.zeros((50, 32, 40, 3), np.uint8), speech_wav)
-    assert run("ab", "make", models / "modelone", other, "--out", tmp_path / "page") == 0
+    assert run("evaluate", "study", "make", models / "modelone", other, "--out", tmp_path / "page") == 0
     said = capsys.readouterr()
     assert f"{NAMES[0]}: 80x64 and 40x32 pixels" in said.err
     assert "s long" in said.err
@@ -258,7 +258,19 @@ def test_the_command_prints_a_table_and_json(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page, key = tmp_path / "page", tmp_path / "secret.json"
-    made = ("ab", "make", models / "modelone", models / "modeltwo", "-o", page, "--key", key, "--seed", 1)
+    made = (
+        "evaluate",
+        "study",
+        "make",
+        models / "modelone",
+        models / "modeltwo",
+        "-o",
+        page,
+        "--key",
+        key,
+        "--seed",
+        1,
+    )
     assert run(*made) == 0
     told = json.loads(key.read_text())
     lines = [HEADER]
@@ -269,12 +281,12 @@ def test_the_command_prints_a_table_and_json(
             lines.append(f"{told['page']},{rater},{number},real,no difference,2026-01-01T00:00:00Z")
     (tmp_path / "answers.csv").write_text("\n".join(lines))
     capsys.readouterr()
-    assert run("ab", "score", key, tmp_path / "answers.csv") == 0
+    assert run("evaluate", "study", "score", key, tmp_path / "answers.csv") == 0
     said = capsys.readouterr().out
     assert "18 answers of 3 people on 3 pairs" in said
     assert re.search(r"sync +8 +1 +0 +89 % +52 to 100 % +0\.039", said)
     assert re.search(r"real +0 +0 +9 +– +0 to 100 % +1\.000", said)
-    assert run("ab", "score", key, tmp_path / "answers.csv", "--json", "--per", "trial") == 0
+    assert run("evaluate", "study", "score", key, tmp_path / "answers.csv", "--json", "--per", "trial") == 0
     tree = json.loads(capsys.readouterr().out)
     assert tree["questions"]["sync"] | {"text": ""} == {
         "text": "", "wins": 3, "losses": 0, "ties": 0, "rate": 1.0, "high": 1.0,
@@ -282,4 +294,4 @@ def test_the_command_prints_a_table_and_json(
     }  # fmt: skip
     assert (tree["raters"], tree["trials"], tree["per"]) == (3, 3, "trial")
     (tmp_path / "answers.csv").write_text("x")
-    assert run("ab", "score", key, tmp_path / "answers.csv") == 2
+    assert run("evaluate", "study", "score", key, tmp_path / "answers.csv") == 2

@@ -157,7 +157,7 @@ def test_from_the_page_to_the_table(
     assert all(row["time"].endswith("Z") for row in rows)
 
     with pytest.raises(SystemExit) as end:
-        cli.main(["ab", "score", str(study / "page.key.json"), str(answers), "--json"])
+        cli.main(["evaluate", "study", "score", str(study / "page.key.json"), str(answers), "--json"])
     assert not end.value.code
     found = json.loads(capsys.readouterr().out)["questions"]
     assert (found["sync"]["wins"], found["sync"]["losses"], found["sync"]["ties"]) == (2, 1, 0)

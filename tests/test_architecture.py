@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import moditalker
+from moditalker.cli.former import present
+from moditalker.errors import UserError
 from moditalker.moved import MOVED
 
 ROOT = Path(moditalker.__file__).parent
@@ -159,3 +161,18 @@ def test_modules_of_the_last_release_still_import_and_warn():
             _ = module.nothing
     former = import_module("moditalker.pipeline")
     assert former.MoDiTalker is moditalker.MoDiTalker
+
+
+def test_names_of_the_last_release_still_work_and_say_what_they_are_now(capsys):
+    assert present(["demo", "--out", "a.mp4"]) == ["generate", "--out", "a.mp4"]
+    assert present(["convert", "--preset", "released"]) == ["weights", "convert", "--preset", "released"]
+    assert present(["evaluate", "pairs", "videos"]) == ["evaluate", "pairs", "videos"]
+    assert present(["evaluate", "videos"]) == ["evaluate", "pairs", "videos"]
+    assert present(["bench", "--preset=tiny"]) == ["evaluate", "speed", "--model=tiny"]
+    told = capsys.readouterr().err
+    assert "moditalker demo is now moditalker generate" in told
+    assert "--preset is now --model" in told
+    with pytest.warns(DeprecationWarning, match="settings= is now overrides="), pytest.raises(UserError):
+        moditalker.MoDiTalker.from_pretrained("missing", settings=["atom.width=2"])
+    with pytest.raises(TypeError, match="sizes"):
+        moditalker.MoDiTalker.from_pretrained("tiny", sizes=1)

@@ -48,7 +48,7 @@ def batch(capsys, shipped):
 
     def run(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
-            cli.main(["batch", *map(str, arguments), "--preset", str(shipped)])
+            cli.main(["batch", *map(str, arguments), "--model", str(shipped)])
         return (int(left.value.code or 0), *capsys.readouterr())
 
     return run
@@ -107,7 +107,7 @@ def test_a_batch_makes_what_generate_makes(folder, batch, tmp_path, shipped):
     same = tmp_path / "same.mp4"
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in job.items()]
     with pytest.raises(SystemExit):
-        cli.main(["generate", *arguments, "--lossless", f"--out={same}", f"--preset={shipped}"])
+        cli.main(["generate", *arguments, "--lossless", f"--out={same}", f"--model={shipped}"])
     frames = [
         [frame.to_ndarray().tobytes() for frame in av.open(str(path)).decode(video=0)]
         for path in (same, tmp_path / "out" / "face-speech.mp4")
@@ -150,7 +150,7 @@ def test_the_weights_are_part_of_what_a_video_was_made_of(tmp_path):
     _record(video, _identity(job, common), "made")
     assert not _is_to_do(job, common, entry)
     assert entry.state == "skipped"
-    for change in ({"preset": "other"}, {"device": "cuda"}, {"weights": {"atom.safetensors": "2"}}):
+    for change in ({"model": "other"}, {"device": "cuda"}, {"weights": {"atom.safetensors": "2"}}):
         assert _is_to_do(job, replace(common, **change), Entry(job.place, job.name))
 
 
@@ -184,7 +184,7 @@ def test_killed_workers_are_replaced_and_leave_nothing_half_written(folder, tmp_
     rows = [["face.png", "speech.wav", f"v{i}"] for i in range(8)]
     jobs = write_csv(folder / "killed.csv", ["face", "audio", "name"], rows)
     out = tmp_path / "out"
-    command = ["batch", jobs, "--out", out, "--workers", "1", "--preset", shipped]
+    command = ["batch", jobs, "--out", out, "--workers", "1", "--model", shipped]
     process = subprocess.Popen([sys.executable, "-m", "moditalker", *map(str, command)])
     killed: set[int] = set()
     while process.poll() is None:

@@ -1,4 +1,4 @@
-"""`moditalker bench`: what it reports, and operations against those of a formula."""
+"""`moditalker evaluate speed`: what it reports, and operations against those of a formula."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from moditalker.cli.bench import table
 from standins import ASTRONAUT, talker
 
 from moditalker import cli
-from moditalker.cli.bench import table
 from moditalker.errors import UserError
 from moditalker.evaluate import speed as bench
 from moditalker.jobs.streams import Clock
@@ -21,7 +21,7 @@ def result(tmp_path_factory, shipped, speech_wav) -> dict:
     """One second by the command: its JSON."""
     out = tmp_path_factory.mktemp("bench") / "bench.json"
     with pytest.raises(SystemExit) as left:
-        cli.main(f"bench --preset {shipped} --audio {speech_wav} --seconds 1.2 --json {out}".split())
+        cli.main(f"evaluate speed --model {shipped} --audio {speech_wav} --seconds 1.2 --json {out}".split())
     assert not left.value.code
     return json.loads(out.read_text())
 

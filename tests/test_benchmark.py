@@ -196,8 +196,8 @@ def test_a_line_a_set_says_what_was_found_and_how_long_it_will_take(
 
 @pytest.mark.slow
 def test_one_command_from_portraits_to_tables(tmp_path: Path, portraits: Path, shipped: Path) -> None:
-    arguments = ["benchmark", "--data", str(portraits), "--out", str(tmp_path / "out")]
-    arguments += ["--metrics", "psnr,psnr_frame,leakage,drift", "--preset", str(shipped)]
+    arguments = ["evaluate", "benchmark", "--data", str(portraits), "--out", str(tmp_path / "out")]
+    arguments += ["--metrics", "psnr,psnr_frame,leakage,drift", "--model", str(shipped)]
     arguments += ["--also", f"previous clip={shipped},mtov.anchor=previous"]
     with pytest.raises(SystemExit) as left:
         cli.main(arguments)
@@ -251,12 +251,12 @@ def test_one_command_from_clips_to_tables(tmp_path: Path, shipped: Path) -> None
         target.symlink_to(grid_clip(name))
     words = SHARED / "data" / "grid" / "alignments"
     metrics = "psnr,lip_correlation,leakage,seam"
-    arguments = ["benchmark", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    arguments = ["evaluate", "benchmark", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     arguments += ["--also", f"previous clip={shipped},mtov.anchor=previous"]
     arguments += ["--alignments", str(words)] if words.is_dir() else []
     for _ in range(2):  # the second run makes nothing
         with pytest.raises(SystemExit) as left:
-            cli.main([*arguments, "--metrics", metrics, "--preset", str(shipped)])
+            cli.main([*arguments, "--metrics", metrics, "--model", str(shipped)])
         assert not left.value.code
     assert all((tmp_path / "out" / f"{kind}.png").stat().st_size > 50_000 for kind in ("self", "cross"))
     text = (tmp_path / "out" / "benchmark.md").read_text()

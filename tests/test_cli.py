@@ -71,7 +71,7 @@ def test_a_signal_ends_it_and_leaves_nothing_half_written(number, says, speech_w
     command = ["generate", "--face", ASTRONAUT, "--audio", sound, "--out", tmp_path / "out" / "o.mp4"]
     (out := tmp_path / "out").mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "moditalker", *map(str, command), "--preset", str(shipped)],
+        [sys.executable, "-m", "moditalker", *map(str, command), "--model", str(shipped)],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -90,7 +90,7 @@ def test_help_names_every_option_of_the_main_job(run):
         "face",
         "audio",
         "out",
-        "preset",
+        "model",
         "seed",
         "steps",
         "lossless",
@@ -182,7 +182,7 @@ def test_broken_inputs_get_their_sentence(run, face, audio, says, broken, speech
         files.get(audio, audio),
         "--out",
         out,
-        "--preset",
+        "--model",
         shipped,
     )
     assert says in sentence(result)
@@ -190,7 +190,7 @@ def test_broken_inputs_get_their_sentence(run, face, audio, says, broken, speech
 
 
 def test_the_result_must_be_a_video_in_a_folder_that_is_there(run, speech_wav, tmp_path, shipped):
-    inputs = ["generate", "--face", ASTRONAUT, "--audio", speech_wav, "--preset", shipped]
+    inputs = ["generate", "--face", ASTRONAUT, "--audio", speech_wav, "--model", shipped]
     assert "choose one of these endings" in sentence(run(*inputs, "--out", tmp_path / "out.txt"))
     assert "folder does not exist" in sentence(run(*inputs, "--out", tmp_path / "no" / "out.mp4"))
     assert "weights 'huge' do not exist" in sentence(run(*inputs[:-1], "huge", "--out", tmp_path / "o.mp4"))
@@ -226,7 +226,7 @@ def test_no_output_takes_the_place_of_a_file(run, tmp_path):
     Track(np.zeros((68, 3), np.float32), np.zeros((2, 68, 3), np.float32)).save(files["t.json"])
     before = {path: path.read_bytes() for path in files.values()}
     (linked := tmp_path / "linked.wav").hardlink_to(files["s.wav"])
-    common = ["--face", files["f.mp4"], "--audio", files["s.wav"], "--preset", tmp_path]
+    common = ["--face", files["f.mp4"], "--audio", files["s.wav"], "--model", tmp_path]
     common += ["--weights", files["w.safetensors"], "--head", files["po.csv"]]
     common += ["--certificate", files["c.pem"], "--key", files["k.pem"], "--out"]
     out = tmp_path / "o.mp4"
@@ -238,6 +238,6 @@ def test_no_output_takes_the_place_of_a_file(run, tmp_path):
     assert "is a folder" in sentence(run("generate", *common, out, "--report", tmp_path))
     assert "--out" in sentence(run("generate", *common, files["f.mp4"]))
     motion = ["--motion", files["t.json"]]
-    assert "--report" in sentence(run("render", *common, out, *motion, "--report", files["t.json"]))
-    assert "--json" in sentence(run("bench", *common[:4], "--json", files["s.wav"]))
+    assert "--report" in sentence(run("generate", *common, out, *motion, "--report", files["t.json"]))
+    assert "--json" in sentence(run("evaluate", "speed", *common[:4], "--json", files["s.wav"]))
     assert {path: path.read_bytes() for path in files.values()} == before

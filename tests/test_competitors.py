@@ -64,14 +64,14 @@ def test_competitors_that_are_wrong(texts: list[str], sentence: str) -> None:
 
 def test_what_a_source_lacks_is_the_benchmarked_models(shipped: Path, parts: dict[str, Path]) -> None:
     atom, video = parts["atom"] / "atom.safetensors", parts["mtov"] / "mtov.safetensors"
-    assert weights_of(str(shipped), "tiny") == {"name": str(shipped)}
-    assert weights_of("tiny", "other") == {"name": "tiny"}
+    assert weights_of(str(shipped), "tiny") == {"model": str(shipped)}
+    assert weights_of("tiny", "other") == {"model": "tiny"}
     for source in (parts["atom"], atom):
-        assert weights_of(str(source), "tiny") == {"name": "tiny", "atom": atom}
+        assert weights_of(str(source), "tiny") == {"model": "tiny", "motion": atom}
     for source in (parts["mtov"], video):
-        assert weights_of(str(source), "tiny") == {"name": "tiny", "weights": video}
+        assert weights_of(str(source), "tiny") == {"model": "tiny", "video": video}
     renamed = video.rename(video.with_name("of-a-person.safetensors"))
-    assert weights_of(str(renamed), "tiny") == {"name": "tiny", "weights": renamed}
+    assert weights_of(str(renamed), "tiny") == {"model": "tiny", "video": renamed}
     save_weights(parts["nothing"] / "x.safetensors", {}, {})
     with pytest.raises(UserError, match="another part"):
         weights_of(str(parts["nothing"] / "x.safetensors"), "tiny")

@@ -246,7 +246,9 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def convert(out: Path, theirs: dict[str, Path], *names: str, settings: list[str] = SMALL) -> int:
     files = [word for name in names for word in (f"--{name}", str(theirs[name]))]
     with pytest.raises(SystemExit) as left:
-        cli.main(["convert", *files, "--out", str(out), *(f"--set={setting}" for setting in settings)])
+        cli.main(
+            ["weights", "convert", *files, "--out", str(out), *(f"--set={setting}" for setting in settings)]
+        )
     return int(left.value.code or 0)
 
 

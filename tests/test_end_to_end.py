@@ -39,7 +39,7 @@ def generate(face: Path, audio: Path, out: Path, weights: str, *more: object) ->
         audio,
         "--out",
         out,
-        "--preset",
+        "--model",
         weights,
         "--report",
         report,
@@ -154,7 +154,7 @@ def test_demo_needs_nothing_but_the_package(tmp_path, weights):
     if weights != "tiny":
         pytest.skip("this checkout has no weights yet")
     out = tmp_path / "demo.mp4"
-    assert str(out) in moditalker("demo", "--out", out)
+    assert str(out) in moditalker("generate", "--out", out)
     assert len(read_clip(out).frames) > 100
 
 

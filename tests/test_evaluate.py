@@ -193,7 +193,7 @@ def test_a_manifest_finds_files_of_other_folders(tmp_path: Path, monkeypatch: py
 def test_a_name_that_no_file_has_costs_its_own_pair(tmp_path, capsys):
     rows = [{"name": name, "generated": f"{name}\0.mp4", "reference": "b.mp4"} for name in "ab"]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert run("evaluate", tmp_path / "pairs.jsonl", "--out", tmp_path / "report") == 1
+    assert run("evaluate", "pairs", tmp_path / "pairs.jsonl", "--out", tmp_path / "report") == 1
     videos = json.loads((tmp_path / "report" / "report.json").read_text())["videos"]
     assert ["no such file" in video["error"] for video in videos] == [True, True]
 

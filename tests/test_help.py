@@ -93,7 +93,7 @@ def path_with_moditalker(tmp_path_factory) -> str:
     ("typed", "offered"),
     [
         ("moditalker gen", {"generate"}),
-        ("moditalker weights ", {"add", "list"}),
+        ("moditalker weights ", {"add", "convert", "list"}),
         ("moditalker generate --ext", {"--extend"}),
         ("moditalker generate --extend p", {"pingpong"}),
     ],

@@ -57,7 +57,7 @@ def test_a_name_that_is_too_long_gets_its_sentence(
     with pytest.raises(UserError, match="256 bytes is too long"):
         probe(tmp_path / name)
     options = {"--face": "a.png", "--audio": str(speech_wav), "--out": "a.mp4", "--report": "a.json"}
-    for option in (*options, "--head", "--preset", "--weights"):
+    for option in (*options, "--head", "--model", "--weights"):
         words = (options | {option: str(tmp_path / name)}).items()
         with pytest.raises(SystemExit) as left:
             main(["generate", *(word for pair in words for word in pair)])

@@ -189,5 +189,5 @@ def test_what_is_installed_works_from_anywhere(image):
     assert "BAD" not in image.run(["moditalker", "doctor"])
     where = image.run(["python", "-c", "import moditalker; print(moditalker.__file__)"])
     assert Path(where.strip()).is_relative_to(image.root / "opt")
-    image.run([*image.entry, "demo", "--out", "demo.mp4"])
+    image.run([*image.entry, "generate", "--out", "demo.mp4"])
     assert sum(1 for _ in VideoReader(image.folder / "demo.mp4")) == 115

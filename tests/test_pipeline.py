@@ -334,22 +334,22 @@ def test_atom_and_settings_of_their_own(shipped, tmp_path):
     state, tree = untrained_atom(other).state_dict(), configuration.to_dict(other)
     save_weights(tmp_path / "atom.safetensors", state, tree)
     settings = ("mtov.anchor=previous", "atom.overlap=1")
-    model = MoDiTalker.from_pretrained(shipped, atom=tmp_path / "atom.safetensors", settings=settings)
+    model = MoDiTalker.from_pretrained(shipped, motion=tmp_path / "atom.safetensors", overrides=settings)
     assert (model.atom.config.layers, model.config.atom.layers) == (2, 2)
     assert model.config.crop == config.crop == model.sampler.config.crop  # the picture stays the folder's
     assert model.sampler.config.mtov.anchor == "previous"
     with pytest.raises(UserError, match="do not fit this network"):
-        MoDiTalker.from_pretrained(shipped, atom=shipped / "mtov.safetensors")
+        MoDiTalker.from_pretrained(shipped, motion=shipped / "mtov.safetensors")
     save_weights(tmp_path / "mtov.safetensors", VideoModel(other).state_dict(), tree)
     with pytest.raises(UserError, match="give weights of one crop"):
-        MoDiTalker.from_pretrained(shipped, weights=tmp_path / "mtov.safetensors")
+        MoDiTalker.from_pretrained(shipped, video=tmp_path / "mtov.safetensors")
 
 
 def test_each_stage_is_set_up_as_its_own_weights_say(shipped, tmp_path):
     config = small_config()
     video, path = replace(config, mtov=replace(config.mtov, overlap=1)), tmp_path / "mtov.safetensors"
     save_weights(path, VideoModel(video).state_dict(), configuration.to_dict(video))
-    model = MoDiTalker.from_pretrained(shipped, weights=path)
+    model = MoDiTalker.from_pretrained(shipped, video=path)
     assert model.config.mtov.overlap == 1 != config.mtov.overlap
     assert model.config.atom == config.atom
 

@@ -27,7 +27,7 @@ SECONDS = 2.4
 def talker() -> MoDiTalker:
     """With MToV's own picture: nothing that the source knows is put over it."""
     plain = ["compose.enabled=false", "mtov.texture=false", "mtov.teeth=0"]
-    return MoDiTalker.from_pretrained("tiny", settings=plain)
+    return MoDiTalker.from_pretrained("tiny", overrides=plain)
 
 
 @pytest.fixture(scope="module")

@@ -277,10 +277,10 @@ def test_the_command_makes_changes_and_renders(
     face_video, speech_wav, tmp_path, shipped, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    common = ["--face", face_video, "--audio", speech_wav, "--preset", shipped]
+    common = ["--face", face_video, "--audio", speech_wav, "--model", shipped]
     assert run("motion", *common, "--seed", 2, "--out", "t.json") == 0
     assert run("generate", *common, "--seed", 2, "--out", "a.mp4") == 0
-    assert run("render", *common, "--motion", "t.json", "--out", "b.mp4") == 0
+    assert run("generate", *common, "--motion", "t.json", "--out", "b.mp4") == 0
     generated, rendered = read_clip(tmp_path / "a.mp4"), read_clip(tmp_path / "b.mp4")
     assert np.array_equal(generated.frames, rendered.frames)
     assert np.array_equal(generated.audio, rendered.audio)
@@ -304,7 +304,7 @@ def test_the_command_makes_changes_and_renders(
         ["--audio", speech_wav],
         ["--seed", 0],
         ["--steps", 2],
-        ["--preset", "tiny"],
+        ["--model", "tiny"],
         ["--choose", "largest"],
         ["--device", "cpu"],
     ):

@@ -27,6 +27,7 @@ from moditalker.serve.guard import Doorkeeper, own_address
 from moditalker.serve.studio import Job, Limits, Studio
 from moditalker.serve.tasks import Made, Order, Seen
 from moditalker.serve.worker import Stopped, Worker
+from moditalker.talker.options import Options
 
 
 def never() -> bool:
@@ -208,7 +209,7 @@ def test_a_visit(studio, two_faces, speech_wav):
     visitor.chosen = 1
     assert 256 < visitor.choice()[0] < 512
     assert studio.listen("a", audio) == pytest.approx(1.02)
-    job = studio.make("a", Order(visitor.speaking(), audio, choose=visitor.choice()))
+    job = studio.make("a", Order(visitor.speaking(), audio, options=Options(choose=visitor.choice())))
     made = job.future.result(120)
     assert probe(made.video).frames == 26
     assert made.source is None

@@ -84,7 +84,7 @@ def stop(process: subprocess.Popen[str]) -> int:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, shipped) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("visitors")
-    process, server = start(folder, "--preset", shipped, "--max-seconds", LONGEST, "--max-megabytes", LARGEST)
+    process, server = start(folder, "--model", shipped, "--max-seconds", LONGEST, "--max-megabytes", LARGEST)
     yield server
     assert stop(process) == 0
     assert not list(folder.glob("moditalker-*"))  # nothing of anybody is left

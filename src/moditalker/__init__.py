@@ -16,11 +16,22 @@ from moditalker import moved
 
 if TYPE_CHECKING:
     from moditalker.errors import UserError as UserError
+    from moditalker.motion.edit import Style as Style
+    from moditalker.provenance import Provenance as Provenance
+    from moditalker.talker.options import Options as Options
+    from moditalker.talker.steps import Motion as Motion
     from moditalker.talker.talker import MoDiTalker as MoDiTalker
 
 __version__ = "0.1.0"
-HOMES = {"MoDiTalker": "talker.talker", "UserError": "errors"}
-__all__ = ["MoDiTalker", "UserError", "__version__"]
+HOMES = {
+    "MoDiTalker": "talker.talker",
+    "Motion": "talker.steps",
+    "Options": "talker.options",
+    "Provenance": "provenance",
+    "Style": "motion.edit",
+    "UserError": "errors",
+}
+__all__ = ["MoDiTalker", "Motion", "Options", "Provenance", "Style", "UserError", "__version__"]
 
 sys.meta_path.append(moved.Finder())
 

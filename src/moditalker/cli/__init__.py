@@ -11,26 +11,16 @@ import signal
 import sys
 import threading
 
-from moditalker.cli import (  # noqa: F401  (their commands)
-    ab,
-    adapt,
-    batch,
-    bench,
-    benchmark,
-    configuration,
-    convert,
-    doctor,
-    evaluate,
-    generate,
-    motion,
-    prepare,
-    render,
-    train,
-    verify,
-    web,
-    weights,
-)
+# fmt: off
+# ruff: isort: off
+from moditalker.cli import generate, motion, batch, web  # noqa: F401  (their commands, in the help's order)
+from moditalker.cli import evaluate, benchmark, speed, study  # noqa: F401
+from moditalker.cli import prepare, train, adapt  # noqa: F401
+from moditalker.cli import weights, convert, configuration, verify, doctor  # noqa: F401
+# ruff: isort: on
+# fmt: on
 from moditalker.cli.common import app
+from moditalker.cli.former import present
 from moditalker.errors import UserError
 from moditalker.jobs.files import too_long
 
@@ -44,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unfinished files go away
     try:
-        app(args=arguments, prog_name="moditalker")
+        app(args=present(sys.argv[1:] if arguments is None else arguments), prog_name="moditalker")
     except UserError as error:
         print(f"moditalker: {error}", file=sys.stderr)
         sys.exit(2)

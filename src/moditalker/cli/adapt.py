@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import Choose, Preset, app, check_output, parse_choice
+from moditalker.cli.common import TRAIN, Choose, Model, app, check_output, parse_choice
 from moditalker.errors import UserError
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def adapt(
     face: Annotated[list[Path], typer.Option(help="A video of the person; several: give it again.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The weights to write (.safetensors).")],
     minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Minutes that all of it may take.")] = 10.0,
-    preset: Preset = "tiny",
+    model: Model = "tiny",
     choose: Choose = "largest",
 ) -> None:
     """Fine-tune MToV to one person, for `generate --weights`.
@@ -42,8 +42,8 @@ def adapt(
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: weights are written as .safetensors; choose a name that ends so")
     check_writable(out)
-    check_output("--out", out, (*face, *preset_folder(preset).glob("*.safetensors")))
-    state, description = load_weights(preset_folder(preset) / "mtov.safetensors")
+    check_output("--out", out, (*face, *preset_folder(model).glob("*.safetensors")))
+    state, description = load_weights(preset_folder(model) / "mtov.safetensors")
     config = configuration.from_dict(description["config"])
     tracker, clips, begun = FaceTracker(), [], time.monotonic()
     print(f"adapt: reading the face in {len(face)} videos; {minutes:g} minutes for everything", flush=True)

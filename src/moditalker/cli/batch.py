@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from moditalker.cli.common import Device, On, Preset, app, printable
+from moditalker.cli.common import MAKE, Device, Model, On, app, printable
 from moditalker.cli.generate import loaded
 from moditalker.cli.jobs import Job, generate_command, read_jobs
 from moditalker.errors import UserError
@@ -43,19 +43,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Common:
-    """What all jobs share. weights: names and SHA-256 of the preset's files."""
+    """What all jobs share. weights: names and SHA-256 of the model's files."""
 
     out: Path
-    preset: str
+    model: str
     device: str
     weights: dict[str, str]
 
     @property
     def arguments(self) -> list[str]:
-        return [f"--preset={self.preset}", f"--device={self.device}"]
+        return [f"--model={self.model}", f"--device={self.device}"]
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def batch(
     jobs: Annotated[
         Path,
@@ -70,7 +70,7 @@ def batch(
         str | None,
         typer.Option(metavar="ADDRESS", help="A Ray cluster that does the work: host:6379, auto, or local."),
     ] = None,
-    preset: Preset = "tiny",
+    model: Model = "tiny",
     device: On = Device.cpu,
 ) -> None:
     """Make many videos.
@@ -84,8 +84,8 @@ def batch(
     from moditalker.weights.named import preset_folder, sha256
 
     begun, listed = time.perf_counter(), read_jobs(jobs)
-    weights = {path.name: sha256(path) for path in sorted(preset_folder(preset).glob("*.safetensors"))}
-    common = Common(out, preset, device.value, weights)
+    weights = {path.name: sha256(path) for path in sorted(preset_folder(model).glob("*.safetensors"))}
+    common = Common(out, model, device.value, weights)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -145,7 +145,7 @@ def _is_to_do(job: Job, common: Common, entry: Entry) -> bool:
 
 
 def _start(common: Common) -> Callable[[Job], dict[str, Any]]:
-    talker = loaded(common.preset, common.device, None)
+    talker = loaded(common.model, common.device, None)
     talker.loading_seconds = 0.0  # once for a worker, so not part of what a video takes
     return partial(_make, common)
 
@@ -170,7 +170,7 @@ def _make(common: Common, job: Job) -> dict[str, Any]:
 
 
 def _identity(job: Job, common: Common) -> dict[str, Any]:
-    """What a video is made of: options, the state of the files that they name, and the preset's weights."""
+    """What a video is made of: options, the state of the files that they name, and the model's weights."""
     files = {}
     for path in job.inputs:
         try:

@@ -1,4 +1,4 @@
-"""`moditalker benchmark`."""
+"""`moditalker evaluate benchmark`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import Preset, app, progress_bar
+from moditalker.cli.common import Model, progress_bar
+from moditalker.cli.evaluate import evaluate
 from moditalker.errors import UserError
 
 
-@app.command()
+@evaluate.command()
 def benchmark(
     data: Annotated[Path, typer.Option(help="Videos of people speaking, in a folder for each person.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of videos, reports and tables.")],
@@ -39,7 +40,7 @@ def benchmark(
             "(lines of start, end, word; seconds)."
         ),
     ] = None,
-    preset: Preset = "tiny",
+    model: Model = "tiny",
     workers: Annotated[
         int | None,
         typer.Option(min=1, max=256, help="Videos at a time, a process each; by default one a processor."),
@@ -75,7 +76,7 @@ def benchmark(
     source's mouth and any other models beside them. self.png and cross.png show them frame by frame, with the
     words that are said. Called again, it makes and measures only what is missing.
 
-    Example: moditalker benchmark --data grid --split grid/split.json --out runs/benchmark --workers 2
+    Example: moditalker evaluate benchmark --data grid --split split.json --out runs/benchmark --workers 2
     """
     from moditalker.evaluate.benchmark import (
         choose_clips,
@@ -98,12 +99,12 @@ def benchmark(
     others = read_competitors(also or ())
     if versions is not False:
         try:
-            others += versions_of(preset)
+            others += versions_of(model)
         except UserError:
             if versions:
                 raise
     planned = choose_sets(plan(chosen, out, pairings, others, seconds, away), sets)
-    claim(others, preset, out, {"seconds": seconds, "away": away})
+    claim(others, model, out, {"seconds": seconds, "away": away})
     workers = workers or os.cpu_count() or 1
     settings, _ = available(names, seconds, True)
     folders = {name: out / name for name in planned}
@@ -112,7 +113,7 @@ def benchmark(
         print(line, file=sys.stderr, flush=True)
 
     with progress_bar("videos") as progress:
-        failures = run(planned, folders, settings, preset, workers, progress, say, others)
+        failures = run(planned, folders, settings, model, workers, progress, say, others)
     for name, sentence in failures.items():
         say(f"{name}: {sentence}")
     write_manifests(planned, out)
@@ -122,7 +123,7 @@ def benchmark(
     for name, one in results.items():
         write_report(one, folders[name])
     about: dict[str, object] = {
-        "preset": preset,
+        "model": model,
         "clips": [clip.name for clip in chosen],
         "also": list(also or ()),
     }

@@ -32,6 +32,9 @@ app = typer.Typer(
 )
 
 
+MAKE, MEASURE, TRAIN, KEEP = "Make", "Measure", "Train", "Keep"  # groups of commands
+
+
 class Device(str, Enum):
     """Where the networks run."""
 
@@ -50,7 +53,9 @@ class Extend(str, Enum):
 
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The video to write; the container follows the name.")]
-Preset = Annotated[str, typer.Option(help="Weights: the name of shipped ones, or a folder.")]
+Model = Annotated[
+    str, typer.Option("--model", help="Weights: the name of a model in the package, or a folder of weights.")
+]
 VideoWeights = Annotated[
     Path | None,
     typer.Option("--weights", help="Weights of the video stage, adapted to a person by `moditalker adapt`."),

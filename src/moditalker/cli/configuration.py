@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import Assignments, app
+from moditalker.cli.common import KEEP, Assignments, app
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def config(
-    preset: Annotated[str | None, typer.Option(help="Preset: tiny, live, paper or released.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Model: tiny, live, paper or released.")] = None,
     file: Annotated[Path | None, typer.Option(help="YAML with what differs.")] = None,
     assignments: Assignments = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`moditalker convert`."""
+"""`moditalker weights convert`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import Assignments, app
+from moditalker.cli.common import Assignments
+from moditalker.cli.weights import weights
 
 
-@app.command()
+@weights.command()
 def convert(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the weights.")],
     atom: Annotated[Path | None, typer.Option(help="AToM's checkpoint (.pt).")] = None,
@@ -27,9 +28,9 @@ def convert(
     preset: Annotated[str, typer.Option(help="Whose sizes and semantics the checkpoints have.")] = "released",
     assignments: Assignments = None,
 ) -> None:
-    """Convert checkpoints of the authors' code to a folder that `--preset` takes. No code in them is run.
+    """Convert checkpoints of the authors' code to a folder that `--model` takes. No code in them is run.
 
-    Example: moditalker convert --atom atom.pt --speech hubert-large --out released
+    Example: moditalker weights convert --atom atom.pt --speech hubert-large --out released
     """
     from moditalker import config as configuration
     from moditalker.talker.convert import Checkpoints, convert_checkpoints

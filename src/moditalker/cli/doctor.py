@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from moditalker.cli.common import app
+from moditalker.cli.common import KEEP, app
 from moditalker.errors import UserError
 
 
@@ -66,7 +66,7 @@ def _provenance() -> tuple[str, str | None]:
     return f"signed with {key}", None
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def doctor() -> None:
     """Check versions, weights, codecs and devices, and say what to do; exit code 2 where something is wrong.
 

@@ -1,4 +1,4 @@
-"""`moditalker evaluate`."""
+"""`moditalker evaluate` and `moditalker evaluate pairs`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import app, progress_bar
+from moditalker.cli.common import MEASURE, app, progress_bar
+
+evaluate = typer.Typer(
+    help="Judge videos and models: pairs of videos, a benchmark, speed, a study with people.",
+    no_args_is_help=True,
+)
+app.add_typer(evaluate, name="evaluate", rich_help_panel=MEASURE)
 
 
-@app.command()
-def evaluate(
+@evaluate.command()
+def pairs(
     source: Annotated[
         Path,
         typer.Argument(
@@ -33,22 +39,22 @@ def evaluate(
     Writes report.json, report.md and report.html. Called again, it measures only what is new. Exit code 1
     where some videos could not be measured; the report says why.
 
-    Example: moditalker evaluate pairs --out report --workers 2
+    Example: moditalker evaluate pairs videos --out report --workers 2
     """
     from moditalker.evaluate.measures import choose
     from moditalker.evaluate.pairs import read_pairs
     from moditalker.evaluate.report import write_report
     from moditalker.evaluate.run import evaluate as run
 
-    pairs, names = read_pairs(source), choose(metrics)
+    listed, names = read_pairs(source), choose(metrics)
     with progress_bar("videos") as progress:
-        results = run(pairs, out, names, seconds, not as_is, workers, progress)
+        results = run(listed, out, names, seconds, not as_is, workers, progress)
     write_report(results, out)
     for name, sentence in results.missing.items():
         print(f"{name}: not measured; {sentence}", file=sys.stderr)
     for video in results.videos:
         if "error" in video:
             print(f"{video['name']}: {video['error']}", file=sys.stderr)
-    print(f"{out / 'report.html'}: {len(pairs) - results.failed} of {len(pairs)} videos")
+    print(f"{out / 'report.html'}: {len(listed) - results.failed} of {len(listed)} videos")
     if results.failed:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`moditalker generate` and `moditalker demo`."""
+"""`moditalker generate`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moditalker.cli.common import (
+    MAKE,
     AudioTrack,
     Blink,
     Certificate,
@@ -21,13 +22,12 @@ from moditalker.cli.common import (
     Head,
     Key,
     Lossless,
+    Model,
     MouthGain,
     NoProvenance,
     On,
-    Out,
-    Preset,
+    OtherSeed,
     Report,
-    Seed,
     Smoothing,
     Steps,
     VideoWeights,
@@ -43,15 +43,26 @@ from moditalker.errors import UserError
 if TYPE_CHECKING:
     from moditalker.talker.talker import MoDiTalker
 
+DEMO = Path("moditalker-demo.mp4")
 
-@app.command()
+
+@app.command(rich_help_panel=MAKE)
 def generate(
-    face: Annotated[Path, typer.Option(help="A video (head and upper face are kept) or a picture.")],
-    audio: Annotated[Path, typer.Option(help="Any file with sound, also a video.")],
-    out: Out,
-    preset: Preset = "tiny",
+    face: Annotated[
+        Path | None, typer.Option(help="A video (head and upper face are kept) or a picture.")
+    ] = None,
+    audio: Annotated[Path | None, typer.Option(help="Any file with sound, also a video.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The video to write; the container follows the name."),
+    ] = None,
+    motion: Annotated[
+        Path | None,
+        typer.Option(help="A track of `moditalker motion`: the face moves by it, and the audio is heard."),
+    ] = None,
+    model: Model = "tiny",
     weights: VideoWeights = None,
-    seed: Seed = 0,
+    seed: OtherSeed = None,
     steps: Steps = None,
     lossless: Lossless = False,
     report: Report = None,
@@ -69,7 +80,7 @@ def generate(
     certificate: Certificate = None,
     key: Key = None,
 ) -> dict[str, Any]:
-    """Make the face say the audio.
+    """Make the face say the audio. Without files, a portrait says a sentence: see it work.
 
     The video has the face video's frames, frame rate and size for as long as the audio lasts. A picture
     becomes 25 frames a second. Frames without a usable face stay as they are.
@@ -77,71 +88,45 @@ def generate(
     Example: moditalker generate --face person.mp4 --audio speech.wav --out talking.mp4
     """
     from moditalker.motion.edit import Style
-
-    options = {
-        "seed": seed,
-        "steps": steps,
-        "extend": extend.value,
-        "choose": parse_choice(choose),
-        "head": head,
-        "blink": blink,
-        "style": Style(mouth_gain, expression, smoothing),
-        "audio_track": audio_track,
-        "provenance": parse_provenance(no_provenance, consent, certificate, key),
-    }
-    reads = (Path(head), certificate, key)
-    return make_video(face, audio, out, options, preset, device.value, lossless, report, weights, reads)
-
-
-@app.command()
-def demo(
-    out: Out = Path("moditalker-demo.mp4"),
-    face: Annotated[Path | None, typer.Option(help="Another portrait than scikit-image's astronaut.")] = None,
-    seed: Seed = 0,
-    no_provenance: NoProvenance = False,
-) -> None:
-    """See it work: a portrait (NASA's, from scikit-image) says a sentence (synthesised, in the package).
-
-    Example: moditalker demo --out demo.mp4
-    """
+    from moditalker.motion.track import Track
+    from moditalker.talker.options import Options
     from moditalker.weights.named import ASSETS
 
-    options = {"seed": seed, "provenance": parse_provenance(no_provenance, None, None, None)}
-    make_video(face or portrait(), ASSETS / "demo_speech.flac", out, options)
-
-
-def make_video(
-    face: Path,
-    audio: Path,
-    out: Path,
-    options: dict[str, Any],
-    preset: str = "tiny",
-    device: str = "cpu",
-    lossless: bool = False,
-    report: Path | None = None,
-    weights: Path | None = None,
-    reads: tuple[Path | None, ...] = (),
-) -> dict[str, Any]:
-    """What `generate` and `render` share: load, make, save, and say so; the report.
-
-    reads: files beside face, audio and weights that are inputs too.
-    """
-    inputs = (face, audio, weights, *reads, *Path(preset).glob("*.safetensors"))
+    if face is None and audio is None and motion is None:
+        face, audio, out = portrait(), ASSETS / "demo_speech.flac", out or DEMO
+    missing = [name for name, path in (("face", face), ("audio", audio), ("out", out)) if path is None]
+    if face is None or audio is None or out is None:
+        raise UserError(f"--{missing[0]}: is missing; give --face, --audio and --out, or no file for a demo")
+    track = None if motion is None else Track.load(motion)
+    options = Options(
+        seed=seed if seed is not None else 0 if track is None else track.seed,
+        steps=steps or (None if track is None else track.steps),
+        extend=extend.value,
+        choose=parse_choice(choose),
+        style=Style(mouth_gain, expression, smoothing),
+        head=head,
+        blink=blink,
+        audio_track=audio_track,
+        provenance=parse_provenance(no_provenance, consent, certificate, key),
+    )
+    inputs = (face, audio, weights, motion, Path(head), certificate, key, *Path(model).glob("*.safetensors"))
     check_output("--out", out, inputs)
     check_output("--report", report, (out, *inputs))
     with progress_bar() as show:
-        video = loaded(preset, device, weights).generate(face, audio, progress=show, **options)
-        result = video.save(out, lossless=lossless)
+        talker = loaded(model, device.value, weights)
+        result = talker.generate(face, audio, options, motion=track, progress=show).save(
+            out, lossless=lossless
+        )
     report_video(out, result, report)
     return result
 
 
 @lru_cache(maxsize=1)
-def loaded(preset: str, device: str, weights: Path | None = None) -> MoDiTalker:
+def loaded(model: str, device: str, weights: Path | None = None) -> MoDiTalker:
     """The weights; kept, for whoever makes several videos."""
     from moditalker.talker.talker import MoDiTalker
 
-    return MoDiTalker.from_pretrained(preset, device, weights)
+    return MoDiTalker.from_pretrained(model, device, weights)
 
 
 def portrait() -> Path:

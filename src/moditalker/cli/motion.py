@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moditalker.cli.common import (
+    MAKE,
     AudioTrack,
     Choose,
     Device,
     Expression,
+    Model,
     MouthGain,
     On,
-    Preset,
     Seed,
     Smoothing,
     Steps,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _NUMBER = r"(\d{1,5}(?:\.\d{1,6})?)"
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def motion(
     context: typer.Context,
     face: Annotated[Path | None, typer.Option(help="Video or picture whose face the motion is for.")] = None,
@@ -59,14 +60,14 @@ def motion(
     mouth_gain: MouthGain = 1.0,
     expression: Expression = 1.0,
     smoothing: Smoothing = 0.0,
-    preset: Preset = "tiny",
+    model: Model = "tiny",
     seed: Seed = 0,
     steps: Steps = None,
     device: On = Device.cpu,
     choose: Choose = "largest",
     audio_track: AudioTrack = None,
 ) -> None:
-    """Make the landmark motion of a speech as a file, or change one; `moditalker render` makes it a video.
+    """Make the landmark motion of a speech as a file, or change one; `generate --motion` makes it a video.
 
     Changes are made in this order: splice, retime, hold, shut, then gains and smoothing.
 
@@ -88,10 +89,12 @@ def motion(
     elif face is None or audio is None:
         raise UserError("--face and --audio are needed, or --track with a track to change")
     else:
+        from moditalker.talker.options import Options
         from moditalker.talker.talker import MoDiTalker
 
-        talker = MoDiTalker.from_pretrained(preset, device=device.value)
-        made = talker.track(face, audio, seed, steps, parse_choice(choose), audio_track)
+        talker = MoDiTalker.from_pretrained(model, device=device.value)
+        options = Options(seed, steps, choose=parse_choice(choose), audio_track=audio_track)
+        made = talker.track(face, audio, options)
     made = _changed(made, splice or [], retime or [], hold or [], shut or [])
     if style != Style():
         made = made.styled(style)
@@ -107,7 +110,7 @@ def motion(
 
 def _check_unused(context: typer.Context, more: tuple[str, ...]) -> None:
     """That no option was given which has no use beside --track, `more` of them among these."""
-    for name in ("face", *more, "seed", "steps", "preset", "choose", "device"):
+    for name in ("face", *more, "seed", "steps", "model", "choose", "device"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise UserError(

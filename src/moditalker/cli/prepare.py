@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import Assignments, app, progress_bar
+from moditalker.cli.common import TRAIN, Assignments, app, progress_bar
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def prepare(
     videos: Annotated[
         Path, typer.Argument(help="Folder of videos, best with a folder below it per speaker.")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import Assignments, app
+from moditalker.cli.common import TRAIN, Assignments, app
 
 
 class TaskName(str, Enum):
@@ -32,7 +32,7 @@ class Precision(str, Enum):
     fp16 = "fp16"
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def train(
     task: Annotated[TaskName, typer.Argument(help="The part to train.")],
     data: Annotated[Path, typer.Option(help="Dataset: the folder that `moditalker prepare` made.")],
@@ -41,7 +41,7 @@ def train(
         Path | None, typer.Option(help='JSON with "train" and "val"; else the one that it was prepared with.')
     ] = None,
     held_out: Annotated[str, typer.Option(help="Speakers kept for validation, comma-separated.")] = "",
-    preset: Annotated[str, typer.Option(help="Preset: tiny, live, paper or released.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Model: tiny, live, paper or released.")] = "tiny",
     assignments: Assignments = None,
     autoencoder: Annotated[Path | None, typer.Option(help="Run of the autoencoder, for mtov.")] = None,
     landmark_autoencoder: Annotated[

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import app, parse_choice
+from moditalker.cli.common import KEEP, app, parse_choice
 from moditalker.errors import UserError
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def verify(
     file: Annotated[Path, typer.Argument(help="The video to look into.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import Device, On, Preset, app
+from moditalker.cli.common import MAKE, Device, Model, On, app
 from moditalker.cli.generate import portrait
 from moditalker.errors import UserError
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def web(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
@@ -22,7 +22,7 @@ def web(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port; by default the first free one from 7860.")
     ] = None,
-    preset: Preset = "tiny",
+    model: Model = "tiny",
     device: On = Device.cpu,
     max_megabytes: Annotated[int, typer.Option(min=1, help="Largest file that may be given.")] = 200,
     max_seconds: Annotated[float, typer.Option(min=1, help="Longest speech.")] = 60,
@@ -44,7 +44,7 @@ def web(
     stay_local(address := own_address(host))
     limits = Limits(megabytes=max_megabytes, seconds=max_seconds, keeping=60 * keep_minutes)
     done = threading.Event()
-    studio = Studio(preset, device.value, limits)  # its processes load networks while the page is imported
+    studio = Studio(model, device.value, limits)  # its processes load networks while the page is imported
     try:
         try:
             from moditalker.serve.page import launch

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import app
+from moditalker.cli.common import KEEP, app
 
 weights = typer.Typer(
-    help="Weights of third parties that the package does not carry: list them, add them from files.",
+    help="Weights: list those that are here, add those of third parties, convert the authors' checkpoints.",
     no_args_is_help=True,
 )
-app.add_typer(weights, name="weights")
+app.add_typer(weights, name="weights", rich_help_panel=KEEP)
 
 To = Annotated[
     Path | None,

@@ -17,7 +17,7 @@ from moditalker.weights.named import preset_folder, sha256
 
 ATOM, VIDEO = "atom.safetensors", "mtov.safetensors"
 # A tensor by which a file is known, whatever its name.
-PARTS = {"null_speech_vector": "atom", "plane_scale": "weights"}
+PARTS = {"null_speech_vector": "motion", "plane_scale": "video"}
 KINDS = ("landmarks", "self", "cross")  # of a competitor's rows
 SPOKEN = ("self", "cross")  # of those of one whose video stage is the benchmarked model's
 MOTION = ("atom", "atom_diffusion", "speech")  # sections of settings that the video stage does not have
@@ -108,10 +108,10 @@ def weights_of(source: str, preset: str) -> dict[str, Any]:
         part = next((part for tensor, part in PARTS.items() if tensor in state), None)
         if part is None:
             raise UserError(f"{path}: weights of another part; give those of atom or mtov, or a folder")
-        return {"name": preset, part: path}
-    files = {"atom": path / ATOM, "weights": path / VIDEO}
+        return {"model": preset, part: path}
+    files = {"motion": path / ATOM, "video": path / VIDEO}
     there = {part: file for part, file in files.items() if file.is_file()}
-    return {"name": preset, **there} if len(there) == 1 else {"name": source}
+    return {"model": preset, **there} if len(there) == 1 else {"model": source}
 
 
 def load(one: Competitor, preset: str) -> MoDiTalker:
@@ -121,7 +121,7 @@ def load(one: Competitor, preset: str) -> MoDiTalker:
         UserError: as `MoDiTalker.from_pretrained`, with the row's name.
     """
     try:
-        return MoDiTalker.from_pretrained(**weights_of(one.source, preset), settings=one.settings)
+        return MoDiTalker.from_pretrained(**weights_of(one.source, preset), overrides=one.settings)
     except UserError as error:
         raise UserError(f"{one.name}: {error}") from None
 
@@ -152,8 +152,8 @@ def claim(
     named = {"": Competitor(f"preset {preset}", preset), **{one.slug: one for one in models}}
     for slug, one in named.items():
         given = weights_of(one.source, preset)
-        folder = preset_folder(given["name"])
-        files = given.get("atom", folder / ATOM), given.get("weights", folder / VIDEO)
+        folder = preset_folder(given["model"])
+        files = given.get("motion", folder / ATOM), given.get("video", folder / VIDEO)
         told = {
             "weights_sha256": [sha256(file) for file in files if file.is_file()],
             "settings": list(one.settings),

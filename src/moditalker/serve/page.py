@@ -19,6 +19,7 @@ from moditalker.serve import views
 from moditalker.serve.guard import Doorkeeper, is_loopback
 from moditalker.serve.studio import Job, Studio, Visitor
 from moditalker.serve.tasks import Order, Seen
+from moditalker.talker.options import Options
 
 HERE = Path(__file__).parent
 REFRESH = 0.4  # s between looks at how far a video is
@@ -292,11 +293,13 @@ class Page:
                 audio=Path(audio) if audio and kind == "sound" else None,
                 text=text or "" if kind == "text" else "",
                 voice=voice or tts.DEFAULT_VOICE,
-                choose=visitor.choice(),
-                seed=int(seed or 0),
-                extend=EXTEND[extend],
-                style=Style(mouth, expression, smoothing),
-                provenance=Provenance((consent or "").strip() or None),
+                options=Options(
+                    seed=int(seed or 0),
+                    extend=EXTEND[extend],
+                    choose=visitor.choice(),
+                    style=Style(mouth, expression, smoothing),
+                    provenance=Provenance((consent or "").strip() or None),
+                ),
             )
             if kind == "sound" and audio is None:
                 raise UserError("there is no speech yet; give a recording, or type what the face shall say")

@@ -15,13 +15,13 @@ from PIL import Image
 
 from moditalker.errors import UserError
 from moditalker.features.face.identity import FaceFrame
-from moditalker.features.face.tracker import Choice, FaceTracker, largest
+from moditalker.features.face.tracker import FaceTracker, largest
 from moditalker.geometry.points import lip_opening
 from moditalker.media import AudioReader, Frame, VideoWriter, open_source, probe, tts
-from moditalker.motion.edit import RATE, Style
+from moditalker.motion.edit import RATE
 from moditalker.motion.track import Track
-from moditalker.provenance import DEFAULT, Provenance
 from moditalker.serve.worker import Report, Task
+from moditalker.talker.options import Options
 from moditalker.talker.talker import MoDiTalker
 from moditalker.talker.video import Video
 
@@ -56,11 +56,7 @@ class Order:
     audio: Path | None = None
     text: str = ""
     voice: str = tts.DEFAULT_VOICE
-    choose: Choice = "largest"
-    seed: int = 0
-    extend: str = "pingpong"
-    style: Style = Style()  # noqa: RUF009 (frozen)
-    provenance: Provenance = DEFAULT
+    options: Options = Options()  # noqa: RUF009 (frozen)
 
 
 @dataclass(frozen=True)
@@ -163,18 +159,9 @@ def _make(
     talker: MoDiTalker, report: Report, order: Order, audio: Path, seconds: float, folder: Path
 ) -> Made:
     report("face", 0, 1)
-    video = talker.generate(
-        order.face,
-        audio,
-        order.seed,
-        extend=order.extend,
-        choose=order.choose,
-        style=order.style,
-        provenance=order.provenance,
-    )
-    track = _listen(
-        video, seconds, report, {"preset": talker.name, "weights_sha256": talker.digests, "seed": order.seed}
-    )
+    video = talker.generate(order.face, audio, order.options)
+    made_by = {"preset": talker.name, "weights_sha256": talker.digests, "seed": order.options.seed}
+    track = _listen(video, seconds, report, made_by)
     video = replace(video, motion=track, progress=lambda _, done, total: report("video", done, total))
     made = Made(
         folder / "talking.mp4",

@@ -7,11 +7,13 @@ does not grow with length, and what one step made can be looked at or changed on
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,21 +24,21 @@ from moditalker.config import Config
 from moditalker.config.limits import sampling
 from moditalker.errors import UserError
 from moditalker.features.face.identity import LOOK, LOOK_SECONDS, FaceFrame, Follower
-from moditalker.features.face.tracker import Choice, FaceTracker
-from moditalker.features.portrait.head import BLINKS, Blinks, head_motion
+from moditalker.features.face.tracker import FaceTracker
+from moditalker.features.portrait.head import Blinks, head_motion
 from moditalker.features.portrait.still import Still
 from moditalker.features.speech.encoders import FRAME, SpeechEncoder, load_speech_encoder
 from moditalker.features.speech.silence import PATIENT, QUICK
 from moditalker.jobs.machine import check_device, half_the_threads
 from moditalker.jobs.streams import Clock
-from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, check_extend, open_source, plan_frames
+from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, open_source, plan_frames
 from moditalker.media.arriving import ArrivingSound
 from moditalker.motion.atom import Atom
 from moditalker.motion.edit import RATE, Style
 from moditalker.motion.sample import waited
 from moditalker.motion.stage import MotionStage
 from moditalker.motion.track import Track
-from moditalker.provenance import DEFAULT, Provenance
+from moditalker.talker.options import Options
 from moditalker.talker.steps import FaceTrack, Motion, Origin, Progress, Speech
 from moditalker.talker.video import Live, Stream, Video, held_frames
 from moditalker.video.stage import MissingSampler, VideoSampler, VideoStage, load_sampler
@@ -76,45 +78,48 @@ class MoDiTalker:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path = "tiny",
+        model: str | Path = "tiny",
         device: str = "cpu",
-        weights: str | Path | None = None,
-        atom: str | Path | None = None,
-        settings: Iterable[str] = (),
+        video: str | Path | None = None,
+        motion: str | Path | None = None,
+        overrides: Iterable[str] = (),
+        **former: Any,
     ) -> MoDiTalker:
-        """Load weights that ship with the package by their name, or a folder of them. Nothing is fetched.
+        """Load a model in the package by its name, or a folder of weights. Nothing is fetched.
 
         A folder without a video stage (mtov.safetensors) makes motion alone.
 
         Args:
-            weights: of the video stage in place of the folder's, as `moditalker adapt` writes them.
-            atom: of AToM in place of the folder's, whatever picture it was trained beside.
-            settings: "section.key=value" each, other than those that the weights were trained with.
+            video: weights of the video stage in place of the model's, as `moditalker adapt` writes them.
+            motion: weights of AToM in place of the model's, whatever video stage they were trained with.
+            overrides: "section.key=value" each, other than the settings that the weights were trained with.
 
         Raises:
             UserError: no such weights, a damaged file, a device that is not there; weights of another part
                 or another crop; settings that change a network.
         """
+        given = {"model": model, "video": video, "motion": motion, "overrides": overrides}
+        model, video, motion, overrides = _by_former_names(given, former).values()
         begun = time.perf_counter()
         check_device(device)
-        folder, settings = preset_folder(name), tuple(settings)
-        video = folder / "mtov.safetensors" if weights is None else Path(weights)
-        motion = folder / "atom.safetensors" if atom is None else Path(atom)
-        state, description = load_weights(motion)
+        folder, overrides = preset_folder(model), tuple(overrides)
+        pictures = folder / "mtov.safetensors" if video is None else Path(video)
+        lips = folder / "atom.safetensors" if motion is None else Path(motion)
+        state, description = load_weights(lips)
         config = configuration.from_dict(description["config"])
-        if atom is not None:
+        if motion is not None:
             own = configuration.from_dict(load_weights(folder / "atom.safetensors")[1]["config"])
             config = _joined(own, config)
-        config = configuration.override(config, settings)
+        config = configuration.override(config, overrides)
         network = Atom(config.atom, config.speech.width)
-        fill(network, state, motion)
-        there = weights or video.exists()
-        sampler = load_sampler(video, device, settings) if there else MissingSampler(video)
+        fill(network, state, lips)
+        there = video or pictures.exists()
+        sampler = load_sampler(pictures, device, overrides) if there else MissingSampler(pictures)
         if isinstance(sampler, VideoSampler):
             if sampler.config.crop != config.crop:
                 raise UserError(
-                    f"{video}: made for {sampler.config.crop}, {folder} for {config.crop}; give weights of "
-                    "one crop"
+                    f"{pictures}: made for {sampler.config.crop}, {folder} for {config.crop}; give weights "
+                    "of one crop"
                 )
             config = _joined(sampler.config, config)
         talker = cls(
@@ -123,8 +128,8 @@ class MoDiTalker:
             FaceTracker(),
             network.to(device).eval().requires_grad_(False),
             sampler,
-            str(name),
-            {path.name: sha256(path) for path in (motion, video) if path.exists()},
+            str(model),
+            {path.name: sha256(path) for path in (lips, pictures) if path.exists()},
         )
         talker.loading_seconds = time.perf_counter() - begun
         return talker
@@ -133,54 +138,41 @@ class MoDiTalker:
         self,
         face: str | Path,
         audio: str | Path,
-        seed: int = 0,
-        steps: int | None = None,
-        extend: str = "pingpong",
-        choose: Choice = "largest",
-        style: Style | None = None,
-        motion: Track | None = None,
-        head: str | Path = "idle",
-        blink: float = BLINKS,
+        options: Options | None = None,
+        *,
+        motion: Motion | Track | None = None,
         progress: Progress | None = None,
-        provenance: Provenance | None = DEFAULT,
-        audio_track: int | None = None,
+        **changes: Any,
     ) -> Video:
         """Make the face say the audio. Frames are made while the result is saved or iterated.
 
         Args:
             face: a video or a picture.
             audio: any file with sound.
-            seed: the same seed gives the same frames.
-            steps: sampling steps of both diffusion models; None: the preset's.
-            extend: what follows the end of a face video that is shorter than the audio: "pingpong" (back and
-                forth), "loop", "hold" (its last frame) or "none".
-            choose: among several faces; see `Follower`.
-            style: mouth gain, expression strength, smoothing of the motion.
+            options: how; changes: fields of `Options` by name, as in ``seed=1``.
             motion: a track that takes the place of what the audio would become.
-            head, blink: how the head of a picture moves, and how often its eyes blink; see `face`.
             progress: called with a stage's name, frames done and frames expected.
-            provenance: what the video says about itself; None: nothing, see docs/provenance.md.
-            audio_track: number of the sound track in `audio`, from 1; None: the one that players take.
 
         Raises:
             UserError: a file or a number that cannot be used, no face, too little sound.
         """
-        clock, (seed, steps) = Clock(), sampling(seed, steps)
+        clock, options = Clock(), Options.of(options, changes)
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
-            speech = replace(self.speech(audio, audio_track), clock=clock)
-            track = self.face(face, speech.seconds, extend, choose, head, blink, seed)
+            speech = replace(self.speech(audio, options.audio_track), clock=clock)
+            track = self.face(face, speech.seconds, options)
+        seed, steps = options.seed, options.steps
         said = motion or self.motion(speech, track, seed, steps)
-        video = self.video(track, said.styled(style or Style()), seed, steps)
+        video = self.video(track, said.styled(options.style), seed, steps)
         notes = speech.sound.notes  # gets more of them while the sound is read
         return replace(
             video,
             audio=Path(audio),
-            audio_track=audio_track,
+            audio_track=options.audio_track,
             clock=clock,
             progress=progress,
-            provenance=provenance,
+            provenance=options.provenance,
             notes=notes,
         )
 
@@ -189,15 +181,10 @@ class MoDiTalker:
         face: str | Path,
         audio: Iterable[ArrayLike],
         rate: int = SAMPLE_RATE,
-        seed: int = 0,
-        steps: int | None = None,
-        extend: str = "pingpong",
-        choose: Choice = "largest",
-        style: Style | None = None,
-        head: str | Path = "idle",
-        blink: float = BLINKS,
-        provenance: Provenance | None = DEFAULT,
+        options: Options | None = None,
+        *,
         deadline: float | None = None,
+        **changes: Any,
     ) -> Stream:
         """Make the face say audio that is still arriving; the frames are those of `generate` for all of it.
 
@@ -214,16 +201,17 @@ class MoDiTalker:
             rate: their samples a second.
             deadline: seconds after the beginning of its sound by which a frame must be there; None: all
                 frames are made, however long it takes.
-            face, seed, steps, extend, choose, style, head, blink, provenance: as for `generate`.
+            face, options, changes: as for `generate`.
 
         Raises:
             UserError: as `generate`; a deadline that these weights cannot keep; while iterating, also for a
                 chunk that is no sound.
         """
-        clock, (seed, steps), style = Clock(), sampling(seed, steps), style or Style()
+        clock, options = Clock(), Options.of(options, changes)
+        seed, steps, style = options.seed, options.steps, options.style
         sound = ArrivingSound(audio, rate, listening=deadline is not None)
         length = sound.length if deadline is None else _endless
-        track = self.face(face, length, extend, choose, head, blink, seed)
+        track = self.face(face, length, options)
         fps = float(track.source.info.fps)
         ahead = self._motion_ahead(style) + held_frames(self.config, fps, deadline is not None) / fps
         if RATE % fps != 0:
@@ -238,7 +226,7 @@ class MoDiTalker:
             live = Live(sound, float(deadline))
         said = self.motion(self._speech(sound, sound.length, clock), track, seed, steps)
         video = self.video(track, said.styled(style), seed, steps)
-        video = replace(video, clock=clock, provenance=provenance, live=live)
+        video = replace(video, clock=clock, provenance=options.provenance, live=live)
         if live is not None:
             self._rehearse(video)
         return Stream(video, ahead)
@@ -283,30 +271,20 @@ class MoDiTalker:
         return Speech(sound, seconds, self.speech_encoder, clock or Clock(), ahead)
 
     def face(
-        self,
-        face: str | Path,
-        seconds: Length,
-        extend: str = "pingpong",
-        choose: Choice = "largest",
-        head: str | Path = "idle",
-        blink: float = BLINKS,
-        seed: int = 0,
+        self, face: str | Path, seconds: Length, options: Options | None = None, **changes: Any
     ) -> FaceTrack:
         """Face video or picture -> frames with landmarks, for `seconds` of speech. Finds the anchor at once.
 
         Args:
-            head: how the head of a picture moves: "idle", "still", a CSV file of poses (`read_poses`), or a
-                video whose head motion is copied. A video keeps its own.
-            blink: times a minute that the eyes of a picture blink, 0 to 60.
-            seed: of idle motion and blinks.
+            options, changes: `extend`, `choose`, `head`, `blink`, and `seed` (of idle motion and blinks).
 
         Raises:
             UserError: the file has no picture, or no face in any frame; a head motion that cannot be used.
         """
-        check_extend(extend)
-        choose, (seed, _) = _chosen(choose), sampling(seed, None)
+        options = Options.of(options, changes)
+        choose, head, seed = options.choose, options.head, options.seed
         source, length = open_source(face), seconds if callable(seconds) else Fraction(seconds)
-        still, blinks = source.info.kind == "picture", Blinks(blink, seed)
+        still, blinks = source.info.kind == "picture", Blinks(options.blink, seed)
         if not still and head not in ("idle", "still"):
             raise UserError(f"{face}: a video keeps its own head motion; {head} can move a picture's head")
         follower = Follower(self.tracker, self.config.crop, source, choose)
@@ -326,7 +304,10 @@ class MoDiTalker:
         known = None if callable(length) else length
         if not still:
             return FaceTrack(
-                source, anchor, known, lambda: follower.follow_again(plan_frames(source, length, extend))
+                source,
+                anchor,
+                known,
+                lambda: follower.follow_again(plan_frames(source, length, options.extend)),
             )
         with half_the_threads():
             picture = Still.found(self.tracker, source, "largest" if choose == "speaker" else choose)
@@ -379,18 +360,17 @@ class MoDiTalker:
         self,
         face: str | Path,
         audio: str | Path,
-        seed: int = 0,
-        steps: int | None = None,
-        choose: Choice = "largest",
-        audio_track: int | None = None,
+        options: Options | None = None,
+        **changes: Any,
     ) -> Track:
         """The motion that `generate` would give a face, to be changed, saved and given to it as ``motion``.
 
         Raises:
             UserError: as `generate`.
         """
-        speech, (seed, steps) = self.speech(audio, audio_track), sampling(seed, steps)
-        motion = self.motion(speech, self.face(face, speech.seconds, choose=choose), seed, steps)
+        options = Options.of(options, changes)
+        seed, steps, speech = options.seed, options.steps, self.speech(audio, options.audio_track)
+        motion = self.motion(speech, self.face(face, speech.seconds, options), seed, steps)
         made = {
             "version": __version__,
             "preset": self.name,
@@ -433,23 +413,6 @@ def _endless(until: Fraction) -> Fraction:
     return until + 1
 
 
-def _chosen(choose: object) -> Choice:
-    """A number or a place of whatever type, as `FaceTracker.track` takes them. Raises UserError."""
-    if isinstance(choose, str) and choose in ("largest", "speaker"):
-        return choose
-    try:
-        numbers = np.asarray(choose)
-    except ValueError:  # lists of unequal lengths
-        numbers = np.asarray("")
-    if numbers.dtype.kind in "iu" and numbers.ndim == 0 and numbers >= 0:
-        return int(numbers)
-    if numbers.dtype.kind in "iuf" and numbers.shape == (2,) and np.isfinite(numbers).all():
-        return float(numbers[0]), float(numbers[1])
-    raise UserError(
-        f'no face is called {choose!r}; give "largest", "speaker", a number from 0 or a place (x, y)'
-    )
-
-
 def _features(speech: Iterable[ArrayLike], width: int) -> Iterator[Array]:
     """Blocks of speech features, each (n, width). Raises UserError where one is none."""
     for block in speech:
@@ -464,3 +427,16 @@ def _features(speech: Iterable[ArrayLike], width: int) -> Iterator[Array]:
 def _joined(picture: Config, motion: Config) -> Config:
     """One configuration of two: what makes speech features and motion from the second, all else the first."""
     return replace(picture, speech=motion.speech, atom=motion.atom, atom_diffusion=motion.atom_diffusion)
+
+
+FORMER = {"name": "model", "weights": "video", "atom": "motion", "settings": "overrides"}  # in version 0.1
+
+
+def _by_former_names(given: dict[str, Any], former: dict[str, Any]) -> dict[str, Any]:
+    """What `from_pretrained` was given, by its present names."""
+    for name, value in former.items():
+        if name not in FORMER:
+            raise TypeError(f"from_pretrained() has no argument {name!r}")
+        warnings.warn(f"{name}= is now {FORMER[name]}=", DeprecationWarning, stacklevel=3)
+        given[FORMER[name]] = value
+    return given

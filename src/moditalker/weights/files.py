@@ -102,7 +102,9 @@ def load_weights(
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); copy it again") from None
     if KEY not in metadata:
-        raise UserError(f"{path} says nothing of its config; for the authors' files see `moditalker convert`")
+        raise UserError(
+            f"{path} says nothing of its config; for the authors' files see `moditalker weights convert`"
+        )
     try:
         description = json.loads(metadata[KEY])
         expected = description["sha256"]

@@ -72,7 +72,8 @@ def read_key(path: Path) -> Key:
         return Key(str(tree["page"]), str(tree["a"]), str(tree["b"]), dict(tree["questions"]), lefts)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path} is not the key of a page ({error}); `moditalker ab make` wrote it beside the page"
+            f"{path} is not the key of a page ({error}); `moditalker evaluate study make` wrote it "
+            "beside the page"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""`moditalker bench`."""
+"""`moditalker evaluate speed`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from moditalker.cli.common import Device, On, Preset, Steps, app, check_output
+from moditalker.cli.common import Device, Model, On, Steps, check_output
+from moditalker.cli.evaluate import evaluate
 from moditalker.cli.generate import portrait
 from moditalker.errors import UserError
 
 
-@app.command()
-def bench(
+@evaluate.command()
+def speed(
     face: Annotated[
         Path | None, typer.Option(help="A video or a picture; else the demo's portrait, a picture.")
     ] = None,
@@ -24,20 +25,20 @@ def bench(
     ] = 30.0,
     repeat: Annotated[int, typer.Option(min=1, max=100, help="How often; medians are shown.")] = 1,
     out: Annotated[Path | None, typer.Option("--json", help="Write all of it as JSON.")] = None,
-    preset: Preset = "tiny",
+    model: Model = "tiny",
     steps: Steps = None,
     device: On = Device.cpu,
 ) -> None:
-    """Measure start-up, first frame, seconds per stage, memory and arithmetic of a preset on a device.
+    """Measure start-up, first frame, seconds per stage, memory and arithmetic of a model on a device.
 
-    Example: moditalker bench --face person.mp4 --audio speech.wav --seconds 30 --json bench.json
+    Example: moditalker evaluate speed --face person.mp4 --audio speech.wav --seconds 30 --json bench.json
     """
     from moditalker.evaluate.speed import measure
     from moditalker.weights.named import ASSETS
 
     face, audio = face or portrait(), audio or ASSETS / "demo_speech.flac"
     check_output("--json", out, (face, audio))
-    result = measure(face, audio, seconds, preset, device.value, steps, repeat)
+    result = measure(face, audio, seconds, model, device.value, steps, repeat)
     if out is not None:
         try:
             out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`moditalker ab`."""
+"""`moditalker evaluate study`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from moditalker.cli.common import app, progress_bar
+from moditalker.cli.common import progress_bar
+from moditalker.cli.evaluate import evaluate
 
-ab = typer.Typer(
+study = typer.Typer(
     help="Two models before people's eyes: a blind page of pairs of videos, and what its visitors preferred.",
     no_args_is_help=True,
 )
-app.add_typer(ab, name="ab")
+evaluate.add_typer(study, name="study")
 
 
 class Per(str, Enum):
@@ -27,7 +28,7 @@ class Per(str, Enum):
     rater = "rater"
 
 
-@ab.command()
+@study.command()
 def make(
     a: Annotated[Path, typer.Argument(help="Folder of one model's videos, with sound.")],
     b: Annotated[Path, typer.Argument(help="Folder of the other's; files belong together by name.")],
@@ -47,7 +48,7 @@ def make(
 
     Zip the folder and send it: it needs no server and no network. Keep the key to yourself.
 
-    Example: moditalker ab make ours theirs --out study --face faces
+    Example: moditalker evaluate study make ours theirs --out study --face faces
     """
     from moditalker.evaluate.study.page import make_page
 
@@ -59,7 +60,7 @@ def make(
     print(f"{out / 'index.html'}; {key} tells which side is which")
 
 
-@ab.command()
+@study.command()
 def score(
     key: Annotated[Path, typer.Argument(help="The key of the page.")],
     answers: Annotated[list[Path], typer.Argument(help="Files of answers (.csv) that its visitors sent.")],
@@ -73,7 +74,7 @@ def score(
 ) -> None:
     """Count what people preferred: for each question wins, a sign test, and the preference with its interval.
 
-    Example: moditalker ab score study.key.json answers-1.csv answers-2.csv
+    Example: moditalker evaluate study score study.key.json answers-1.csv answers-2.csv
     """
     from moditalker.evaluate.study import preference
 

@@ -1,0 +1,74 @@
+"""How a video is made, whoever asks for it: Python, the command line, a batch or the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moditalker.config.limits import sampling
+from moditalker.errors import UserError
+from moditalker.features.face.tracker import Choice
+from moditalker.features.portrait.head import BLINKS
+from moditalker.media import check_extend
+from moditalker.motion.edit import Style
+from moditalker.provenance import DEFAULT, Provenance
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that may be chosen of a video besides its face and its sound.
+
+    seed: the same seed gives the same frames. steps: sampling steps of both diffusion models; None: the
+    model's own. extend: what follows the end of a face video that is shorter than the sound: "pingpong"
+    (back and forth), "loop", "hold" (its last frame) or "none". choose: which of several faces speaks:
+    "largest", "speaker" (in each shot the one who speaks), a number from 0 (the one on the left) or a place
+    (x, y) in pixels. style: mouth gain, expression strength, smoothing of the motion. head: how the head of
+    a picture moves: "idle", "still", a CSV file of poses, or a video whose head motion is copied; a video
+    keeps its own. blink: times a minute that the eyes of a picture blink, 0 to 60. audio_track: number of
+    the sound track, from 1; None: the one that players take. provenance: what the video says about itself;
+    None: nothing (docs/provenance.md).
+
+    Raises:
+        UserError: a value that cannot be used.
+    """
+
+    seed: int = 0
+    steps: int | None = None
+    extend: str = "pingpong"
+    choose: Choice = "largest"
+    style: Style = Style()  # noqa: RUF009 (frozen)
+    head: str | Path = "idle"
+    blink: float = BLINKS
+    audio_track: int | None = None
+    provenance: Provenance | None = DEFAULT
+
+    def __post_init__(self) -> None:
+        seed, steps = sampling(self.seed, self.steps)
+        check_extend(self.extend)
+        for name, value in (("seed", seed), ("steps", steps), ("choose", chosen(self.choose))):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, options: Options | None, changes: dict[str, Any]) -> Options:
+        """Some options, or the usual ones, with changes by name."""
+        return replace(options or cls(), **changes)
+
+
+def chosen(choose: object) -> Choice:
+    """A number or a place of whatever type, as `FaceTracker.track` takes them. Raises UserError."""
+    if isinstance(choose, str) and choose in ("largest", "speaker"):
+        return choose
+    try:
+        numbers = np.asarray(choose)
+    except ValueError:  # lists of unequal lengths
+        numbers = np.asarray("")
+    if numbers.dtype.kind in "iu" and numbers.ndim == 0 and numbers >= 0:
+        return int(numbers)
+    if numbers.dtype.kind in "iuf" and numbers.shape == (2,) and np.isfinite(numbers).all():
+        return float(numbers[0]), float(numbers[1])
+    raise UserError(
+        f'no face is called {choose!r}; give "largest", "speaker", a number from 0 or a place (x, y)'
+    )
