@@ -1,4 +1,4 @@
-"""How a picture's head and eyes move, measured by the package's tracker: the figures in docs/results.md.
+"""How a picture's head and eyes move, measured by the package's tracker: the figures in docs/lab/portrait.md.
 
     python benchmarks/picture.py PICTURE_OR_VIDEO ...
 

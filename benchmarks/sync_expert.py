@@ -1,4 +1,4 @@
-"""How well mouth-audio match tells right sound from wrong, on people it never saw: docs/results.md's tables.
+"""How well mouth-audio match tells right sound from wrong, on people it never saw: docs/lab/sync.md's tables.
 
     python benchmarks/sync_expert.py CLIPS --split SPLIT --people s30,s31,s32 [--weights FILE]
 

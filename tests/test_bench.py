@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from moditalker.cli.bench import table
+from moditalker.cli.speed import table
 from standins import ASTRONAUT, talker
 
 from moditalker import cli

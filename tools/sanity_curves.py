@@ -4,7 +4,7 @@
 
 Each clip (2 s of it) is damaged on purpose and held against itself through `moditalker.evaluate`. A row is a
 metric under one kind of damage, its mean over the clips at each level; it has to move one way only.
-docs/results.md has the table.
+docs/lab/benchmark.md has the table.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def benchmark(
         ),
     ] = None,
 ) -> None:
-    """Score a model and its baselines on the same clips: the tables of docs/results.md.
+    """Score a model and its baselines on the same clips: the tables of docs/lab/benchmark.md.
 
     Videos driven by their own sound, another person's, silence and their own landmarks; a linear AToM, the
     source's mouth and any other models beside them. self.png and cross.png show them frame by frame, with the

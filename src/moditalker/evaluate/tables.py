@@ -42,7 +42,7 @@ TABLE_1 = (
     ("lse_d", "LSE-D ↓", "LSE-D"),
     ("match", "mouth-audio match ↑", ""),
 )
-# What docs/results.md tells of each person.
+# What docs/lab/benchmark.md tells of each person.
 OF_PEOPLE = (
     *("lip_correlation", "lip_amplitude", "leakage", "silence", "match", "psnr", "psnr_first_mouth", "ssim"),
     *("lpips", "lmd_mouth", "csim", "cpbd_ratio", "seam", "flicker", "drift", "background"),
