@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import runpy
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -11,9 +13,11 @@ from pathlib import Path
 import pytest
 
 import moditalker
+from moditalker.cli.doctor import examine
 from moditalker.cli.former import present
 from moditalker.errors import UserError
 from moditalker.moved import MOVED
+from moditalker.weights import named
 
 ROOT = Path(moditalker.__file__).parent
 # The rooms from the lowest to the highest; a room knows itself and lower ones.
@@ -176,3 +180,19 @@ def test_names_of_the_last_release_still_work_and_say_what_they_are_now(capsys):
         moditalker.MoDiTalker.from_pretrained("missing", settings=["atom.width=2"])
     with pytest.raises(TypeError, match="sizes"):
         moditalker.MoDiTalker.from_pretrained("tiny", sizes=1)
+
+
+def test_the_picture_of_the_rooms_is_up_to_date():
+    tools = Path(__file__).parents[1] / "tools"
+    draw = runpy.run_path(str(tools / "draw_rooms.py"))
+    assert draw["OUT"].read_text(encoding="utf-8") == draw["drawn"](draw["imported"]())
+    assert set(draw["WHAT"]) == set(LEVEL) - {"__main__"}
+
+
+def test_a_new_size_is_a_new_folder(tmp_path, monkeypatch, capsys, shipped):
+    shutil.copytree(shipped, tmp_path / "huge")
+    monkeypatch.setattr(named, "MODELS", tmp_path)
+    assert moditalker.MoDiTalker.from_pretrained("huge").name == "huge"
+    assert "weights huge/atom" in {name for name, _, _ in examine()}
+    with pytest.raises(UserError, match="or one of: huge"):
+        moditalker.MoDiTalker.from_pretrained("tiny")

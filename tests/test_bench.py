@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from moditalker.cli.speed import table
 from standins import ASTRONAUT, talker
 
 from moditalker import cli
+from moditalker.cli.speed import table
 from moditalker.errors import UserError
 from moditalker.evaluate import speed as bench
 from moditalker.jobs.streams import Clock

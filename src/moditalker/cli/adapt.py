@@ -37,13 +37,13 @@ def adapt(
     from moditalker.training.tasks.adaptation import adapt as fine_tune
     from moditalker.training.tasks.adaptation import person_clips
     from moditalker.weights.files import check_writable, halved, load_weights, save_weights
-    from moditalker.weights.named import preset_folder
+    from moditalker.weights.named import model_folder
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: weights are written as .safetensors; choose a name that ends so")
     check_writable(out)
-    check_output("--out", out, (*face, *preset_folder(model).glob("*.safetensors")))
-    state, description = load_weights(preset_folder(model) / "mtov.safetensors")
+    check_output("--out", out, (*face, *model_folder(model).glob("*.safetensors")))
+    state, description = load_weights(model_folder(model) / "mtov.safetensors")
     config = configuration.from_dict(description["config"])
     tracker, clips, begun = FaceTracker(), [], time.monotonic()
     print(f"adapt: reading the face in {len(face)} videos; {minutes:g} minutes for everything", flush=True)

@@ -81,10 +81,10 @@ def batch(
 
     Example: moditalker batch jobs.csv --out videos --workers 2
     """
-    from moditalker.weights.named import preset_folder, sha256
+    from moditalker.weights.named import model_folder, sha256
 
     begun, listed = time.perf_counter(), read_jobs(jobs)
-    weights = {path.name: sha256(path) for path in sorted(preset_folder(model).glob("*.safetensors"))}
+    weights = {path.name: sha256(path) for path in sorted(model_folder(model).glob("*.safetensors"))}
     common = Common(out, model, device.value, weights)
     try:
         out.mkdir(parents=True, exist_ok=True)

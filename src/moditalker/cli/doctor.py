@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import product
 
 from moditalker.cli.common import KEEP, app
 from moditalker.errors import UserError
@@ -27,13 +28,13 @@ def examine() -> Iterator[tuple[str, str, str | None]]:
             yield f"weights {name}", named.find(name).name, None
         except UserError as error:
             yield f"weights {name}", "unusable", str(error)
-    for part in ("atom", "mtov"):
-        path = named.MODELS / "tiny" / f"{part}.safetensors"
+    for model, part in product(sorted({"tiny", *named.models()}), ("atom", "mtov")):
+        path = named.MODELS / model / f"{part}.safetensors"
         try:
             load_weights(path)  # which compares them with the checksum that they carry
-            yield f"weights tiny/{part}", f"SHA-256 {named.sha256(path)}", None
+            yield f"weights {model}/{part}", f"SHA-256 {named.sha256(path)}", None
         except UserError as error:
-            yield f"weights tiny/{part}", "unusable", f"{error}; install moditalker again"
+            yield f"weights {model}/{part}", "unusable", f"{error}; install moditalker again"
     for codec in media.ENCODERS:
         wrong = None if media.can_encode(codec) else "pip install --force-reinstall av"
         yield f"encoder {codec}", "missing" if wrong else "present", wrong

@@ -41,7 +41,7 @@ def train(
         Path | None, typer.Option(help='JSON with "train" and "val"; else the one that it was prepared with.')
     ] = None,
     held_out: Annotated[str, typer.Option(help="Speakers kept for validation, comma-separated.")] = "",
-    preset: Annotated[str, typer.Option(help="Model: tiny, live, paper or released.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Configuration: tiny, live, paper or released.")] = "tiny",
     assignments: Assignments = None,
     autoencoder: Annotated[Path | None, typer.Option(help="Run of the autoencoder, for mtov.")] = None,
     landmark_autoencoder: Annotated[

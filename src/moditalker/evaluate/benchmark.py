@@ -1,4 +1,4 @@
-"""The same clips through our model and through baselines, judged in one run: every table of docs/lab/benchmark.md.
+"""The same clips through our model and through baselines, judged in one run (docs/lab/benchmark.md).
 
 Driven by their own sound, by another person's, by silence, by their own landmarks; beside the whole model a
 linear AToM through the same video stage, the source's own mouth, and any other models.

@@ -13,7 +13,7 @@ from moditalker.errors import UserError
 from moditalker.jobs.files import write_whole
 from moditalker.talker.talker import MoDiTalker
 from moditalker.weights.files import load_weights
-from moditalker.weights.named import preset_folder, sha256
+from moditalker.weights.named import model_folder, sha256
 
 ATOM, VIDEO = "atom.safetensors", "mtov.safetensors"
 # A tensor by which a file is known, whatever its name.
@@ -83,7 +83,7 @@ def versions(preset: str) -> list[Competitor]:
     Raises:
         UserError: the weights have no settings for them, or do not compose.
     """
-    config = load_weights(preset_folder(preset) / VIDEO)[1]["config"]
+    config = load_weights(model_folder(preset) / VIDEO)[1]["config"]
     if not config.get("compose", {}).get("enabled", False):
         raise UserError(
             f"the weights {preset!r} do not compose their frames (compose.enabled), so there is no first "
@@ -152,7 +152,7 @@ def claim(
     named = {"": Competitor(f"preset {preset}", preset), **{one.slug: one for one in models}}
     for slug, one in named.items():
         given = weights_of(one.source, preset)
-        folder = preset_folder(given["model"])
+        folder = model_folder(given["model"])
         files = given.get("motion", folder / ATOM), given.get("video", folder / VIDEO)
         told = {
             "weights_sha256": [sha256(file) for file in files if file.is_file()],

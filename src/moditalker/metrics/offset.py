@@ -20,7 +20,7 @@ from moditalker.metrics.lips import correlation
 from moditalker.motion.atom import Atom
 from moditalker.motion.sample import sample_motion
 from moditalker.weights.files import fill, load_weights
-from moditalker.weights.named import preset_folder
+from moditalker.weights.named import model_folder
 
 Array = NDArray[np.float32]
 
@@ -35,7 +35,7 @@ class Lips:
     """What AToM's motion for a sound looks like, as two tracks: opening and width of the mouth."""
 
     def __init__(self) -> None:
-        path = preset_folder("tiny") / "atom.safetensors"
+        path = model_folder("tiny") / "atom.safetensors"
         state, about = load_weights(path)
         config: Config = configuration.from_dict(about["config"])
         self.model = Atom(config.atom, config.speech.width)

@@ -43,7 +43,7 @@ from moditalker.talker.steps import FaceTrack, Motion, Origin, Progress, Speech
 from moditalker.talker.video import Live, Stream, Video, held_frames
 from moditalker.video.stage import MissingSampler, VideoSampler, VideoStage, load_sampler
 from moditalker.weights.files import fill, load_weights
-from moditalker.weights.named import preset_folder, sha256
+from moditalker.weights.named import model_folder, sha256
 
 Array = NDArray[np.float32]
 
@@ -102,7 +102,7 @@ class MoDiTalker:
         model, video, motion, overrides = _by_former_names(given, former).values()
         begun = time.perf_counter()
         check_device(device)
-        folder, overrides = preset_folder(model), tuple(overrides)
+        folder, overrides = model_folder(model), tuple(overrides)
         pictures = folder / "mtov.safetensors" if video is None else Path(video)
         lips = folder / "atom.safetensors" if motion is None else Path(motion)
         state, description = load_weights(lips)

@@ -129,8 +129,13 @@ GIVEN: dict[str, Given] = {
 }
 
 
-def preset_folder(name: str | Path) -> Path:
-    """The folder of shipped weights by their name, or the folder itself.
+def models() -> list[str]:
+    """Names of the models in the package: each is a folder of `models/`."""
+    return sorted(path.parent.name for path in MODELS.glob("*/atom.safetensors"))
+
+
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model in the package by its name, or the folder itself.
 
     Raises:
         UserError: neither.
@@ -138,10 +143,9 @@ def preset_folder(name: str | Path) -> Path:
     for folder in (MODELS / str(name), Path(name)):
         if (folder / "atom.safetensors").is_file():
             return folder
-    shipped = sorted(path.parent.name for path in MODELS.glob("*/atom.safetensors"))
     raise UserError(
         f"weights {str(name)!r} do not exist; give a folder that holds atom.safetensors, "
-        f"or one of: {', '.join(shipped) or '(none is shipped)'}"
+        f"or one of: {', '.join(models()) or '(none is shipped)'}"
     )
 
 
