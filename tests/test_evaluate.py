@@ -65,9 +65,9 @@ def test_a_folder_of_pairs_becomes_a_report_and_the_second_run_measures_nothing(
 ):
     monkeypatch.setenv("MODITALKER_WEIGHTS", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pairs").symlink_to(corpus)
+    (tmp_path / "videos").symlink_to(corpus)
     command, other, *_ = re.findall(r"```bash\nmoditalker (.*?)\n```", DOCUMENT)  # the page's own
-    assert other.startswith("benchmark ")
+    assert other.startswith("evaluate benchmark ")
     assert run(*command.split()) == 1  # two of four failed
     said = capsys.readouterr().err
     assert "lpips: not measured; the weights lpips-alex are not in" in said

@@ -22,7 +22,9 @@ from moditalker.media import AudioReader, VideoReader
 from moditalker.talker.retarget import Wish
 from moditalker.talker.saving import Kept
 from moditalker.talker.talker import MoDiTalker
+from moditalker.video.blend import Blender
 from moditalker.video.model import VideoModel
+from moditalker.video.stage import VideoSampler
 from moditalker.weights.files import save_weights
 
 
@@ -446,3 +448,39 @@ def test_its_own_landmarks_make_a_composed_frame_again(face_video):
     pairs = list(replace(model.video(face, None), provenance=None))
     errors = [np.abs(image.astype(float) - frame.image).mean() for frame, image in pairs]
     assert max(errors) < 0.5
+
+
+def test_the_paper_and_the_released_code_run_without_any_rule_of_ours(face_video, speech_wav, monkeypatch):
+    """Nothing stands around the two networks: no rule is asked, no frame of the source lends its mouth."""
+    for preset in ("paper", "released"):
+        config = configuration.load(preset)
+        assert config.rules == configuration.RulesConfig()
+        assert not config.compose.enabled
+        assert not config.mtov.texture
+        assert not config.mtov.teeth
+        assert not config.atom.first_estimate
+    rules = [f"rules.{rule}=false" for rule in ("silence", "uncross", "steady", "light", "colours", "grain")]
+    model = talker()
+    config = configuration.override(model.config, [*rules, "mtov.texture=false", "mtov.teeth=0"])
+    stage = VideoSampler(VideoModel(config))
+    model = MoDiTalker(config, model.speech_encoder, model.tracker, model.atom, stage, "untrained")
+
+    def asked(*_: object) -> None:
+        raise AssertionError("a rule of ours")
+
+    for rule in (
+        "motion.stage.hush",
+        "motion.stage.uncrossed",
+        "talker.retarget.affine_error",
+        "video.stage.gains",
+    ):
+        monkeypatch.setattr(f"moditalker.{rule}", asked)
+    for rule in ("_match", "_same"):
+        monkeypatch.setattr(Blender, rule, asked)
+    assert len(list(model.generate(face_video, speech_wav))) == 20
+
+
+def test_weights_of_the_first_version_run_by_all_rules():
+    tree = configuration.to_dict(configuration.load("paper"))
+    del tree["rules"]
+    assert all(vars(configuration.from_dict(tree).rules).values())

@@ -28,6 +28,7 @@ from moditalker.config.schema import PixelLossConfig as PixelLossConfig
 from moditalker.config.schema import Positive as Positive
 from moditalker.config.schema import Range as Range
 from moditalker.config.schema import RecordingsConfig as RecordingsConfig
+from moditalker.config.schema import RulesConfig as RulesConfig
 from moditalker.config.schema import Seed as Seed
 from moditalker.config.schema import Share as Share
 from moditalker.config.schema import SpeechConfig as SpeechConfig

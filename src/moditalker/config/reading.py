@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from moditalker.config.schema import Config, check
+from moditalker.config.schema import Config, RulesConfig, check
 from moditalker.errors import UserError
 
 GONE = {"atom.gain", "atom.sharpen"}  # settings of earlier versions that weights may still name
@@ -73,7 +73,7 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 def from_dict(tree: Mapping[str, Any]) -> Config:
     """The configuration that `to_dict` wrote; keys that it lacks take the defaults.
 
-    Those of `GONE` are skipped.
+    Those of `GONE` are skipped. Without rules at all it is of a version that ran by all of them.
 
     Raises:
         UserError: as `load`.
@@ -84,6 +84,8 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
         else section
         for name, section in tree.items()
     }
+    if "rules" not in kept:  # weights of version 0.1, which ran by all of them
+        kept["rules"] = dict.fromkeys((item.name for item in dataclasses.fields(RulesConfig)), True)
     return check(_merge(Config(), kept))
 
 

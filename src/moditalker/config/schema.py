@@ -171,6 +171,18 @@ class ComposeConfig:
 
 
 @dataclass(frozen=True)
+class RulesConfig:
+    """Rules around the two networks [ours]. Without any, the networks alone decide [paper, released]."""
+
+    silence: bool = False  # while a detector hears no voice, the mouth is shut
+    uncross: bool = False  # inner lips that would cross touch
+    steady: bool = False  # lips at rest do not shake with the detected landmarks
+    light: bool = False  # a face in another light than the identity's is brought to it, and back
+    colours: bool = False  # colours of what is pasted are matched to the skin around it
+    grain: bool = False  # and it gets the grain of the source's frame
+
+
+@dataclass(frozen=True)
 class RecordingsConfig:
     """The varied recordings that AToM learns from [ours]. A share is of all recordings; 0 leaves it out."""
 
@@ -309,6 +321,7 @@ class Config:
         default_factory=lambda: DiffusionConfig(schedule="sqrt-linear", sampling_steps=100)
     )
     compose: ComposeConfig = field(default_factory=ComposeConfig)
+    rules: RulesConfig = field(default_factory=RulesConfig)
     atom_loss: AtomLossConfig = field(default_factory=AtomLossConfig)
     atom_recordings: RecordingsConfig = field(default_factory=RecordingsConfig)
     pixel_loss: PixelLossConfig = field(default_factory=PixelLossConfig)

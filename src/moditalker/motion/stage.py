@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.config import DiffusionConfig
+from moditalker.config import DiffusionConfig, RulesConfig
 from moditalker.diffusion.process import Diffusion
 from moditalker.geometry.looks import Identity
 from moditalker.geometry.points import shut_mouth, smooth_step
@@ -24,11 +24,11 @@ class MotionStage:
 
     Args:
         atom: in eval mode, on the device that is to be used.
-        config: of the diffusion that it was trained with.
+        config: of the diffusion that it was trained with. rules: what is done to its motion afterwards.
     """
 
-    def __init__(self, atom: Atom, config: DiffusionConfig) -> None:
-        self.atom, self.diffusion = atom, Diffusion(config)
+    def __init__(self, atom: Atom, config: DiffusionConfig, rules: RulesConfig) -> None:
+        self.atom, self.diffusion, self.rules = atom, Diffusion(config), rules
 
     def __call__(
         self,
@@ -44,15 +44,19 @@ class MotionStage:
             speech: blocks (n, D) of features at 50 Hz.
             identity: whose mouth moves, and as far as it does in the source (``atom.own_size``).
             seed, steps: of sampling; steps None: the config's.
-            silence: how much each frame of 25 Hz is silent, 0 to 1; None: the mouth is never shut by a rule.
+            silence: how much each frame of 25 Hz is silent, 0 to 1; None: nobody knows.
 
         Yields:
             (n, 68, 3) float32, frontal, canonical units, 25 Hz.
         """
-        own = own_style(identity.moves, self.atom.config.own_size)
-        raw = sample_motion(self.atom, self.diffusion, speech, identity.frontal, seed, steps)
-        said = iter(styled(map(uncrossed, raw), identity.frontal, own))
-        return said if silence is None else hush(said, silence, identity.frontal)
+        said = sample_motion(self.atom, self.diffusion, speech, identity.frontal, seed, steps)
+        if self.rules.uncross:
+            said = map(uncrossed, said)
+        if self.atom.config.own_size:
+            said = iter(styled(said, identity.frontal, own_style(identity.moves, self.atom.config.own_size)))
+        if self.rules.silence and silence is not None:
+            said = hush(said, silence, identity.frontal)
+        return said
 
 
 def hush(motion: Iterable[Array], silence: Iterable[float], l_id: Array) -> Iterator[Array]:

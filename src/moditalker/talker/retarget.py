@@ -28,10 +28,13 @@ class Wish:
 
     Args:
         blocks: the motion's, (n, 68, 3) at 25 Hz.
-        fps: of the frames.
+        fps: of the frames. calm: lips at rest do not shake with the frame's landmarks.
     """
 
-    def __init__(self, motion: Motion | Track, blocks: Iterable[Array], fps: float) -> None:
+    def __init__(
+        self, motion: Motion | Track, blocks: Iterable[Array], fps: float, calm: bool = True
+    ) -> None:
+        self.calm = calm
         self.timeline = Timeline(blocks, RATE)
         self.rest = shut_mouth(motion.identity)
         self.share = 1 - (1 - STEADY) ** (RATE / fps)
@@ -55,6 +58,8 @@ class Wish:
         still = max(0.0, 1 - float(np.abs(self.frontal - self.rest).max()) / NEAR_REST)
         frontal = shut_mouth(anchor.frontal) + (self.frontal - self.rest)
         posed: Array = affine_to_pose(frontal[None], own, points)
+        if not self.calm:
+            return posed
         error = affine_error(own, points)[:, MOUTH]
         self.steady = error if self.steady is None else self.steady + self.share * (error - self.steady)
         posed[:, MOUTH] += (still * (self.steady - error)).astype(np.float32)

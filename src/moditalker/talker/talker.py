@@ -72,7 +72,7 @@ class MoDiTalker:
     ) -> None:
         self.config, self.name, self.digests = config, name or config.preset, digests or {}
         self.speech_encoder, self.tracker, self.atom, self.sampler = speech_encoder, tracker, atom, sampler
-        self.motion_stage = MotionStage(atom, config.atom_diffusion)
+        self.motion_stage = MotionStage(atom, config.atom_diffusion, config.rules)
         self.loading_seconds = 0.0
 
     @classmethod

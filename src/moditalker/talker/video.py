@@ -135,7 +135,9 @@ class Video:
         crop = self.config.crop
         settings = self.config.compose
         painter = load_interior() if settings.enabled and settings.inside == "painter" else None
-        blender, composer = Blender(crop, float(info.fps)), Composer(crop, painter)
+        rules = self.config.rules
+        blender = Blender(crop, float(info.fps), rules.colours, rules.grain)
+        composer = Composer(crop, painter)
         self.kept.clear()
         with half_the_threads():
             if self.live is None:
@@ -229,7 +231,8 @@ class Video:
             yield from (replace(target, wanted=target.landmarks) for target in targets)
             return
         fps, run = float(self.face.source.info.fps), 0
-        wish = Wish(self.motion, self.clock.each("motion", self.motion), fps)
+        said = self.clock.each("motion", self.motion)
+        wish = Wish(self.motion, said, fps, self.config.rules.steady)
         for target in targets:
             face = target.face
             if self.live is not None and self.live.over(face.frame):

@@ -166,7 +166,8 @@ class Shot:
     def _lit(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
         """Crops in the identity's light, (N, 3, H, W) in [-1, 1], and by how much it is brighter."""
         images = np.stack(crops)
-        gain = gains(images, self.light).to(self.device)
+        gain = gains(images, self.light) if self.config.rules.light else torch.ones(len(images), 1, 1, 1)
+        gain = gain.to(self.device)
         return lit(_pixels(images).to(self.device), gain), gain
 
     def _pixels(self, crops: Sequence[NDArray[np.uint8]]) -> Tensor:
