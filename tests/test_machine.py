@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -11,6 +17,7 @@ import torch
 
 from moditalker.errors import UserError
 from moditalker.jobs.machine import check_device, half_the_threads, peak_rss
+from moditalker.jobs.streams import ahead
 
 
 def test_a_device_that_is_not_there_gets_its_sentence():
@@ -69,3 +76,30 @@ def test_peak_memory_is_in_bytes_and_sees_what_was_held():
     assert peak_rss() >= before
     assert peak_rss() >= psutil.Process().memory_info().rss
     assert peak_rss() > 200 << 20
+
+
+def test_stages_run_with_the_threads_that_torch_was_told():
+    """A new thread's OpenMP takes all processors until it is told; the streams' threads are."""
+    maps = Path("/proc/self/maps")
+    found = re.search(r"\S*libgomp\S*", maps.read_text()) if maps.exists() else None
+    if found is None:
+        pytest.skip("no libgomp here")
+    openmp = ctypes.CDLL(found[0])
+    with half_the_threads():
+        told = list(ahead((openmp.omp_get_max_threads() for _ in range(2)), 1))
+        assert told == [torch.get_num_threads()] * 2
+
+
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise():
+    code = """
+import os
+from moditalker.cli import main
+try:
+    main(["--help"])
+finally:
+    print(os.environ["OMP_WAIT_POLICY"])
+"""
+    for theirs, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | theirs
+        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert run.stdout.strip().endswith(expected), run.stderr

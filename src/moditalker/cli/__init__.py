@@ -31,6 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave: 0 done, 1 a part of it failed, 2 the user's mistake, 130 interrupted, 143
     terminated.
     """
+    # OpenMP's threads sleep while they wait: busy loops on shared cores take half of the time. It counts only
+    # before torch and numpy are loaded, and worker processes inherit it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unfinished files go away
     try:

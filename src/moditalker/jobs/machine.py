@@ -45,6 +45,15 @@ def half_the_threads() -> Iterator[None]:
                 torch.set_num_threads(threads)
 
 
+def adopt_threads() -> None:
+    """Let a new thread use as many threads of its own as torch was told.
+
+    Until a thread asks torch for their number, its OpenMP regions take all processors: two stages then have
+    twice as many threads as there are processors, which wait for each other in busy loops.
+    """
+    torch.get_num_threads()
+
+
 def check_device(device: str) -> None:
     """Raise UserError where a device ("cpu", "cuda", "cuda:1", "mps") is not there."""
     kind = device.partition(":")[0]

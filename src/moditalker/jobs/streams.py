@@ -14,6 +14,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from moditalker.jobs.machine import adopt_threads
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -98,6 +100,7 @@ def ahead(items: Iterable[A], count: int) -> Iterator[A]:
                 return made.put(item, timeout=0.1)
 
     def work() -> None:
+        adopt_threads()
         source = iter(items)
         try:
             for item in source:
