@@ -202,6 +202,23 @@ def layered() -> Atom:
     return Atom(replace(config, width=32, layers=1, first_estimate=16, dropout=0.0), 8).eval()
 
 
+def test_so_much_is_added_to_the_estimate_once_trained() -> None:
+    model = layered()
+    torch.nn.init.normal_(model.out.weight)
+    speech, l_id, xt, t = torch.randn(2, 32, 8), torch.randn(2, 204), torch.randn(2, 16, 204), torch.zeros(2)
+    conditions = model.encode(speech, l_id)
+    whole, estimate = model.denoise(xt, t.long(), conditions), conditions.estimate
+    assert estimate is not None
+    assert (whole - estimate).abs().max() > 0.1
+    model.config = replace(model.config, added=0.25)
+    torch.testing.assert_close(model.denoise(xt, t.long(), conditions), estimate + 0.25 * (whole - estimate))
+    model.train()
+    torch.testing.assert_close(model.denoise(xt, t.long(), conditions), whole)  # it learns all of it
+    given = model.encode(speech, l_id, estimate=torch.ones(2, 16, 204)).estimate
+    assert given is not None
+    assert torch.equal(given, torch.ones(2, 16, 204))
+
+
 def test_an_estimate_with_layers_moves_lips_and_jaw_from_the_shut_mouth() -> None:
     model = layered()
     estimate, config = model.first_estimate, model.config

@@ -31,7 +31,7 @@ from moditalker.data.shards import add_sample, open_dataset, shard_writer
 from moditalker.errors import UserError
 from moditalker.features.speech.encoders import FRAME, SAMPLE_RATE, SpeechEncoder
 from moditalker.geometry.points import lip_opening
-from moditalker.training.build import build
+from moditalker.training.build import build, cross_fitted
 from moditalker.training.loop import fit
 from moditalker.training.processes import Processes
 from moditalker.training.tasks import atom as training
@@ -306,6 +306,43 @@ def test_the_first_estimate_learns_alone(tmp_path: Path) -> None:
     figures = fit(EstimateTask(task, estimate), config, tmp_path, log=lambda line: None)
     assert figures is not None
     assert figures["own.open"] > 0.6
+
+
+def test_atom_learns_what_estimates_miss_that_never_heard_the_speaker(tmp_path: Path) -> None:
+    small = small_task()
+    loss = replace(small.config.atom_loss, folds=2)
+    estimate = replace(small.config.estimate_training, steps=3, batch=2)
+    config = replace(small.config, atom_loss=loss, estimate_training=estimate)
+    clips = [clip(f"{speaker}_{k}", seed=k) for k, speaker in enumerate("aabbc")]
+    recordings = make_recordings(clips, Loudness(), PLAIN, 0, range(6))
+    task = AtomTask(config, recordings, clips, {"own": clips[:1]}, Loudness(), batch_size=4)
+    own = task.batch(np.random.default_rng(0))
+    assert own.estimate is None
+    said: list[str] = []
+    task.estimates = cross_fitted(task, clips, Loudness(), tmp_path, said.append, Processes())
+    assert [line for line in said if "without" in line] == [
+        "atom: a first estimate without a, c",
+        "atom: a first estimate without b",
+    ]
+    assert [len(moved) for moved in task.estimates] == [len(r.landmarks) for r in task.recordings]
+    batch = task.batch(np.random.default_rng(0))
+    assert batch.estimate is not None
+    assert batch.estimate.shape == batch.x0.shape
+    assert torch.equal(batch.x0, own.x0)  # all else stays
+    assert float((batch.estimate - batch.x0).abs().mean()) > 0
+    # The network starts at nothing, so its loss is the estimate's.
+    task.config = replace(config, atom=replace(config.atom, condition_dropout=0.0))
+    whole = task.weighted(task.terms(batch.estimate, batch))
+    made, _ = task.loss(batch, torch.Generator().manual_seed(0))
+    assert made.item() == pytest.approx(whole.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_people_are_parted_in_as_many_as_they_are_at_most(tmp_path: Path, folds: int) -> None:
+    task = small_task()
+    task.config = replace(task.config, atom_loss=replace(task.config.atom_loss, folds=folds))
+    with pytest.raises(UserError, match=f"atom_loss.folds = {folds}: 1 people cannot be parted so"):
+        cross_fitted(task, [], Loudness(), tmp_path, print, Processes())
 
 
 def test_lips_of_all_people_move_as_far(tmp_path: Path) -> None:

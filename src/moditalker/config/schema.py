@@ -97,6 +97,9 @@ class AtomConfig:
     merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
     first_estimate: CountOrZero = 0  # components of speech in a first estimate of the motion [ours]; 0: none
     estimate_layers: CountOrZero = 0  # convolutions in the first estimate [ours]; 0: it is linear
+    added: Share = (
+        1.0  # of what the transformer predicts that is added to a first estimate, once trained [ours]
+    )
     own_size: Share = 0.0  # how far the size of motion follows the lips of the source [ours]; 0: not at all
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
     causal: bool = False  # speech that is to come is heard for `ahead` frames only [ours]
@@ -211,6 +214,9 @@ class AtomLossConfig:
     jaw: Positive = 1.0  # of a jaw point's
     depth: Positive = 1.0  # of an error along z
     last_step: Share = 0.0  # share of windows trained at t = T - 1, where sampling starts [ours]
+    # Parts of the people, each left out of a first estimate of its own: the transformer learns what these
+    # miss of people whom they never saw [ours]; 0: what the estimate misses of those it learnt from.
+    folds: CountOrZero = 0
     amplitude: NotNegative = 0.0  # squared log ratio of deviations of opening and width in a window [ours]
     closure: NotNegative = 0.0  # squared error of the gap where the real lips touch [ours]
 

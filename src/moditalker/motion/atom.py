@@ -172,10 +172,13 @@ class FirstEstimate(nn.Module):
 
     def forward(self, speech: Tensor, l_id: Tensor) -> Tensor:
         """(B, 2S, speech_width), l_id (B, S, 204) -> x0 (B, S, 204)."""
-        estimate = self.map(self.components(speech)).transpose(1, 2)
         if not self.config.estimate_layers:
-            return estimate
-        return self.heard * estimate + to_x0(l_id @ self.shut, l_id[:, 0], self.config)
+            return self.map(self.components(speech)).transpose(1, 2)
+        return self.moved(speech) + to_x0(l_id @ self.shut, l_id[:, 0], self.config)
+
+    def moved(self, speech: Tensor) -> Tensor:
+        """With layers: how far the speech moves each number from the shut mouth of any l_id, as x0."""
+        return self.heard * self.map(self.components(speech)).transpose(1, 2)
 
 
 class Conditions(NamedTuple):
@@ -301,11 +304,18 @@ class Atom(nn.Module):
         mask[:, len(audio_time) : len(audio_time) + TIME_TOKENS] = True
         return time, face_time, mask
 
-    def encode(self, speech: Tensor, l_id: Tensor, drop_condition: Tensor | None = None) -> Conditions:
+    def encode(
+        self,
+        speech: Tensor,
+        l_id: Tensor,
+        drop_condition: Tensor | None = None,
+        estimate: Tensor | None = None,
+    ) -> Conditions:
         """Conditions of a window, the same at each timestep: compute once, denoise many times.
 
         speech (B, 2S, speech_width), l_id (B, 204) or (B, S, 204); S up to ``config.frames``. Where
-        ``drop_condition`` (B,) is True both are replaced by learned ones. Raises ValueError on other sizes.
+        ``drop_condition`` (B,) is True both are replaced by learned ones. estimate (B, S, 204) takes the
+        place of the first one. Raises ValueError on other sizes.
         """
         frames = speech.shape[1] // SPEECH_PER_FRAME
         if speech.shape[1] != SPEECH_PER_FRAME * frames or frames > self.config.frames:
@@ -317,9 +327,10 @@ class Atom(nn.Module):
         keep = speech.new_ones(len(speech), dtype=torch.bool) if drop_condition is None else ~drop_condition
         tokens, vector = self.speech_encoder(speech, keep)
         vector = torch.where(keep[:, None], vector, self.null_speech_vector)
-        estimate = None
-        if self.first_estimate is not None:
-            estimate = self.first_estimate(speech, l_id) * keep[:, None, None]
+        if estimate is None and self.first_estimate is not None:
+            estimate = self.first_estimate(speech, l_id)
+        if estimate is not None:
+            estimate = estimate * keep[:, None, None]
         if self.landmark_encoder is None:
             return Conditions(tokens, vector, None, None, estimate)
         landmark, landmark_vector = self.landmark_encoder(l_id, keep)
@@ -363,10 +374,18 @@ class Atom(nn.Module):
         for block in self.blocks:
             state = block(state, lip_vector, upper_vector, positions, lip_memory, face_memory)  # B S 2D
         x0 = self.out(state)  # B S 204
-        return x0 if conditions.estimate is None else x0 + conditions.estimate
+        if conditions.estimate is None:
+            return x0
+        return (x0 if self.training else self.config.added * x0) + conditions.estimate
 
     def forward(
-        self, xt: Tensor, t: Tensor, speech: Tensor, l_id: Tensor, drop_condition: Tensor | None = None
+        self,
+        xt: Tensor,
+        t: Tensor,
+        speech: Tensor,
+        l_id: Tensor,
+        drop_condition: Tensor | None = None,
+        estimate: Tensor | None = None,
     ) -> Tensor:
         """x0 (B, S, 204) predicted from xt (B, S, 204) at timesteps t (B,); the rest as in :meth:`encode`."""
-        return self.denoise(xt, t, self.encode(speech, l_id, drop_condition))
+        return self.denoise(xt, t, self.encode(speech, l_id, drop_condition, estimate))

@@ -19,9 +19,17 @@ from torch import Tensor
 
 from moditalker.config import Config
 from moditalker.errors import UserError
-from moditalker.features.face.confidence import CROP, Confidence, Sight, confident, lookahead
+from moditalker.features.face.confidence import (
+    CROP,
+    DOUBTFUL,
+    Confidence,
+    Cover,
+    Sight,
+    confident,
+    lookahead,
+)
 from moditalker.features.face.cover import load_cover
-from moditalker.features.face.identity import FaceFrame, anchored
+from moditalker.features.face.identity import REMEMBERED, FaceFrame, anchored
 from moditalker.geometry.align import transform
 from moditalker.geometry.looks import Identity, Look
 from moditalker.jobs.machine import half_the_threads, peak_rss
@@ -45,6 +53,7 @@ Pixels = NDArray[np.uint8]
 
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
 TRUSTED = Confidence()  # of a face about which nothing is known against it
+FRONTS = 256  # pictures of what is in front of a face that are kept, 64 kB each
 LEND_SECONDS = 0.08  # between frames that lend their mouths
 
 
@@ -263,7 +272,7 @@ class Video:
             face = target.face
             return Sight(target.crop, target.landmarks, face.matrix, size, target.wanted, face.cut)
 
-        cover, fps = load_cover().covered, float(info.fps)
+        cover, fps = _remembering(load_cover().covered), float(info.fps)
         for target, confidence in beside(targets, lambda items: confident(map(sight, items), cover, fps)):
             yield replace(target, confidence=confidence)
 
@@ -363,6 +372,27 @@ class Video:
             last.last = number
         else:
             self.kept.append(Kept(number, number, reason))
+
+
+def _remembering(cover: Cover) -> Cover:
+    """The same, which looks once at frames that are shown again and again."""
+    known: dict[bytes, Array | None] = {}  # by the landmarks; None: nothing is in front of that face
+    fronts = 0
+
+    def covered(crop: Pixels, landmarks: NDArray[np.floating]) -> Array:
+        nonlocal fronts
+        key = landmarks.tobytes()
+        if key in known:
+            front = known[key]
+            return np.zeros(crop.shape[:2], np.float32) if front is None else front
+        front = cover(crop, landmarks)
+        free = front.max() <= DOUBTFUL[0]
+        if len(known) < REMEMBERED and (free or fronts < FRONTS):
+            known[key] = None if free else front
+            fronts += not free
+        return front
+
+    return covered
 
 
 def held_frames(config: Config, fps: float, live: bool = False) -> int:

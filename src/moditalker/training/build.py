@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moditalker.config import Config, TrainingConfig, to_dict
@@ -19,6 +20,7 @@ from moditalker.data.recordings_folder import RecordingsFolder
 from moditalker.data.shards import Sample
 from moditalker.errors import UserError
 from moditalker.features.speech.encoders import SpeechEncoder, load_speech_encoder
+from moditalker.motion.atom import SPEECH_PER_FRAME
 from moditalker.training.loop import Task, fit
 from moditalker.training.processes import Processes
 from moditalker.training.run import CHECKPOINT
@@ -184,7 +186,58 @@ def _atom(
         ):
             raise UserError(f"{run}: stopped while the first estimate was trained; go on by --resume")
         estimate.requires_grad_(False)
+        if config.atom_loss.folds:
+            task.estimates = cross_fitted(task, clips, encoder, run, log, processes)
     return task
+
+
+def cross_fitted(
+    task: AtomTask,
+    clips: list[MotionClip],
+    encoder: SpeechEncoder,
+    run: Path,
+    log: Callable[[str], None],
+    processes: Processes,
+) -> list[NDArray[np.float32]]:
+    """How far a first estimate that never heard the speaker moves the face, for each recording of the task.
+
+    People are parted in ``atom_loss.folds``, and each part is left out of an estimate of its own.
+
+    Raises:
+        UserError: fewer people than parts; a signal ended the training of one.
+    """
+    config, favoured = task.config, task.config.atom_recordings.favoured
+    people = sorted({r.speaker for r in task.recordings}, key=lambda name: (name not in favoured, name))
+    folds, moved = config.atom_loss.folds, dict[int, NDArray[np.float32]]()
+    if not 2 <= folds <= len(people):
+        raise UserError(
+            f"atom_loss.folds = {folds}: {len(people)} people cannot be parted so; give 2 to their number, "
+            "or 0 for none"
+        )
+    for fold in range(folds):
+        left = set(people[fold::folds])
+        log(f"atom: a first estimate without {', '.join(sorted(left))}")
+        part = AtomTask(
+            config,
+            [recording for recording in task.recordings if recording.speaker not in left],
+            [clip for clip in clips if clip.speaker not in left],
+            {},
+            encoder,
+            config.atom_training.batch,
+        )
+        estimate = part.model.first_estimate
+        assert estimate is not None
+        folder = run / f"estimate-{fold}"
+        if fit(EstimateTask(part, estimate), config.estimate_training, folder, log, processes) is None:
+            raise UserError(f"{run}: stopped while a first estimate was trained; go on by --resume")
+        estimate.eval()
+        for number, recording in enumerate(task.recordings):
+            if recording.speaker in left:
+                frames = SPEECH_PER_FRAME * len(recording.landmarks)
+                heard = torch.from_numpy(recording.speech[:frames].astype(np.float32)).to(processes.device)
+                with torch.inference_mode():
+                    moved[number] = estimate.moved(heard[None])[0].cpu().numpy()
+    return [moved[number] for number in range(len(task.recordings))]
 
 
 def _sync_expert(config: Config, data: Data, log: Callable[[str], None]) -> SyncExpertTask:

@@ -84,10 +84,11 @@ def learning_rate(config: TrainingConfig, step: int, done: float = 0.0) -> float
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """A tensor, or a dataclass of tensors, on a device."""
+    """A tensor, or a dataclass of tensors and Nones, on a device."""
     if isinstance(batch, Tensor):
         return batch.to(device)
-    return replace(batch, **{field.name: getattr(batch, field.name).to(device) for field in fields(batch)})
+    there = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{name: value.to(device) for name, value in there.items() if value is not None})
 
 
 def fit(

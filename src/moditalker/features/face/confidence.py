@@ -170,6 +170,8 @@ def lips_covered(front: Array, landmarks: Floats, wanted: Floats | None = None, 
     Args:
         front: (128, 128) in [0, 1]. landmarks, wanted: (68, 2 or 3) crop pixels; lips of either count.
     """
+    if front.max() <= SURE:
+        return 0.0
     plane = Image.new("L", (CROP, CROP))
     drawing = ImageDraw.Draw(plane)
     for points in (landmarks, wanted):

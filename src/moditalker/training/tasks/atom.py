@@ -24,6 +24,7 @@ from moditalker.geometry.points import (
     MOUTH,
     lip_opening,
     mouth_width,
+    shut_mouth,
 )
 from moditalker.geometry.raster import draw
 from moditalker.metrics.lips import amplitude_ratio, correlation
@@ -50,6 +51,7 @@ class MotionBatch:
     x0: Tensor  # (B, S, 204)
     speech: Tensor  # (B, 2S, D)
     l_id: Tensor  # (B, 204)
+    estimate: Tensor | None = None  # (B, S, 204) of x0, that AToM adds to; None: its own
 
 
 class AtomTask:
@@ -114,13 +116,15 @@ class AtomTask:
             whiten(self.model.landmark_encoder.project, np.stack(seen).reshape(len(seen), -1))
         nn.init.zeros_(self.model.out.weight)
         nn.init.zeros_(self.model.out.bias)
+        # Of each recording, how far an estimate that never heard its speaker moves the face: (S, 204) of x0.
+        self.estimates: list[Array] = []
         if self.model.first_estimate is not None:
             self.start_estimate(self.model.first_estimate)
 
     def batch(self, rng: np.random.Generator, size: int | None = None) -> MotionBatch:
         """Random windows, augmented; ``size`` of them, by default the task's."""
         frames = self.config.atom.frames
-        x0, speech, identity = [], [], []
+        x0, speech, identity, estimates = [], [], [], []
         for index in rng.choice(len(self.recordings), size=size or self.batch_size, p=self.probability):
             recording = self.recordings[index]
             last = len(recording.landmarks) - frames
@@ -133,16 +137,22 @@ class AtomTask:
             candidates = self.faces[recording.speaker][int(rng.random() < SHUT_SHARE)]
             l_id = candidates[rng.integers(0, len(candidates))]
             landmarks, l_id = (self.of_usual_range(x, recording.speaker) for x in (landmarks, l_id))
+            if self.estimates:
+                moved = self.estimates[index][start : start + frames].reshape(frames, -1, 3)
+                track = shut_mouth(l_id) + moved / self.config.atom.scale
+                landmarks = np.concatenate([landmarks, track])
             landmarks, l_id = self.augment(landmarks, l_id, rng)
             target, l_id = (
                 torch.from_numpy(x.reshape(*x.shape[:-2], NUMBERS)).float() for x in (landmarks, l_id)
             )
-            x0.append(to_x0(target, l_id, self.config.atom))
+            x0.append(to_x0(target[:frames], l_id, self.config.atom))
+            estimates.append(to_x0(target[frames:], l_id, self.config.atom))
             identity.append(l_id)
             heard = recording.speech[SPEECH_PER_FRAME * start : SPEECH_PER_FRAME * (start + frames)]
             heard = heard + FEATURE_NOISE * self.feature_scale * rng.standard_normal(heard.shape, np.float32)
             speech.append(torch.from_numpy(heard))
-        return MotionBatch(torch.stack(x0), torch.stack(speech), torch.stack(identity))
+        estimate = torch.stack(estimates) if self.estimates else None
+        return MotionBatch(torch.stack(x0), torch.stack(speech), torch.stack(identity), estimate)
 
     @torch.no_grad()
     def start_estimate(self, estimate: FirstEstimate) -> None:
@@ -210,7 +220,8 @@ class AtomTask:
         noise = torch.randn(batch.x0.shape, generator=generator).to(batch.x0)
         drop = (torch.rand(size, generator=generator) < self.config.atom.condition_dropout).to(noise.device)
         xt = self.diffusion.add_noise(batch.x0, noise, t)
-        terms = self.terms(self.model(xt, t, batch.speech, batch.l_id, drop), batch)
+        made = self.model(xt, t, batch.speech, batch.l_id, drop, batch.estimate)
+        terms = self.terms(made, batch)
         return self.weighted(terms), {name: value.item() for name, value in terms.items()}
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
@@ -280,8 +291,10 @@ class AtomTask:
                 figures[f"{group}.{name}"] = float(np.max([row[4 + i] for row in rows[:4]]))
         return figures
 
-    def preview(self) -> NDArray[np.uint8]:
-        """The first validation clip's landmarks, real above made, every eighth frame."""
+    def preview(self) -> NDArray[np.uint8] | None:
+        """The first validation clip's landmarks, real above made, every eighth frame; None without any."""
+        if not self.validation:
+            return None
         clip, speech = next(iter(self.validation.values()))[0]
         made = self.said(speech, most_shut(clip.faces))
         rows = [
