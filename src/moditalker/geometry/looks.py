@@ -27,7 +27,8 @@ MOST = 6.0  # pixels of the frame for one of a crop of 128; a larger face is kep
 @dataclass(frozen=True, eq=False)
 class Look:
     """pixels: (h, w, 3) uint8 around the mouth; matrix: (2, 3), pixels' own place -> crop pixel; crop: (size,
-    size, 3) uint8, the aligned crop; landmarks: (68, 2) crop pixels; seconds: of the source.
+    size, 3) uint8, the aligned crop; landmarks: (68, 2) crop pixels; seconds: of the source; placed: (2, 3),
+    pixels of the source's frame -> crop pixel.
     """
 
     pixels: Pixels
@@ -35,6 +36,7 @@ class Look:
     crop: Pixels
     landmarks: Array
     seconds: float = 0.0
+    placed: Matrix = field(default_factory=lambda: np.eye(2, 3))
 
     @cached_property
     def opening(self) -> float:
@@ -105,4 +107,4 @@ def look_at(image: Pixels, matrix: Matrix, crop: Pixels, landmarks: Array, secon
         part = small.round().astype(np.uint8)
         own[:, 2] += own[:, :2] @ [(step - 1) / 2, (step - 1) / 2]
         own[:, :2] *= step
-    return Look(part.copy(), own, crop, np.asarray(landmarks[:, :2], np.float32), seconds)
+    return Look(part.copy(), own, crop, np.asarray(landmarks[:, :2], np.float32), seconds, matrix)

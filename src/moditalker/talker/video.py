@@ -30,6 +30,7 @@ from moditalker.features.face.confidence import (
 )
 from moditalker.features.face.cover import load_cover
 from moditalker.features.face.identity import REMEMBERED, FaceFrame, anchored
+from moditalker.features.face.standing import Standing
 from moditalker.geometry.align import transform
 from moditalker.geometry.looks import Identity, Look
 from moditalker.jobs.machine import half_the_threads, peak_rss
@@ -273,7 +274,11 @@ class Video:
             return Sight(target.crop, target.landmarks, face.matrix, size, target.wanted, face.cut)
 
         cover, fps = _remembering(load_cover().covered), float(info.fps)
-        for target, confidence in beside(targets, lambda items: confident(map(sight, items), cover, fps)):
+        looks = self.face.anchor.looks
+        standing = Standing(((look.crop, look.placed) for look in looks), fps)
+        for target, confidence in beside(
+            targets, lambda items: confident(map(sight, items), cover, fps, standing)
+        ):
             yield replace(target, confidence=confidence)
 
     def _layers(self, targets: Iterator[Target]) -> Iterator[Layers]:

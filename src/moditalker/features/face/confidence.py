@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from moditalker.features.face.standing import Standing
 from moditalker.features.face.tracker import PRESENCE
 from moditalker.geometry.align import inverse
 from moditalker.geometry.points import STABLE, STABLE_WEIGHTS, TEMPLATE
@@ -34,6 +35,7 @@ AROUND = 14  # around the lips: what a frame lends
 NEAR = 6  # around the lips that are there and those that are wanted: what is made anew
 LENT = 0.005  # share of what a frame lends that may be covered
 HIDDEN, SEEN = 0.05, 0.02  # share of it that is covered, from which on a frame is, and below which no more
+STOOD = 0.09  # share of what a frame lends from which on standing edges are no chance
 SURE = 0.75  # a pixel that is covered by more than this counts: chosen on free faces, docs/lab/cover.md
 DOUBTFUL = 0.5, 0.7  # less is not in front, more is: a mouth must not shine through the one that is made
 OUTSIDE = 0.34  # share of the lips' box beyond the picture from which on a mouth is not painted
@@ -82,12 +84,14 @@ def lookahead(fps: float) -> int:
     return 1 + round(FADE_SECONDS * fps)
 
 
-def confident(sights: Iterable[Sight | None], cover: Cover, fps: float) -> Iterator[Confidence]:
+def confident(
+    sights: Iterable[Sight | None], cover: Cover, fps: float, standing: Standing | None = None
+) -> Iterator[Confidence]:
     """The confidence of each frame; None: a frame without a usable face, of which nothing can be said.
 
-    cover: says what is in front; fps: frames a second.
+    cover: says what is in front; fps: frames a second; standing: what is known of the first shot.
     """
-    judged = _settled(_judged(sights, cover))
+    judged = _settled(_judged(sights, cover, standing or Standing(fps=fps)))
     faded = beside(judged, lambda items: fade((item.reason == "" for item in items), lookahead(fps) - 1))
     for item, strength in faded:
         yield replace(item, strength=strength, learnable=item.learnable and strength == 1)
@@ -106,14 +110,28 @@ class _Seen:
     cut: bool = True
 
 
-def _judged(sights: Iterable[Sight | None], cover: Cover) -> Iterator[_Seen]:
+def in_front(cover: Array, standing: Array | None, landmarks: Floats) -> Array:
+    """How much of each pixel is in front, (128, 128), as one frame tells and, unless by chance, its motion."""
+    if standing is None or lips_covered(standing, landmarks, near=AROUND) < STOOD:
+        return cover
+    return np.maximum(cover, standing)
+
+
+def _judged(sights: Iterable[Sight | None], cover: Cover, standing: Standing) -> Iterator[_Seen]:
     before: Sight | None = None
+    fresh = True
     for sight in sights:
         if sight is None:
             before = None
             yield _Seen()
             continue
-        front = cover(sight.crop, sight.landmarks)
+        if sight.cut and not fresh:
+            standing.forget()
+        fresh = False
+        front = in_front(
+            cover(sight.crop, sight.landmarks), standing.find(sight.crop, sight.matrix), sight.landmarks
+        )
+        standing.remember(sight.crop, sight.matrix)
         share = lips_covered(front, sight.landmarks, sight.wanted)
         lent = lips_covered(front, sight.landmarks, near=AROUND)
         shown = np.clip((front - DOUBTFUL[0]) / (DOUBTFUL[1] - DOUBTFUL[0]), 0, 1)

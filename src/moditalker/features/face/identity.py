@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.config import CropConfig
-from moditalker.features.face.confidence import AROUND, CROP, LENT, lips_covered
+from moditalker.features.face.confidence import AROUND, CROP, LENT, in_front, lips_covered
 from moditalker.features.face.cover import load_cover
 from moditalker.features.face.found import Face
 from moditalker.features.face.shape import WEIGHTS, default_model, frontalize
 from moditalker.features.face.shots import changes
 from moditalker.features.face.speaker import Speakers
+from moditalker.features.face.standing import Standing
 from moditalker.features.face.tracker import Choice, FaceTracker
 from moditalker.geometry.align import align_stream, transform
 from moditalker.geometry.looks import Identity, Look, look_at, scale_of
@@ -296,12 +297,14 @@ def uncovered(faces: list[Candidate]) -> list[Candidate]:
     if len(faces) < 2 or any(len(look.crop) != CROP for _, look in faces):  # nothing to choose, or to see
         return faces
     covered = load_cover().covered
-    free = [
-        face
-        for face in faces
-        if lips_covered(covered(face[1].crop, face[1].landmarks), face[1].landmarks, near=AROUND) <= LENT
-    ]
-    return free or faces
+    standing = Standing((look.crop, look.placed) for _, look in faces)
+
+    def free(look: Look) -> bool:
+        stood = standing.find(look.crop, look.placed)
+        front = in_front(covered(look.crop, look.landmarks), stood, look.landmarks)
+        return lips_covered(front, look.landmarks, near=AROUND) <= LENT
+
+    return [face for face in faces if free(face[1])] or faces
 
 
 def choose_anchor(faces: list[Candidate]) -> Identity:

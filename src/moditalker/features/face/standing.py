@@ -1,0 +1,99 @@
+"""What stands still in the picture while the face moves: captions, logos, a channel's name [ours].
+
+A sharp edge that keeps its place in the frame, while a part of the face would have moved on, is in front of
+it. Nothing has to be known of what it looks like.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from moditalker.geometry.align import inverse
+from moditalker.geometry.raster import warp
+
+Pixels = NDArray[np.uint8]
+Array = NDArray[np.float32]
+Floats = NDArray[np.floating]
+
+# Lengths are pixels of the crop of 128.
+EVERY = 0.12  # seconds between frames that are remembered
+MEMORY = 25  # of these
+MOVED = 2.0  # that the face went on across an edge, from which on an earlier frame tells
+WITNESSES, AGREE = 5, 3  # earlier frames that are asked, those from which the face moved most; that agree
+HELD = 3  # frames of what was found that are kept: a head that rests shows nothing new
+SHARP = 40.0  # levels from one pixel to the next: an edge that is drawn
+SAME = 12.0  # levels that a place may differ by and be the same
+FEW, NEAR = 7, 13  # edge pixels in a square of so many: fewer are chance
+WIDE = 2  # around edge pixels: letters have a body
+
+
+class Standing:
+    """Remembers a shot and finds what stands in its frames.
+
+    Args:
+        seen: crops (128, 128, 3) of the shot with their matrices (2, 3), frame -> crop pixel, to begin with.
+    """
+
+    def __init__(self, seen: Iterable[tuple[Pixels, Floats]] = (), fps: float = 25.0) -> None:
+        self.memory: deque[tuple[Array, Floats]] = deque(maxlen=MEMORY)
+        self.found: deque[tuple[Array, Array, Floats]] = deque(maxlen=HELD)  # and the frame it stood in
+        self.every, self.count = 1, 0
+        for crop, matrix in seen:
+            self.remember(crop, matrix)
+        self.every = max(1, round(EVERY * fps))
+
+    def forget(self) -> None:
+        """Another shot begins."""
+        self.memory.clear()
+        self.found.clear()
+        self.count = 0
+
+    def remember(self, crop: Pixels, matrix: Floats) -> None:
+        """The next frame: (128, 128, 3) uint8; (2, 3), frame -> crop pixel."""
+        if self.count % self.every == 0:
+            self.memory.append((_grey(crop), np.asarray(matrix, np.float64)))
+        self.count += 1
+
+    def find(self, crop: Pixels, matrix: Floats) -> Array | None:
+        """What stands in a frame: (128, 128) in {0, 1}; None where nothing does."""
+        grey, matrix = _grey(crop), np.asarray(matrix, np.float64)
+        steps = np.stack([np.diff(grey, axis=axis, append=grey.take([-1], axis)) for axis in (1, 0)])  # x, y
+        steepness = np.linalg.norm(steps, axis=0)
+        edges = steepness > SHARP
+        middle = np.array([len(grey) / 2, 0.75 * len(grey)])  # about where the mouth is
+        back = inverse(matrix)
+        frame = np.append(back[:, :2] @ middle + back[:, 2], 1.0)
+        moved = np.array([own @ frame - middle for _, own in self.memory]).reshape(-1, 2)
+        far = np.argsort(-np.linalg.norm(moved, axis=1))[:WITNESSES]
+        agreed = np.zeros(grey.shape, int)
+        for i in far:
+            # An edge tells nothing of a face that moves along it.
+            across = np.abs(np.tensordot(moved[i], steps, 1)) > MOVED * np.maximum(steepness, 1e-6)
+            asked = edges & across
+            if not asked.any():
+                continue
+            other, own = self.memory[i]
+            there = warp(other[None], (matrix @ np.vstack([inverse(own), [0, 0, 1]]))[None], len(grey))[0]
+            same = np.abs(there - grey) < SAME
+            agreed += np.where(asked, np.where(same, 1, -WITNESSES), 0)
+        standing = agreed >= AGREE
+        if standing.sum() >= FEW:
+            self.found.append((standing.astype(np.float32), grey, matrix))
+        for was, other, own in self.found:  # what stood stays as long as it looks the same
+            placed = (matrix @ np.vstack([inverse(own), [0, 0, 1]]))[None]
+            there, still = (warp(part[None], placed, len(grey), "zeros")[0] for part in (other, was))
+            standing = standing | ((still > 0.5) & (np.abs(there - grey) < 2 * SAME))
+        plane = torch.from_numpy(standing.astype(np.float32))[None, None]
+        crowd = F.avg_pool2d(plane, NEAR, 1, NEAR // 2) * NEAR**2
+        plane = plane * (crowd >= FEW)
+        return F.max_pool2d(plane, 2 * WIDE + 1, 1, WIDE)[0, 0].numpy() if plane.any() else None
+
+
+def _grey(crop: Pixels) -> Array:
+    return np.asarray(crop.astype(np.float32).mean(-1))
