@@ -111,7 +111,7 @@ class _Seen:
 
 
 def in_front(cover: Array, standing: Array | None, landmarks: Floats) -> Array:
-    """How much of each pixel is in front, (128, 128), as one frame tells and, unless by chance, its motion."""
+    """How much of each pixel is in front, (128, 128), as one frame tells and, if sure, its motion."""
     if standing is None or lips_covered(standing, landmarks, near=AROUND) < STOOD:
         return cover
     return np.maximum(cover, standing)
