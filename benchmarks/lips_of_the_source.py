@@ -3,7 +3,8 @@
     python benchmarks/lips_of_the_source.py shared/data/natural/dev shared/data/voices --faces d04,d08,d09
 
 Each face says each voice. The video stage is the same for all. Found again on the frames that were made:
-- error: correlation of what the lips' opening misses of the wanted one with the source's own opening;
+- error: correlation of what the lips' opening misses of the wanted one with the source's own opening, both in
+  the picture, and of the frontal faces that are fitted to it;
 - match: mouth-audio match of frames and voice, and the frames by which the lips come late;
 - still: range of the opening with silence and with a beep, over the range that the voices make.
 The wanted opening is the motion's; the line that carries it to what is found is fitted and taken out, so a
@@ -33,7 +34,7 @@ QUIET = ("silence", "beep")
 
 
 def spoken(talker: MoDiTalker, face: Path, voice: Path) -> tuple[np.ndarray, ...]:
-    """Frames, landmarks found on them (NaN without a face), openings wanted and the source's own, (S,)."""
+    """Frames, landmarks found on them (NaN without a face), openings wanted (S,), the source's landmarks."""
     video = talker.generate(face, voice)
     wish = Timeline(iter(video.motion), RATE)  # type: ignore[arg-type]
     images, wanted = [], []
@@ -44,10 +45,10 @@ def spoken(talker: MoDiTalker, face: Path, voice: Path) -> tuple[np.ndarray, ...
     found = talker.tracker.track(iter(images), fps)
     points = np.stack([nothing if one is None else one.landmarks for one in found])
     own = [nothing if one.landmarks is None else one.landmarks for one in video.face]
-    return np.stack(images), points, np.array(wanted), opening(np.stack(own))
+    return np.stack(images), points, np.array(wanted), np.stack(own)
 
 
-def opening(points: np.ndarray) -> np.ndarray:
+def frontal_opening(points: np.ndarray) -> np.ndarray:
     """Lip opening of the frontal face, (S,); NaN without a face."""
     seen, result = np.isfinite(points).all((1, 2)), np.full(len(points), np.nan)
     result[seen] = lip_opening(frontalize(points[seen])[0])
@@ -84,31 +85,34 @@ def main() -> None:
     names = set(arguments.faces.split(",")) - {""}
     faces = [p for p in sorted(arguments.faces_folder.glob("*/*.mp4")) if p.parent.name in names or not names]
     voices = sorted(p for p in arguments.voices.iterdir() if p.suffix in (".flac", ".wav", ".ogg", ".mp3"))
-    matches, errors, stills = defaultdict[str, list[float]](list), list[float](), list[float]()
+    matches, stills = defaultdict[str, list[float]](list), list[float]()
+    errors = list[tuple[float, float]]()
     with tempfile.TemporaryDirectory() as folder:
         silences = quiet(Path(folder), 3.0)
         for face in faces:
-            ranges, pooled = list[float](), list[tuple[np.ndarray, np.ndarray]]()
+            ranges = list[float]()
             for voice in [*voices, *silences]:
                 row = f"| {face.parent.name} | {voice.stem} |"
                 images, points, wanted, own = spoken(talker, face, voice)
-                made = opening(points)
+                made = lip_opening(points)
                 width = float(np.nanpercentile(made, 95) - np.nanpercentile(made, 5))
                 if voice in silences:
                     stills.append(width / np.median(ranges))
                     print(f"{row} still {stills[-1]:.3f}, wanted {np.ptp(wanted):.4f} |", flush=True)
                     continue
                 ranges.append(width)
-                pooled.append((missed(made, wanted), own))
-                errors.append(correlation(*pooled[-1]))
+                picture = correlation(missed(made, wanted), lip_opening(own))
+                frontal = correlation(missed(frontal_opening(points), wanted), frontal_opening(own))
+                errors.append((picture, frontal))
                 fps = len(images) / float(AudioReader(voice).seconds)
                 found = expert.match(images, points, AudioReader(voice).read(), fps)
                 matches[voice.stem].append(found.match)
-                row += f" error {errors[-1]:+.2f} | follows {correlation(made, wanted):.2f} |"
+                row += f" error {picture:+.2f}, frontal {frontal:+.2f} |"
+                row += f" follows {correlation(made, wanted):.2f} |"
                 print(f"{row} match {found.match:.2f}, late by {found.offset} |", flush=True)
-            whole = correlation(*(np.concatenate(part) for part in zip(*pooled, strict=True)))
-            print(f"| {face.parent.name} | all voices | error {whole:+.2f} |", flush=True)
-    print(f"error: median {np.median(errors):+.3f}, median of sizes {np.median(np.abs(errors)):.3f}")
+    for name, values in zip(("in the picture", "of frontal faces"), np.array(errors).T, strict=True):
+        sizes = np.median(np.abs(values))
+        print(f"error {name}: median {np.median(values):+.3f}, median of sizes {sizes:.3f}")
     print("match: " + ", ".join(f"{name} {np.median(values):.2f}" for name, values in matches.items()))
     print(f"still: {np.median(stills):.3f} of the speaking range in the median, {max(stills):.3f} at most")
 

@@ -67,11 +67,13 @@ def main() -> None:
     parser.add_argument("--window", action="store_true", help="show the frames too")
     parser.add_argument("--live", action="store_true", help="give the speech no sooner than it is spoken")
     parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--deadline", type=float, help="seconds, with --live: later frames are left out")
     arguments = parser.parse_args()
 
     talker = MoDiTalker.from_pretrained(arguments.preset)
     begun = time.perf_counter()
-    stream = talker.stream(arguments.face, spoken(arguments.audio, arguments.live))
+    chunks = spoken(arguments.audio, arguments.live)
+    stream = talker.stream(arguments.face, chunks, deadline=arguments.deadline)
     window, first = None, 0.0
     if arguments.window:
         try:
@@ -87,6 +89,8 @@ def main() -> None:
 
     frames = stream.video.save(arguments.out, audio=arguments.audio, watch=watch)["frames"]
     print(f"first frame after {first:.2f} s, {frames} frames after {time.perf_counter() - begun:.2f} s")
+    if stream.dropped:
+        print(f"{stream.dropped} frames were left out: they would have come too late")
 
 
 if __name__ == "__main__":

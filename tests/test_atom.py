@@ -214,6 +214,11 @@ def test_so_much_is_added_to_the_estimate_once_trained() -> None:
     torch.testing.assert_close(model.denoise(xt, t.long(), conditions), estimate + 0.25 * (whole - estimate))
     model.train()
     torch.testing.assert_close(model.denoise(xt, t.long(), conditions), whole)  # it learns all of it
+    model.config = replace(model.config, alone=True)
+    torch.testing.assert_close(model.denoise(xt, t.long(), conditions), whole - estimate)
+    model.eval()  # the mean of both
+    mixed = 0.75 * estimate + 0.25 * (whole - estimate)
+    torch.testing.assert_close(model.denoise(xt, t.long(), conditions), mixed)
     given = model.encode(speech, l_id, estimate=torch.ones(2, 16, 204)).estimate
     assert given is not None
     assert torch.equal(given, torch.ones(2, 16, 204))

@@ -182,7 +182,7 @@ def test_the_default_style_changes_nothing():
 def test_the_size_of_motion_follows_the_person():
     assert own_style((0.0, 0.0), 1.0) == Style()  # a picture, or a mouth that never speaks
     assert own_style((0.2, 0.1), 0.0) == Style()
-    usual, large, small = (own_style((own * 0.057, own * 0.04), 1.0) for own in (1.0, 1.6, 0.7))
+    usual, large, small = (own_style((own * 0.053, own * 0.036), 1.0) for own in (1.0, 1.6, 0.7))
     assert (usual.mouth, usual.expression) == pytest.approx((1.0, 1.0))
     assert 1.3 < large.mouth < 1.6  # not all of it: the next sentence is not like this one
     assert 1.2 < large.expression < large.mouth

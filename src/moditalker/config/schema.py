@@ -97,9 +97,8 @@ class AtomConfig:
     merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
     first_estimate: CountOrZero = 0  # components of speech in a first estimate of the motion [ours]; 0: none
     estimate_layers: CountOrZero = 0  # convolutions in the first estimate [ours]; 0: it is linear
-    added: Share = (
-        1.0  # of what the transformer predicts that is added to a first estimate, once trained [ours]
-    )
+    alone: bool = False  # the transformer learns x0 itself [paper], not what a first estimate leaves over
+    added: Share = 1.0  # share of what it says that is added to the estimate, or if alone replaces it [ours]
     own_size: Share = 0.0  # how far the size of motion follows the lips of the source [ours]; 0: not at all
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
     causal: bool = False  # speech that is to come is heard for `ahead` frames only [ours]

@@ -374,9 +374,12 @@ class Atom(nn.Module):
         for block in self.blocks:
             state = block(state, lip_vector, upper_vector, positions, lip_memory, face_memory)  # B S 2D
         x0 = self.out(state)  # B S 204
-        if conditions.estimate is None:
+        estimate, config = conditions.estimate, self.config
+        if estimate is None or (config.alone and self.training):
             return x0
-        return (x0 if self.training else self.config.added * x0) + conditions.estimate
+        if config.alone:
+            return estimate + config.added * (x0 - estimate)
+        return estimate + (x0 if self.training else config.added * x0)
 
     def forward(
         self,

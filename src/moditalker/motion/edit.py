@@ -72,7 +72,7 @@ def _scaled(motion: Iterable[Array], identity: Array, style: Style) -> Iterator[
 
 # How far lips move on average over the people that AToM learnt from, and how much of a person's own deviation
 # from that is met again in what they say next: slopes between logarithms (docs/lab/speech.md).
-USUAL_MOVES = 0.057, 0.040  # deviation of lip opening and of mouth width, eye distances
+USUAL_MOVES = 0.053, 0.036  # deviation of lip opening and of mouth width, eye distances
 TRUSTED_MOVES = 0.75, 0.54
 LEAST_SIZE, MOST_SIZE = 0.75, 1.8  # of motion made smaller or larger for a person
 SILENT = 0.35  # share of the usual below which the lips do not speak, so that they tell nothing
