@@ -40,7 +40,7 @@ from moditalker.motion.stage import MotionStage
 from moditalker.motion.track import Track
 from moditalker.talker.options import Options
 from moditalker.talker.steps import FaceTrack, Motion, Origin, Progress, Speech
-from moditalker.talker.video import Live, Stream, Video, held_frames
+from moditalker.talker.video import MAKING, Live, Stream, Video, held_frames
 from moditalker.video.stage import MissingSampler, VideoSampler, VideoStage, load_sampler
 from moditalker.weights.files import fill, load_weights
 from moditalker.weights.named import model_folder, sha256
@@ -218,7 +218,7 @@ class MoDiTalker:
             ahead += 2 / RATE  # to read between frames
         live = None
         if deadline is not None:
-            if not ahead < deadline < float("inf"):
+            if not ahead + MAKING < deadline < float("inf"):
                 raise UserError(
                     f"deadline = {deadline:g} s: frames depend on what is heard {ahead:.2f} s later, and "
                     "take time; give more, or take the preset live"

@@ -54,6 +54,7 @@ Pixels = NDArray[np.uint8]
 
 AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
 TRUSTED = Confidence()  # of a face about which nothing is known against it
+MAKING = 0.15  # seconds that are kept free for putting a frame together and handing it over
 FRONTS = 256  # pictures of what is in front of a face that are kept, 64 kB each
 LEND_SECONDS = 0.08  # between frames that lend their mouths
 
@@ -71,7 +72,7 @@ class Live:
 
     def late(self, frame: Frame) -> bool:
         """Whether a frame would still be made when its time is over; counts it if so."""
-        late = self.sound.heard > float(frame.time) + self.deadline - float(frame.duration)
+        late = self.sound.heard > float(frame.time) + self.deadline - MAKING
         self.dropped += late
         return late
 
