@@ -196,3 +196,14 @@ def test_a_new_size_is_a_new_folder(tmp_path, monkeypatch, capsys, shipped):
     assert "weights huge/atom" in {name for name, _, _ in examine()}
     with pytest.raises(UserError, match="or one of: huge"):
         moditalker.MoDiTalker.from_pretrained("tiny")
+
+
+def test_sample_and_frame_rate_have_one_home():
+    written = {
+        module(path)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant)
+        if node.value.value == 16_000 or (node.value.value == 25 and "RATE" in ast.unparse(node))
+    }
+    assert written == {"config.limits", "media.sound"}

@@ -128,7 +128,7 @@ def test_a_run_goes_on_alone_as_it_was_begun(
     out = tmp_path / "run"
     given = [*arguments("autoencoder", data, out), "--set=autoencoder_training.steps=1"]
     assert run(*given, "--resume") == 2
-    assert "holds no run to go on with" in capsys.readouterr().err
+    assert "holds no run to resume" in capsys.readouterr().err
     assert run(*given) == 0
     weights = (out / "autoencoder.safetensors").read_bytes()
     (out / "autoencoder.safetensors").unlink()  # as after a kill between the last checkpoint and the weights

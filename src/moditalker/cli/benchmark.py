@@ -22,7 +22,7 @@ def benchmark(
         Path | None, typer.Option(help='JSON with lists of "person/clip.ext"; else all videos count.')
     ] = None,
     part: Annotated[str, typer.Option(help="Which of the split's lists.")] = "val",
-    clips: Annotated[int, typer.Option(min=1, max=1000, help="Of each person, at most.")] = 4,
+    clips: Annotated[int, typer.Option(min=1, max=1000, help="Most clips of a person that are used.")] = 4,
     metrics: Annotated[str, typer.Option(help="Names or groups with commas between them, or all.")] = "all",
     pairings: Annotated[int, typer.Option(min=1, help="Voices that each face is given.")] = 1,
     also: Annotated[
@@ -45,7 +45,7 @@ def benchmark(
         int | None,
         typer.Option(min=1, max=256, help="Videos at a time, a process each; by default one a processor."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="Of each clip, from its start.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Seconds used of each clip.")] = 2.0,
     away: Annotated[
         float,
         typer.Option(

@@ -58,10 +58,14 @@ Model = Annotated[
 ]
 VideoWeights = Annotated[
     Path | None,
-    typer.Option("--weights", help="Weights of the video stage, adapted to a person by `moditalker adapt`."),
+    typer.Option(
+        "--weights",
+        help="Weights of the video stage, adapted to a person by `moditalker adapt`.",
+    ),
 ]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="May be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting. May be repeated."),
 ]
 (_LEAST_SEED, _MOST_SEED), (_LEAST_STEPS, _MOST_STEPS) = BOUNDS["seed"], BOUNDS["steps"]
 Seed = Annotated[
@@ -69,14 +73,18 @@ Seed = Annotated[
 ]
 OtherSeed = Annotated[
     int | None,
-    typer.Option(min=_LEAST_SEED, max=_MOST_SEED, help="By default the one that the track has."),
+    typer.Option(
+        min=_LEAST_SEED,
+        max=_MOST_SEED,
+        help="The same seed gives the same frames. Default: 0, or the track's.",
+    ),
 ]
 Steps = Annotated[
     int | None,
     typer.Option(
         min=_LEAST_STEPS,
         max=_MOST_STEPS,
-        help="Sampling steps of both diffusion models; more is slower.",
+        help="Sampling steps of both diffusion models. More steps are slower. Default: the model's.",
     ),
 ]
 Lossless = Annotated[
@@ -109,19 +117,24 @@ Extended = Annotated[
         "with its last frame. A longer one ends with the audio."
     ),
 ]
-MouthGain = Annotated[float, typer.Option(help="How far the lips part: 0 to 5 times.")]
+MouthGain = Annotated[float, typer.Option(help="How far the lips part: 0 to 5 times as far.")]
 Expression = Annotated[
-    float, typer.Option(help="What the mouth does besides, its corners before all: 0 to 5 times.")
+    float,
+    typer.Option(help="Other motion of the mouth, mainly its corners: 0 to 5 times."),
 ]
 Smoothing = Annotated[
-    float, typer.Option(metavar="SECONDS", help="Slower, softer motion: deviation of a Gaussian, 0 to 1.")
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        help="Smooth the motion over 0 to 1 seconds.",
+    ),
 ]
 NoProvenance = Annotated[
     bool,
     typer.Option(
         "--no-provenance",
-        help="Leave out what says that the video is synthetic. Who publishes it may have to say so all the "
-        "same: EU AI Act, Article 50 (docs/provenance.md).",
+        help="Write neither the manifest nor the mark that say that the video is synthetic. Publishing it "
+        "may still require a notice: EU AI Act, Article 50 (docs/provenance.md).",
     ),
 ]
 Consent = Annotated[
@@ -229,7 +242,7 @@ def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None
     print(
         f"{out}: {result['frames']} frames, {result['fps']:g} fps, {result['width']}x{result['height']}, "
         f"{result['audio_seconds']:.2f} s of audio, made in {result['seconds']['total']:.1f} s"
-        + (f"; {kept} frames without a usable face stay as they were" if kept else "")
+        + (f"; {kept} frames without a usable face are unchanged" if kept else "")
     )
 
 

@@ -31,7 +31,8 @@ def pairs(
     workers: Annotated[int, typer.Option(min=1, max=256, help="Videos at a time, a process each.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.2, max=600, help="Measured of each video.")] = 30.0,
     as_is: Annotated[
-        bool, typer.Option("--as-is", help="Measure the files as they are, not after one codec for both.")
+        bool,
+        typer.Option("--as-is", help="Measure the files unchanged, not recoded alike."),
     ] = False,
 ) -> None:
     """Judge generated videos by real ones: figures per video, means with intervals, a page with pictures.

@@ -83,7 +83,7 @@ def generate(
     """Make the face say the audio. Without files, a portrait says a sentence: see it work.
 
     The video has the face video's frames, frame rate and size for as long as the audio lasts. A picture
-    becomes 25 frames a second. Frames without a usable face stay as they are.
+    becomes 25 frames a second. Frames without a usable face stay unchanged.
 
     Example: moditalker generate --face person.mp4 --audio speech.wav --out talking.mp4
     """

@@ -69,7 +69,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     if result["peak_rss_bytes"] is not None:
         lines.append(f"peak memory      {result['peak_rss_bytes'] / 1e6:8.0f} MB")
-    lines.append("\nstage (beside each other)  seconds  processor  GFLOP for a second of video")
+    lines.append("\nstage (in parallel)       seconds  processor  GFLOP for a second of video")
     for name, times in result["stages"].items():
         work = f"{flops[name] / 1e9:11.2f}" if name in flops else ""
         lines.append(f"{name:<24}{times['seconds']:10.2f}{times['cpu_seconds']:11.2f}{work}".rstrip())

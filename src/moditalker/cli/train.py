@@ -57,7 +57,7 @@ def train(
             "--accelerate", help="The devices and processes that `accelerate launch` or torchrun gives."
         ),
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
 ) -> None:
     """Train one part of a preset.
 
@@ -100,4 +100,4 @@ def train(
             save_weights(weights, halved(state), configuration.to_dict(work.config), told)
             log(f"{weights}: the averaged weights, half precision")
         if figures is None:
-            log(f"{out}: --resume goes on with the run")
+            log(f"{out}: --resume resumes the run")

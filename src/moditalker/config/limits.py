@@ -7,6 +7,7 @@ from typing import Any
 
 from moditalker.errors import UserError
 
+RATE = 25.0  # Hz, of motion, of training clips, and of a video made from a picture [paper]
 BOUNDS = {"seed": (0, 2**63 - 1), "steps": (1, 1000)}
 
 

@@ -193,7 +193,7 @@ class RecordingsConfig:
     most: Count = 4000  # recordings; one of 10 s takes about 1 MB
     imbalance: Share = 0.5  # a person of n seconds is drawn with weight n^imbalance; 0: all people alike
     favoured: tuple[str, ...] = ()  # people who are drawn three times as often: those who speak freely
-    plain: Share = 0.6  # of the windows of training from the clips as they are, not from varied recordings
+    plain: Share = 0.6  # of training windows that come from unchanged clips, not from varied recordings
     silent: Share = 0.12  # without speech: silence, noise, music, beeps, applause; the mouth is shut
     voice: Share = 0.5  # with pitch and formants of a larger or smaller throat
     room: Share = 0.7  # in another room

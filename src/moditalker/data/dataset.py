@@ -176,7 +176,7 @@ def prepare(
     shard_bytes: int = SHARD_BYTES,
     worker: Callable[..., Callable[[Job], Record]] = Worker,
 ) -> dict[str, Any]:
-    """All videos below a folder -> shards and report.json in ``out``; a run that was killed is gone on with.
+    """All videos below a folder -> shards and report.json in ``out``; a run that was killed is resumed.
 
     Args:
         config: its crop is the samples'.

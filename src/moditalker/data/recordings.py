@@ -50,7 +50,7 @@ class Recording:
     speaker: str
     landmarks: Array  # (S, 68, 3)
     speech: NDArray[np.float16]  # (2S, D)
-    plain: bool = False  # a clip as it is, not varied
+    plain: bool = False  # a clip unchanged, not varied
 
 
 def motion_clip(name: str, speaker: str, points: Array, waveform: Array) -> MotionClip:
@@ -281,7 +281,7 @@ def make_recordings(
 
 
 def plain_recording(clip: MotionClip, encoder: SpeechEncoder) -> Recording:
-    """A clip as it is."""
+    """A clip unchanged."""
     speech = encoder(clip.waveform)
     frames = min(len(clip.landmarks), len(speech) // 2)
     return Recording(clip.speaker, clip.landmarks[:frames], speech[: 2 * frames].astype(np.float16), True)

@@ -67,7 +67,7 @@ def add_sample(
 
 
 def append(shard: tarfile.TarFile, other: Path) -> None:
-    """Append all samples of another shard, as they are."""
+    """Append all samples of another shard, unchanged."""
     with tarfile.open(other, "r:") as source:
         for member in source:
             shard.addfile(member, source.extractfile(member))

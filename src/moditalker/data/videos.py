@@ -14,6 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from moditalker.config import limits
 from moditalker.data.split import Split
 from moditalker.errors import UserError
 from moditalker.media import Frame
@@ -21,7 +22,7 @@ from moditalker.media import Frame
 Array = NDArray[Any]
 
 SUFFIXES = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
-RATE = Fraction(25)  # frames a second of a sample [paper]
+RATE = Fraction(limits.RATE)  # frames a second of a sample [paper]
 
 
 @dataclass(frozen=True)

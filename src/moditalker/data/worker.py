@@ -23,7 +23,7 @@ from moditalker.features.face.tracker import FaceTracker
 from moditalker.features.speech.encoders import FRAME
 from moditalker.geometry.align import transform
 from moditalker.geometry.points import lip_opening
-from moditalker.jobs.files import appearing, told_when_full
+from moditalker.jobs.files import appearing, disk_full_named
 from moditalker.media import SAMPLE_RATE, AudioReader, VideoReader
 from moditalker.metrics.offset import MOST, Lips, OffsetMeter, tracks
 
@@ -56,14 +56,14 @@ class Worker:
     def __init__(self, config: Config, parts: Path) -> None:
         torch.set_num_threads(
             1
-        )  # videos run beside each other; and one thread gives the same numbers anywhere
+        )  # videos are prepared in parallel; and one thread gives the same numbers anywhere
         self.config, self.parts = config, parts
         self.tracker = FaceTracker()
         self.lips = Lips()
 
     def __call__(self, job: Job) -> Record:
         """Write the samples of a video, then its record, each whole or not at all."""
-        with told_when_full(self.parts):
+        with disk_full_named(self.parts):
             return self.written(job)
 
     def written(self, job: Job) -> Record:

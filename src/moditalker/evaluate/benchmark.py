@@ -416,9 +416,7 @@ class _Maker:
             if reader is not None:
                 heard = reader.read(float(seconds))[: len(sound)]
                 sound[: len(heard)] = heard
-            part = path.with_name(f"{path.stem}-{id(job)}.wav")
-            write_wav(part, sound)
-            part.replace(path)
+            write_wav(path, sound)
         return path
 
     def _track(self, talker: MoDiTalker, face: Path, most: Fraction, seconds: Fraction) -> FaceTrack:

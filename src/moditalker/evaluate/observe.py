@@ -1,4 +1,4 @@
-"""A pair of videos as arrays: decoded, put through one codec, their faces tracked and aligned."""
+"""Reads a pair of videos for the metrics: decodes them, recodes both alike, tracks and aligns the faces."""
 
 from __future__ import annotations
 

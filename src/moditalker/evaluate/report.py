@@ -148,7 +148,7 @@ def as_html(results: Results, found: dict[str, Summary], order: list[int]) -> st
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{STYLE}</style></head><body><h1>Evaluation</h1>",
         f"<p>{len(results.videos) - results.failed} of {len(results.videos)} videos. {escape(NOTE)} ",
-        f"Both sides went through {CODEC}.</p>" if results.settings.recode else "Files as they are.</p>",
+        f"Both sides went through {CODEC}.</p>" if results.settings.recode else "Files unchanged.</p>",
         "<table><tr><th>metric<th>better<th>mean<th>95 %<th>median<th>videos<th>",
     ]
     for name, one in found.items():

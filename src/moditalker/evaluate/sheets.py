@@ -1,4 +1,4 @@
-"""Contact sheets to look at: mouths of some videos beside each other, at 100 % and enlarged.
+"""Contact sheets to look at: mouths of some videos side by side, at 100 % and enlarged.
 
 Pixels are the videos' own, neither turned nor put through a codec: what is seen is what a viewer gets.
 """

@@ -76,7 +76,7 @@ def measure(
         first_frame_seconds: from `generate` until the first frame is made and given to the encoder.
         seconds, cpu_seconds: from `generate` until the file is written; the second of all threads together.
         real_time_factor: seconds over the video's; below 1 is faster than real time.
-        stages: name -> seconds and cpu_seconds of its thread; stages run beside each other, so that they add
+        stages: name -> seconds and cpu_seconds of its thread; stages run in parallel, so that they add
         up to more than the whole.
         peak_rss_bytes: of this process.
         flops_per_second_of_video: `flops`, and their total.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.config import CropConfig
+from moditalker.config.limits import RATE
 from moditalker.errors import UserError
 from moditalker.geometry.points import STABLE, STABLE_WEIGHTS, TEMPLATE
 
@@ -51,7 +52,7 @@ def _similarity(
 def align_stream(
     points: Iterable[Array | None],
     crop: CropConfig,
-    fps: float = 25.0,
+    fps: float = RATE,
     frame_size: tuple[int, int] | None = None,
 ) -> Iterator[NDArray[np.float64]]:
     """Streaming form of `align`: landmarks (68, 2 or 3) in, None where there is no face; matrices (2, 3) out.
@@ -63,7 +64,7 @@ def align_stream(
             raise UserError("crop.eye_distance is 0, so the whole frame is the crop: frame_size is needed")
         yield from (_whole_frame(crop.size, frame_size) for _ in points)
         return
-    sigma = crop.smoothing * fps / 25.0
+    sigma = crop.smoothing * fps / RATE
     radius = math.ceil(3 * sigma)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(sigma, 1e-6)) ** 2)
     target = (TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]) * crop.eye_distance
@@ -102,7 +103,7 @@ def align_stream(
 
 
 def align(
-    points: Array, crop: CropConfig, fps: float = 25.0, frame_size: tuple[int, int] | None = None
+    points: Array, crop: CropConfig, fps: float = RATE, frame_size: tuple[int, int] | None = None
 ) -> NDArray[np.float64]:
     """Similarity matrices that carry source pixels to crop pixels, smoothed over time [ours].
 

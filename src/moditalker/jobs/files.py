@@ -1,7 +1,7 @@
-"""Files and folders as long runs need them.
+"""Files and folders for long runs.
 
-Files are written whole or not at all, a folder is kept to one run at a time, and names are no longer than the
-system allows.
+A file is written completely or not at all. A folder is locked by one run at a time. Names are shortened to
+what the system allows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def claimed(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be a folder ({error.strerror}); choose another one") from error
-    with _locked(folder), told_when_full(folder):
+    with _locked(folder), disk_full_named(folder):
         yield
 
 
@@ -61,7 +61,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def told_when_full(folder: Path) -> Iterator[None]:
+def disk_full_named(folder: Path) -> Iterator[None]:
     """Raise UserError where the disk of a folder has no room for what the block writes to it."""
     try:
         yield
@@ -114,12 +114,13 @@ def too_long(path: str | os.PathLike[str]) -> UserError:
     )
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside ``path``, then move over it: readers and power cuts never see half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened(path.name, 10)}.")
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes its place only if the block succeeds: nobody ever sees half of it."""
+    handle, name = tempfile.mkstemp(".part", f".{shortened(path.name, 16)}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
@@ -130,15 +131,7 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-@contextmanager
-def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that gets its name only if the block succeeds."""
-    part = path.with_name(f".{shortened(path.name, 16)}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that readers and power cuts see whole or not at all."""
+    with appearing(path) as file:
+        file.write(content)

@@ -26,7 +26,7 @@ _OWN = _Own()
 
 @contextmanager
 def half_the_threads() -> Iterator[None]:
-    """Torch with half of its threads: stages run beside each other, and their operations are small.
+    """Torch with half of its threads: stages run in parallel, and their operations are small.
 
     On a busy machine this also saves a small operation from waiting for a processor that is not free: finding
     the anchor took 53 s with two threads beside another program on two cores, and 0.9 s with one.

@@ -1,4 +1,4 @@
-"""Small tools for work that flows: nothing here holds more than a few items, however long the stream is."""
+"""Tools for streams. None holds more than a few items, however long the stream is."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class Clock:
         own.mark, own.cpu_mark = now, cpu
 
     def forget(self, keep: Container[str] = ()) -> None:
-        """All stages but some begin anew."""
+        """Set all stages to zero, but for some."""
         for times in (self.seconds, self.cpu):
             for stage in [name for name in times if name not in keep]:
                 del times[stage]

@@ -18,6 +18,7 @@ from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from moditalker.config.limits import RATE
 from moditalker.errors import UserError
 from moditalker.jobs.files import check_name
 
@@ -26,7 +27,7 @@ Samples: TypeAlias = NDArray[np.float32]
 PathLike: TypeAlias = str | os.PathLike[str]
 Orientation: TypeAlias = tuple[bool, bool, bool]  # transpose, then flip horizontally, flip vertically
 
-PICTURE_FPS = Fraction(25)  # of a video made from a picture
+PICTURE_FPS = Fraction(RATE)  # of a video made from a picture
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels, of a video frame
 MAX_PICTURE = 170_000_000  # pixels, of a picture before it is reduced
 

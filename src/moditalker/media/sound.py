@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.errors import UserError
+from moditalker.jobs.files import appearing
 from moditalker.media.files import MAX_BACK, MAX_GAP, PathLike, Samples, decoded, local, opened, streams
 
 SAMPLE_RATE = 16_000  # Hz, of all sound that is read
@@ -289,10 +290,8 @@ def resampled(chunks: Iterable[Samples], rate: int) -> Iterator[Samples]:
 
 def write_wav(path: Path, samples: NDArray[np.floating]) -> None:
     """Sound (N,) in [-1, 1] at SAMPLE_RATE as 16-bit WAV; the file appears whole or not at all."""
-    part = path.with_suffix(".part")
-    with wave.open(str(part), "wb") as file:
+    with appearing(path) as whole, wave.open(whole, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
         file.writeframes((samples * 32767).astype("<i2").tobytes())
-    part.replace(path)

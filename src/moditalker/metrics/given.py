@@ -1,4 +1,4 @@
-"""The user's downloads -> weights in our form, kept in one folder. No code in a file is run."""
+"""Converts weights that the user downloaded, and keeps them in one folder. No code in a file is run."""
 
 from __future__ import annotations
 

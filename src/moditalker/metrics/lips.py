@@ -1,7 +1,7 @@
-"""How well lips follow: numbers from tracks of lip opening (S,).
+"""Compares two tracks of lip opening (S,): how well one follows the other.
 
 Frames where any of the tracks is not finite (no face was found) are left out. A track that does not move
-follows nothing: its correlation is 0; of fewer than LEAST frames it is nan, undefined.
+has correlation 0. With fewer than LEAST frames it is nan.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Track = NDArray[np.float64]
 
-LEAST = 3  # frames that a correlation is told of: two always lie on a line
+LEAST = 3  # frames that a correlation needs: two always lie on a line
 
 
 def together(*tracks: ArrayLike) -> list[Track]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FPS = 25
+from moditalker.config.limits import RATE
+
+FPS = int(RATE)
 MOST = 15  # frames of the largest offset that is tried, either way [SyncNet's pipeline]
 
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from moditalker.errors import UserError
 from moditalker.geometry.raster import warp
+from moditalker.media import SAMPLE_RATE
 from moditalker.metrics.sync import FPS, Offsets, at_25_fps, compare_offsets
 from moditalker.weights.files import load_weights
 from moditalker.weights.named import find_given
 
-SAMPLE_RATE = 16_000
 SIDE = 224  # pixels of a face crop
 WINDOW = 5  # frames of a window
 STEPS = 4  # of the spectrum, 10 ms each, in a frame

@@ -1,4 +1,4 @@
-"""Motion through a filter in time, and lips that do not cross [ours]."""
+"""Filters motion over time, and keeps the lips from crossing each other [ours]."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moditalker.config.limits import RATE
 from moditalker.errors import UserError
 from moditalker.geometry.points import shut_mouth, smooth_step
 from moditalker.jobs.streams import Timeline
@@ -20,7 +21,6 @@ from moditalker.motion.dynamics import filtered, gaussian
 
 Array = NDArray[np.float32]
 
-RATE = 25.0  # Hz, of motion
 RAMP = 4  # frames in which one part gives way to another
 MAX_GAIN, MAX_SMOOTHING = 5.0, 1.0  # of both gains; seconds
 MAX_SECONDS = 2 * 3600.0  # of a track
@@ -28,7 +28,7 @@ MAX_SECONDS = 2 * 3600.0  # of a track
 
 @dataclass(frozen=True)
 class Style:
-    """How a motion is played; the defaults leave it as it is.
+    """How a motion is played; the defaults leave it unchanged.
 
     mouth: how far the lips part, 0 (not at all) to 5 times. expression: what the face does besides, mouth
     corners before all, 0 to 5 times. smoothing: deviation of a Gaussian in time, 0 to 1 second.

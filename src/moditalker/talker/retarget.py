@@ -1,4 +1,4 @@
-"""What the speech wants of each frame, in that frame's head pose (paper: the affine step)."""
+"""Carries the motion to each frame: landmarks in that frame's head pose (paper: the affine step)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the steps give each other: speech, a face track, a motion. Each is made while it is iterated."""
+"""The values between the steps: speech, a face track, a motion. Each is computed while it is iterated."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A video in the making: frames with faces and a motion in, frames with a generated mouth out.
 
-Everything streams: finding faces, making mouths and pasting run beside each other in threads of their own, a
+Everything streams. Finding faces, making mouths and pasting run in parallel, each in its own thread, a
 bounded number of frames apart.
 """
 
@@ -140,7 +140,7 @@ class Video:
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
-        # Finding faces, making mouths and pasting run beside each other, each in a thread of its own.
+        # Finding faces, making mouths and pasting run in parallel, each in its own thread.
         info = self.face.source.info
         lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
         crop = self.config.crop

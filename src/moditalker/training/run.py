@@ -1,4 +1,4 @@
-"""A run folder's record of what its run was begun with: it is gone on with as it was begun."""
+"""The folder of a training run: its settings and data, its checkpoint, its log. A run resumes unchanged."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ FREE = {"steps", "validate_every", "save_minutes"}  # what of a training may cha
 
 
 def check_folder(run: Path, resume: bool) -> None:
-    """Raise UserError where a folder holds a run that is not to be gone on with, or none that is."""
+    """Raise UserError where a folder holds a run that was not to be resumed, or holds none to resume."""
     if (run / CHECKPOINT).exists() and not resume:
-        raise UserError(f"{run}: holds a run; go on with it by --resume, or choose another folder")
+        raise UserError(f"{run}: holds a run; resume it with --resume, or choose another folder")
     if resume and not any((run / name).exists() for name in (CHECKPOINT, CONFIG)):
-        raise UserError(f"{run}: holds no run to go on with; give its folder, or leave out --resume")
+        raise UserError(f"{run}: holds no run to resume; give its folder, or leave out --resume")
 
 
 def record(run: Path, task: str, config: Config, data: Data) -> None:
@@ -58,7 +58,7 @@ def record(run: Path, task: str, config: Config, data: Data) -> None:
             changed.append("other data")
         if changed:
             raise UserError(
-                f"{run}: was begun with {', '.join(changed)}; go on with the same, or choose another folder"
+                f"{run}: was begun with {', '.join(changed)}; resume with the same, or choose another folder"
             )
     (run / CONFIG).write_text(configuration.dump(config), encoding="utf-8")
     (run / DATA).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")

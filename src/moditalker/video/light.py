@@ -1,8 +1,7 @@
-"""How light a face is: crops in another light than the identity's are brought to it, and what is made of them
-back [ours].
+"""Brings a crop to the light of the identity before the model sees it, and the result back afterwards [ours].
 
-The model was trained in daylight. Colours that it adds, between the lips before all, are as bright in the
-dark, and beside an identity in another light they are of that light.
+The model was trained in daylight. Without this, the colours that it adds (mainly between the lips) would be
+too bright in a dark frame, and would have the identity's light in any other.
 """
 
 from __future__ import annotations

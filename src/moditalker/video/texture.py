@@ -1,10 +1,10 @@
 """The source's own skin and teeth, given back to what is generated [ours].
 
-A small model blurs: moles, stubble, the edge of a lip. What it misses of the source's frames, when it is
-asked to make just these, changes little from frame to frame once the motion of the face is taken out, and how
-it changes follows from the shape of the lips. So it is learnt as a function of that shape, and known for lips
-that the source never had at that moment: nothing of what the source says shows through.
-Teeth come from frames of the source whose mouths are open, each time from those whose lips are most alike.
+A small model blurs moles, stubble and the edge of a lip. To find what it misses, it makes frames of the
+source again, and the difference is taken. With the motion of the face removed, this difference depends mainly
+on the shape of the lips. So it is learnt as a function of that shape, and can be predicted for lips that the
+source did not have at that moment: what the source says does not show through.
+Teeth come from frames of the source with an open mouth: from those whose lips are most alike.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def save_weights(
     }
     description = {**(extra or {}), "config": config, "sha256": tensors_sha256(plain)}
     content = save(plain, metadata={KEY: json.dumps(description, sort_keys=True)})
-    with _told_where_unwritable(path):
+    with _unwritable_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
@@ -67,13 +67,13 @@ def check_writable(path: Path) -> None:
     """Raise UserError where weights could not be written, before the work that makes them."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; choose another name")
-    with _told_where_unwritable(path):
+    with _unwritable_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
 
 
 @contextlib.contextmanager
-def _told_where_unwritable(path: Path) -> Iterator[None]:
+def _unwritable_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

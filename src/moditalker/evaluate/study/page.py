@@ -1,8 +1,8 @@
-"""A page on which people compare two models' videos without knowing whose is whose: a user study.
+"""Makes a page for a user study: people compare videos of two models without knowing which is which.
 
-Static files, no server, no network. Which side is which stands in a key outside of the page's folder, and
-nothing in the folder tells: all videos are written anew, by one codec and without metadata, under names by
-chance and with one date. `preference` reads what the page's visitors answer.
+The page is static files and needs neither server nor network. A key outside its folder says which side is
+which. Nothing inside does: all videos are recoded by one codec, without metadata, under random names and with
+one date. `preference` reads the answers.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _write(
 
 
 def _copy_video(source: Path, target: Path, sound: bool) -> None:
-    """Written anew: by one codec that browsers play, and without the metadata that tell what made it."""
+    """Recode a video by one codec that browsers play, without metadata that would tell its model."""
     reader = VideoReader(source, planes=False)
     info = replace(reader.info, color=Color(), time_base=TIME_BASE)
     with VideoWriter(target, info, source if sound else None, recode_audio=True) as writer:

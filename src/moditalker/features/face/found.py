@@ -1,4 +1,4 @@
-"""A face as it is found in one frame."""
+"""A face found in one frame."""
 
 from __future__ import annotations
 

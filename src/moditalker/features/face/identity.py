@@ -1,6 +1,6 @@
-"""The face of each frame, and the identity that a shot is made from: a whole source tracked and aligned.
+"""Follows one face through a source: the face of each frame, and the identity that each shot is made from.
 
-Everything streams with a fixed look-ahead; a frame waits only until its own answer is known.
+Everything streams with a fixed look-ahead.
 """
 
 from __future__ import annotations

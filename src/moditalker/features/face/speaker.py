@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from moditalker.config.limits import RATE
 from moditalker.features.face.found import Face
 from moditalker.features.face.shots import changes
 from moditalker.features.face.tracker import Choice, FaceTracker
@@ -24,7 +25,6 @@ from moditalker.media import SAMPLE_RATE, AudioReader, Frame, Source
 LOOK_SECONDS = 4.0  # of a shot, from which the speaker is told
 AGAIN_SECONDS = 1.0  # between looks for people who were not there
 LOUD = 10 ** (-20 / 20)  # of the loudest
-RATE = 25  # of loudness, Hz
 
 
 @dataclass
@@ -116,7 +116,7 @@ def _loudness(source: Source) -> NDArray[np.float32] | None:
     """Of the source's sound, as a share of the loudest, at RATE; None where it has none."""
     if not source.info.has_audio:
         return None
-    step = SAMPLE_RATE // RATE
+    step = SAMPLE_RATE // int(RATE)
     parts, rest = [], np.zeros(0, np.float32)
     for block in AudioReader(source.info.path):
         rest = np.concatenate([rest, block])

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from moditalker.config.limits import RATE
 from moditalker.errors import UserError
 from moditalker.features.face.identity import LOOK, LOOK_SECONDS
 from moditalker.features.face.shape import default_model, frontalize
@@ -37,7 +38,7 @@ MAX_BLINKS = 60.0  # a minute
 SHUTTING, SHUT, OPENING = 0.08, 0.04, 0.12  # s of a blink: lids fall faster than they rise
 UNEVEN = 0.35  # of the mean interval: how much earlier or later than evenly a blink comes
 LIMIT = 12.0  # degrees, beyond which a picture cannot be turned without looking bent
-CSV_RATE = 25.0  # rows a second where no row says its time
+CSV_RATE = RATE  # rows a second where no row says its time
 MAX_ROWS = 180_000  # two hours of them
 MAX_BYTES = 32 << 20
 

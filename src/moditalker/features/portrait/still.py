@@ -1,4 +1,4 @@
-"""A still picture as a stream of frames: its head turns, its eyes blink, what is around them stays [ours].
+"""Turns a still picture into frames: the head turns, the eyes blink, the background stays unchanged [ours].
 
 The face's mesh says how near each part of the head is. Turning it moves each pixel by what the turn does to
 a point of that depth, by the full amount on the head, by less around it, and not at all beyond a margin and

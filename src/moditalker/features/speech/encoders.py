@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from moditalker.config import SpeechConfig
 from moditalker.errors import UserError
+from moditalker.media import SAMPLE_RATE as SAMPLE_RATE
 from moditalker.weights import named
 
-SAMPLE_RATE = 16_000
 TOKEN = 320  # samples of one feature vector: 50 Hz
 FRAME = 2 * TOKEN  # samples of one motion frame: 25 Hz
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from moditalker.features.speech.encoders import FRAME as FRAME
 from moditalker.weights import named
 
 Array = NDArray[np.float32]
 
 BLOCK = 512  # samples at 16 kHz that one probability is of
 BEFORE = 64  # samples that the network also sees of the block before
-FRAME = 640  # samples of a frame of 25 Hz
 STFT, HOP = 256, 128  # samples of a spectrum and between two of them
 
 State = tuple[Tensor, Tensor]
