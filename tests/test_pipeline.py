@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_wav
+from PIL import Image
 from standins import ASTRONAUT, PaintedMouth, needs_gpu, small_config, talker, untrained_atom
 
 from moditalker import config as configuration
@@ -18,7 +20,7 @@ from moditalker.features.face.shape import frontalize
 from moditalker.geometry.align import transform
 from moditalker.geometry.points import lip_opening, shut_mouth
 from moditalker.geometry.pose import affine_to_pose
-from moditalker.media import AudioReader, VideoReader
+from moditalker.media import AudioReader, VideoReader, read_clip
 from moditalker.talker.retarget import Wish
 from moditalker.talker.saving import Kept
 from moditalker.talker.talker import MoDiTalker
@@ -235,7 +237,6 @@ def test_longer_speech_continues_the_video(face_video, speech_wav, tmp_path, ext
 def test_mistakes_are_sentences(tmp_path, speech_wav, face_video):
     model = talker()
     empty = tmp_path / "grey.png"
-    from PIL import Image
 
     Image.new("RGB", (200, 200), "grey").save(empty)
     with pytest.raises(UserError, match="no face was found in the picture"):
@@ -397,7 +398,6 @@ def composing() -> MoDiTalker:
 
 
 def test_a_second_face_of_the_same_size_is_mentioned(tmp_path, shipped):
-    from PIL import Image
     from skimage import data
 
     portrait = data.astronaut()[0:320, 60:380]
@@ -484,3 +484,33 @@ def test_weights_of_the_first_version_run_by_all_rules():
     tree = configuration.to_dict(configuration.load("paper"))
     del tree["rules"]
     assert all(vars(configuration.from_dict(tree).rules).values())
+
+
+def test_faces_and_sounds_may_be_in_memory(face_video, speech_wav, tmp_path):
+    """Arrays, pictures, open files and chunks give the frames that their files give."""
+    model = talker()
+    sound, picture = AudioReader(speech_wav).read(), Image.open(ASTRONAUT).convert("RGB")
+    expected = [image for _, image in model.generate(ASTRONAUT, speech_wav)]
+    with ASTRONAUT.open("rb") as face, speech_wav.open("rb") as audio:
+        given = [
+            (picture, speech_wav),
+            (np.asarray(picture), sound),
+            (face, audio),
+            (ASTRONAUT, np.array_split(sound, 5)),
+        ]
+        for one, other in given:
+            made = [image for _, image in model.generate(one, other)]
+            assert len(made) == len(expected)
+            assert max(np.abs(a.astype(int) - b).max() for a, b in zip(made, expected, strict=True)) <= 3
+    video = model.generate(np.asarray(picture), sound)
+    folders = [held.folder for held in (*video.holds, *video.face.holds)]
+    video.save(tmp_path / "talking.mp4")
+    assert read_clip(tmp_path / "talking.mp4").audio is not None
+    del video
+    gc.collect()
+    assert not any(folder.exists() for folder in folders)
+    for face, audio in ((np.zeros((4, 4)), sound), (picture, np.zeros((4, 2))), (picture, np.zeros(2))):
+        with pytest.raises(UserError):
+            model.generate(face, audio)
+    with speech_wav.open(encoding="latin-1") as text, pytest.raises(UserError, match="open it as bytes"):
+        model.generate(picture, text)

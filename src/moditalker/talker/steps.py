@@ -75,6 +75,7 @@ class FaceTrack:
     seconds: Fraction | None  # of speech; None: not known yet
     frames: Callable[[], Iterator[FaceFrame]]
     head: Path | None = None  # file that a picture's head motion comes from
+    holds: tuple[object, ...] = ()  # temporary files that it is read from
 
     def __iter__(self) -> Iterator[FaceFrame]:
         return self.frames()

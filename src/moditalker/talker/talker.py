@@ -33,6 +33,7 @@ from moditalker.jobs.machine import check_device, half_the_threads
 from moditalker.jobs.streams import Clock
 from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, open_source, plan_frames
 from moditalker.media.arriving import ArrivingSound
+from moditalker.media.held import Face, Sound, hold_face, hold_sound
 from moditalker.motion.atom import Atom
 from moditalker.motion.edit import RATE, Style
 from moditalker.motion.sample import waited
@@ -136,19 +137,22 @@ class MoDiTalker:
 
     def generate(
         self,
-        face: str | Path,
-        audio: str | Path,
+        face: Face,
+        audio: Sound,
         options: Options | None = None,
         *,
         motion: Motion | Track | None = None,
         progress: Progress | None = None,
+        rate: int = SAMPLE_RATE,
         **changes: Any,
     ) -> Video:
         """Make the face say the audio. Frames are made while the result is saved or iterated.
 
         Args:
-            face: a video or a picture.
-            audio: any file with sound.
+            face: a video or a picture: a path, an array (H, W, 3) uint8 RGB, a picture of PIL, or a file that
+                is open as bytes.
+            audio: any file with sound: a path, or one that is open as bytes; or floats in [-1, 1], mono, in
+                an array (n,) or in chunks of them, `rate` samples a second.
             options: how; changes: fields of `Options` by name, as in ``seed=1``.
             motion: a track that takes the place of what the audio would become.
             progress: called with a stage's name, frames done and frames expected.
@@ -160,7 +164,8 @@ class MoDiTalker:
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
-            speech = replace(self.speech(audio, options.audio_track), clock=clock)
+            sound = hold_sound(audio, rate)
+            speech = replace(self.speech(sound.path, options.audio_track), clock=clock)
             track = self.face(face, speech.seconds, options)
         seed, steps = options.seed, options.steps
         said = motion or self.motion(speech, track, seed, steps)
@@ -168,7 +173,8 @@ class MoDiTalker:
         notes = speech.sound.notes  # gets more of them while the sound is read
         return replace(
             video,
-            audio=Path(audio),
+            audio=sound.path,
+            holds=(sound,),
             audio_track=options.audio_track,
             clock=clock,
             progress=progress,
@@ -178,7 +184,7 @@ class MoDiTalker:
 
     def stream(
         self,
-        face: str | Path,
+        face: Face,
         audio: Iterable[ArrayLike],
         rate: int = SAMPLE_RATE,
         options: Options | None = None,
@@ -270,9 +276,7 @@ class MoDiTalker:
         ahead = QUICK if self.config.atom.causal else PATIENT
         return Speech(sound, seconds, self.speech_encoder, clock or Clock(), ahead)
 
-    def face(
-        self, face: str | Path, seconds: Length, options: Options | None = None, **changes: Any
-    ) -> FaceTrack:
+    def face(self, face: Face, seconds: Length, options: Options | None = None, **changes: Any) -> FaceTrack:
         """Face video or picture -> frames with landmarks, for `seconds` of speech. Finds the anchor at once.
 
         Args:
@@ -283,6 +287,8 @@ class MoDiTalker:
         """
         options = Options.of(options, changes)
         choose, head, seed = options.choose, options.head, options.seed
+        held = hold_face(face)
+        face = held.path
         source, length = open_source(face), seconds if callable(seconds) else Fraction(seconds)
         still, blinks = source.info.kind == "picture", Blinks(options.blink, seed)
         if not still and head not in ("idle", "still"):
@@ -308,6 +314,7 @@ class MoDiTalker:
                 anchor,
                 known,
                 lambda: follower.follow_again(plan_frames(source, length, options.extend)),
+                holds=(held,),
             )
         with half_the_threads():
             picture = Still.found(self.tracker, source, "largest" if choose == "speaker" else choose)
@@ -318,7 +325,7 @@ class MoDiTalker:
             return picture.frames(planned, self.config.crop, float(source.info.fps), motion, blinks)
 
         moved = None if head in ("idle", "still") else Path(head)
-        return FaceTrack(source, anchor, known, frames, moved)
+        return FaceTrack(source, anchor, known, frames, moved, (held,))
 
     def _mention_others(self, source: Source) -> None:
         """Note where the first frame has another face of nearly the size of the largest one."""

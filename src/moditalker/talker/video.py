@@ -137,6 +137,7 @@ class Video:
     notes: Sequence[str] = ()  # of the sound, for the report
     away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
     live: Live | None = None  # None: every frame is made, however long it takes
+    holds: tuple[object, ...] = ()  # temporary files that it is made of
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from moditalker.config import CropConfig
 from moditalker.geometry.align import inverse
 from moditalker.geometry.looks import Look
-from moditalker.geometry.points import JAW, NOSE
+from moditalker.geometry.points import JAW, NOSE, smooth_step
 from moditalker.video.flow import OUTLINE, SIDES, Gap, Spline, outline_distance
 from moditalker.video.interior import Interior, skin_around
 
@@ -140,12 +140,12 @@ class Composer:
         beneath = field.places if skin.flow is None else field.places + skin.flow.lookup(field.places)
         # What the current frame would show there must be as far from the lips that it has.
         either = np.minimum(distance, outline_distance(beneath, own))
-        ring = _step(distance / unit - 1) * _step((AROUND_MOUTH - distance / unit) / 3)
+        ring = smooth_step(distance / unit - 1) * smooth_step((AROUND_MOUTH - distance / unit) / 3)
         here = _sample(_floats(crop), _tensor(beneath))
         lips = _Lips(wanted, mouth, unit)
         halves = [Spline(wanted[points], unit**2).at(field.places) for points in SIDES]
         side = torch.from_numpy(lips.gap.is_below(field.places))
-        share = 1 - _step((either / unit - NEAR) / (FAR - NEAR))
+        share = 1 - smooth_step((either / unit - NEAR) / (FAR - NEAR))
         total = torch.zeros(3, *mouth.places.shape[1:])
         for look, weight in looks:
             upper, lower = (
@@ -196,7 +196,7 @@ class _Lips:
         half = (lower - upper) / 2 + EDGE * unit + 0.5 * beyond
         self.below = _plane(np.clip(0.5 + (y - (upper + lower) / 2) / (2 * half), 0, 1))
         width = 2 * EDGE * unit
-        between = _step(0.5 + (y - upper) / width) * _step(0.5 + (lower - y) / width)
+        between = smooth_step(0.5 + (y - upper) / width) * smooth_step(0.5 + (lower - y) / width)
         self.between = _plane(between * (beyond == 0))
 
     def missing(self, look: Look) -> float:
@@ -205,7 +205,7 @@ class _Lips:
             return 0.0
         ratio = look.opening / max(self.open, 1e-3)
         shown = min(1.0, look.opening / (LEAST_GAP * self.unit))
-        return 1 - shown * float(_step((ratio - STRETCH[0]) / (STRETCH[1] - STRETCH[0])))
+        return 1 - shown * float(smooth_step((ratio - STRETCH[0]) / (STRETCH[1] - STRETCH[0])))
 
     def drawn(self, look: Look, upper: Tensor, lower: Tensor) -> Tensor:
         """What a look shows, (3, h, w), its lips carried to the wanted ones by the flow of either."""
@@ -215,7 +215,8 @@ class _Lips:
             return _sample(source, _through(to_pixels, self.mouth.places + flow))
 
         # Lips that part are one smooth flow; lips that shut on each other hide what was between them.
-        parted = float(_step((self.open / max(1e-3, look.opening) - PARTED[0]) / (PARTED[1] - PARTED[0])))
+        wider = self.open / max(1e-3, look.opening)
+        parted = float(smooth_step((wider - PARTED[0]) / (PARTED[1] - PARTED[0])))
         if parted >= 1:
             return at(torch.lerp(upper, lower, self.below))
         shut = torch.lerp(at(upper), at(lower), self.below)
@@ -251,8 +252,10 @@ class _Skin:
         field = _Field.over(low, high, NODE * unit)
         flow = spline.at(field.places)[..., : len(points)] @ shifts.astype(np.float32)
         x, y = field.places[..., 0], field.places[..., 1]
-        ends = _step((y - low[1]) / (TOP * unit)) * _step((high[1] - y) / (BORDER * unit))
-        ends = ends * _step((x - low[0]) / (BORDER * unit)) * _step((high[0] - x) / (BORDER * unit))
+        ends = smooth_step((y - low[1]) / (TOP * unit)) * smooth_step((high[1] - y) / (BORDER * unit))
+        ends = (
+            ends * smooth_step((x - low[0]) / (BORDER * unit)) * smooth_step((high[0] - x) / (BORDER * unit))
+        )
         flow = flow * ends[..., None]
         moving = np.abs(flow).max(-1) > STILL / 4
         if moving.any():
@@ -364,12 +367,6 @@ def _sample(image: Tensor, places: Tensor, mode: str = "bicubic") -> Tensor:
     for axis, length in enumerate((image.shape[2], image.shape[1])):
         torch.add(places[axis] * (2 / length), 1 / length - 1, out=grid[0, ..., axis])
     return F.grid_sample(image[None], grid, mode=mode, padding_mode="border", align_corners=False)[0]
-
-
-def _step(x: Floats | float) -> Floats:
-    """Smooth step from 0 at 0 to 1 at 1."""
-    x = np.clip(x, 0, 1)
-    return np.asarray(x * x * (3 - 2 * x))
 
 
 def _light(current: Tensor, seen: Tensor, weight: Tensor, sigma: float) -> Tensor:

@@ -1,0 +1,84 @@
+"""Faces and sounds that are in memory, as files for as long as somebody holds them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from moditalker.errors import UserError
+from moditalker.media.arriving import ArrivingSound
+from moditalker.media.sound import SAMPLE_RATE, write_wav
+
+Face = str | Path | NDArray[np.uint8] | Image.Image | IO[bytes]
+Sound = str | Path | ArrayLike | Iterable[ArrayLike] | IO[bytes]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A file; a temporary one goes when nothing holds it any more."""
+
+    path: Path
+    folder: Path | None = None
+
+
+def _new(name: str) -> Held:
+    folder = Path(tempfile.mkdtemp(prefix="moditalker-"))
+    held = Held(folder / name, folder)
+    weakref.finalize(held, shutil.rmtree, folder, ignore_errors=True)
+    return held
+
+
+def _copied(given: Any, name: str) -> Held:
+    """What an open file holds from where it stands on."""
+    held = _new(Path(str(getattr(given, "name", ""))).name or name)
+    content = given.read()
+    if not isinstance(content, bytes):
+        raise UserError(f"{held.path.name}: is open as text; open it as bytes, mode 'rb'")
+    held.path.write_bytes(content)
+    return held
+
+
+def hold_face(face: Face) -> Held:
+    """A file of a face: a path, a picture (H, W, 3) uint8 RGB or of PIL, or a file that is open as bytes.
+
+    Raises:
+        UserError: an array that is no picture, or a file that is open as text.
+    """
+    if isinstance(face, str | Path):
+        return Held(Path(face))
+    if hasattr(face, "read") and not isinstance(face, Image.Image):
+        return _copied(face, "face")
+    if not isinstance(face, Image.Image):
+        pixels = np.asarray(face)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise UserError(f"a face of {pixels.dtype}, {pixels.shape}: uint8 of shape (H, W, 3) is expected")
+        face = Image.fromarray(pixels)
+    held = _new("face.png")
+    face.save(held.path)
+    return held
+
+
+def hold_sound(sound: Sound, rate: int = SAMPLE_RATE) -> Held:
+    """A file of a sound: a path, floats in [-1, 1], mono, at once (n,) or in chunks, or a file that is open
+    as bytes. rate: samples a second of the floats.
+
+    Raises:
+        UserError: an array that is no sound, or too short; a file that is open as text.
+    """
+    if isinstance(sound, str | Path):
+        return Held(Path(sound))
+    if hasattr(sound, "read"):
+        return _copied(sound, "audio")
+    chunks = [sound] if isinstance(sound, np.ndarray) else sound
+    held = _new("audio.wav")
+    write_wav(held.path, np.concatenate(list(ArrivingSound(chunks, rate))))  # type: ignore[arg-type]
+    return held
