@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from moditalker.config.limits import RATE
 from moditalker.features.face.shape import frontalize
 from moditalker.geometry.points import lip_opening
 from moditalker.jobs.streams import Timeline
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.metrics.lips import correlation
 from moditalker.metrics.sync_expert import load_expert
-from moditalker.motion.edit import RATE
 from moditalker.talker.talker import MoDiTalker
 
 QUIET = ("silence", "beep")

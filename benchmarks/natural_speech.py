@@ -23,7 +23,7 @@ from moditalker.data.recordings import fill_gaps
 from moditalker.data.videos import RATE, SUFFIXES, at_rate
 from moditalker.data.worker import FRAME
 from moditalker.diffusion.process import Diffusion
-from moditalker.features.face.identity import LOOK, LOOK_SECONDS, Follower
+from moditalker.features.face.identity import ANCHOR_FACES, ANCHOR_SECONDS, Follower
 from moditalker.features.face.shape import frontalize
 from moditalker.features.speech.silence import PATIENT, QUICK
 from moditalker.geometry.points import lip_opening, mouth_width
@@ -85,7 +85,7 @@ class Waveform:
 
 def moves(real: np.ndarray) -> tuple[float, float]:
     """As `Identity.moves` of a source that begins with these frames (S, 68, 3)."""
-    looks = real[:: round(LOOK_SECONDS * RATE)][:LOOK]
+    looks = real[:: round(ANCHOR_SECONDS * RATE)][:ANCHOR_FACES]
     return float(lip_opening(looks).std()), float(mouth_width(looks).std())
 
 

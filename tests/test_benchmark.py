@@ -18,7 +18,7 @@ from moditalker import cli
 from moditalker.errors import UserError
 from moditalker.evaluate import benchmark
 from moditalker.evaluate.benchmark import Job, Set
-from moditalker.evaluate.competitors import KINDS, Competitor
+from moditalker.evaluate.competitors import ROWS, Competitor
 from moditalker.evaluate.grids import COLUMNS, LOWER, Word
 from moditalker.evaluate.pairs import read_pairs
 from moditalker.evaluate.run import Settings
@@ -63,7 +63,7 @@ def test_other_models_have_rows_of_their_own_and_real_videos_are_measured(tmp_pa
     clips = benchmark.choose_clips(folder(tmp_path, a=2, b=2))
     plain = benchmark.plan(clips, tmp_path / "out")
     sets = benchmark.plan(clips, tmp_path / "out", 3, [Competitor("Previous clip", "tiny")])
-    assert sets.keys() - plain.keys() == {f"{kind}-previous-clip" for kind in KINDS}
+    assert sets.keys() - plain.keys() == {f"{kind}-previous-clip" for kind in ROWS}
     assert all(pair.generated == pair.reference for pair in sets["real"].pairs)
     assert not sets["real"].jobs
     assert len(sets["cross"].pairs) == len(sets["wrong-audio"].pairs) == 3 * len(clips)

@@ -11,7 +11,7 @@ from moditalker.errors import UserError
 from moditalker.evaluate.competitors import (
     SPOKEN,
     Competitor,
-    claim,
+    keep_or_refuse,
     load,
     read_competitors,
     versions,
@@ -101,35 +101,37 @@ def test_videos_of_other_weights_under_one_name_are_refused(
 ) -> None:
     out = tmp_path / "out"
     one = Competitor("mine", str(parts["atom"]))
-    claim([one], str(shipped), out)
-    claim([one, Competitor("other", str(shipped), ("mtov.anchor=previous",))], str(shipped), out)
-    claim([one], str(shipped), out)
-    claim([Competitor("mine", one.source, ("atom.overlap=1",))], str(shipped), out)  # none is made yet
-    claim([one], str(shipped), out)
+    keep_or_refuse([one], str(shipped), out)
+    keep_or_refuse([one, Competitor("other", str(shipped), ("mtov.anchor=previous",))], str(shipped), out)
+    keep_or_refuse([one], str(shipped), out)
+    keep_or_refuse(
+        [Competitor("mine", one.source, ("atom.overlap=1",))], str(shipped), out
+    )  # none is made yet
+    keep_or_refuse([one], str(shipped), out)
     for name in ("self-mine", "cross-other"):
         (out / "videos" / name).mkdir(parents=True)
         (out / "videos" / name / "a.mp4").touch()
-    claim([one], str(shipped), out)
+    keep_or_refuse([one], str(shipped), out)
     with pytest.raises(UserError, match="other weights or settings"):
-        claim([Competitor("mine", one.source, ("mtov.anchor=previous",))], str(shipped), out)
+        keep_or_refuse([Competitor("mine", one.source, ("mtov.anchor=previous",))], str(shipped), out)
     with pytest.raises(UserError, match="other weights or settings"):
-        claim([Competitor("other", one.source)], str(shipped), out)
+        keep_or_refuse([Competitor("other", one.source)], str(shipped), out)
     (out / "videos" / "self").mkdir()
     (out / "videos" / "self" / "a.mp4").touch()
-    claim([one], str(shipped), out)
+    keep_or_refuse([one], str(shipped), out)
     with pytest.raises(UserError, match="preset tiny"):
-        claim([], "tiny", out)
+        keep_or_refuse([], "tiny", out)
 
 
 def test_videos_made_by_other_options_are_refused(tmp_path: Path, shipped: Path) -> None:
     out, made = tmp_path / "out", {"seconds": 3.0, "away": 1.0}
-    claim([], str(shipped), out, {"seconds": 2.0, "away": 1.0})
-    claim([], str(shipped), out, made)  # none is there yet
+    keep_or_refuse([], str(shipped), out, {"seconds": 2.0, "away": 1.0})
+    keep_or_refuse([], str(shipped), out, made)  # none is there yet
     (out / "videos" / "landmarks").mkdir(parents=True)
     (out / "videos" / "landmarks" / "a.mp4").touch()
-    claim([], str(shipped), out, made)
+    keep_or_refuse([], str(shipped), out, made)
     with pytest.raises(UserError, match="made with --seconds 3 --away 1; say so"):
-        claim([], str(shipped), out, {"seconds": 2.0, "away": 1.0})
+        keep_or_refuse([], str(shipped), out, {"seconds": 2.0, "away": 1.0})
 
 
 def test_who_brings_no_video_stage_has_no_row_of_real_landmarks(parts: dict[str, Path]) -> None:

@@ -13,11 +13,12 @@ from scipy.ndimage import gaussian_filter1d
 from standins import talker
 
 from moditalker import cli
+from moditalker.config.limits import RATE
 from moditalker.errors import UserError
 from moditalker.features.face.shape import default_model
 from moditalker.geometry.points import LIP_UNRELATED, lip_opening, mouth_width, shut_mouth
 from moditalker.media import read_clip
-from moditalker.motion.edit import RAMP, RATE, Style, own_style
+from moditalker.motion.edit import RAMP, Style, own_style
 from moditalker.motion.track import Track
 
 

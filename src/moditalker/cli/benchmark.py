@@ -87,7 +87,7 @@ def benchmark(
         write_manifests,
         write_table,
     )
-    from moditalker.evaluate.competitors import claim, read_competitors
+    from moditalker.evaluate.competitors import keep_or_refuse, read_competitors
     from moditalker.evaluate.competitors import versions as versions_of
     from moditalker.evaluate.grids import find_words
     from moditalker.evaluate.measures import choose
@@ -104,7 +104,7 @@ def benchmark(
             if versions:
                 raise
     planned = choose_sets(plan(chosen, out, pairings, others, seconds, away), sets)
-    claim(others, model, out, {"seconds": seconds, "away": away})
+    keep_or_refuse(others, model, out, {"seconds": seconds, "away": away})
     workers = workers or os.cpu_count() or 1
     settings, _ = available(names, seconds, True)
     folders = {name: out / name for name in planned}

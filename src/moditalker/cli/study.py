@@ -20,7 +20,7 @@ study = typer.Typer(
 evaluate.add_typer(study, name="study")
 
 
-class Per(str, Enum):
+class Vote(str, Enum):
     """What counts as one vote."""
 
     answer = "answer"
@@ -65,11 +65,11 @@ def score(
     key: Annotated[Path, typer.Argument(help="The key of the page.")],
     answers: Annotated[list[Path], typer.Argument(help="Files of answers (.csv) that its visitors sent.")],
     per: Annotated[
-        Per,
+        Vote,
         typer.Option(
             help="One vote: each answer, or the majority on a trial (pair), or of a rater (person)."
         ),
-    ] = Per.answer,
+    ] = Vote.answer,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Count what people preferred: for each question wins, a sign test, and the preference with its interval.

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.config import RecordingsConfig
+from moditalker.config.limits import RATE
 from moditalker.data import sounds
 from moditalker.data.shards import Sample
 from moditalker.errors import UserError
 from moditalker.features.face.shape import frontalize
 from moditalker.features.speech.encoders import FRAME, SpeechEncoder
 from moditalker.geometry.points import lip_opening, smooth_step
-from moditalker.motion.edit import RATE
 
 Array = NDArray[np.float32]
 

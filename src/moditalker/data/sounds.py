@@ -15,7 +15,6 @@ Array = NDArray[np.float32]
 
 WINDOW, HOP = 512, 128  # of short-time spectra, samples
 PHONE = (300.0, 3400.0)  # Hz that a telephone carries
-SCALES = ((0, 2, 4, 5, 7, 9, 11, 12), (0, 2, 3, 5, 7, 8, 10, 12))  # semitones: major, minor
 MU = 255.0  # of the telephone's logarithmic steps (ITU-T G.711)
 
 

@@ -36,7 +36,7 @@ MAX_ENLARGED = 2.0  # crop pixels that a source pixel may become
 MAX_STILL = 5  # samples' frames that one source frame may become, as where a call's picture hangs
 MAX_STANDING = 90_000  # 1 h of such frames, after which a video is given up
 RIVAL = 0.6  # of the followed face's size: another face so large may be the one that speaks
-LOOK = 25  # frames between looks for others
+RIVAL_FRAMES = 25  # frames between looks for others
 SLACK = 0.2  # s that a sound may end before its picture
 SILENT = 1e-4  # peak of a sound that holds nothing
 
@@ -124,7 +124,7 @@ class Worker:
             if why:
                 due = number
             elif face.cut or number >= due:
-                rival, due = self.has_rival(face), number + LOOK
+                rival, due = self.has_rival(face), number + RIVAL_FRAMES
             if not why and rival:
                 why = "another face as large"
             if why or face.cut or len(held) == MAX_FRAMES:

@@ -18,7 +18,7 @@ from moditalker.weights.named import model_folder, sha256
 ATOM, VIDEO = "atom.safetensors", "mtov.safetensors"
 # A tensor by which a file is known, whatever its name.
 PARTS = {"null_speech_vector": "motion", "plane_scale": "video"}
-KINDS = ("landmarks", "self", "cross")  # of a competitor's rows
+ROWS = ("landmarks", "self", "cross")  # of a competitor's rows
 SPOKEN = ("self", "cross")  # of those of one whose video stage is the benchmarked model's
 MOTION = ("atom", "atom_diffusion", "speech")  # sections of settings that the video stage does not have
 TAKEN = ("linear", "source")  # rows that every benchmark has
@@ -36,7 +36,7 @@ class Competitor:
     name: str
     source: str
     settings: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = ROWS
 
     @property
     def slug(self) -> str:
@@ -126,7 +126,7 @@ def load(one: Competitor, preset: str) -> MoDiTalker:
         raise UserError(f"{one.name}: {error}") from None
 
 
-def claim(
+def keep_or_refuse(
     models: Sequence[Competitor], preset: str, out: Path, made: Mapping[str, float] | None = None
 ) -> None:
     """Note in the folder (models.json) whose its videos are, the preset's too, so that a later run takes no
@@ -158,7 +158,7 @@ def claim(
             "weights_sha256": [sha256(file) for file in files if file.is_file()],
             "settings": list(one.settings),
         }
-        kinds = [f"{kind}-{slug}" if slug else kind for kind in KINDS]
+        kinds = [f"{kind}-{slug}" if slug else kind for kind in ROWS]
         there = any(any((out / "videos" / kind).glob("*.mp4")) for kind in kinds)
         if there and known.get(slug, told) != told:
             raise UserError(

@@ -19,12 +19,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moditalker import __version__
+from moditalker.config.limits import RATE
 from moditalker.errors import UserError
 from moditalker.geometry.looks import Identity
 from moditalker.jobs.machine import peak_rss
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import SPEECH_PER_FRAME
-from moditalker.motion.edit import RATE
 from moditalker.talker.talker import MoDiTalker
 
 MAX_SECONDS = 3600.0

@@ -32,7 +32,7 @@ LEAST = 40  # frames that are needed, so that the largest offset leaves a second
 # What counts as related, and how sharply: chosen on people who were left out of training for it.
 RELATED, SHARPNESS = 0.35, 100.0
 LUMA = np.array([0.299, 0.587, 0.114], np.float32) / 255
-REACH = 3  # frames to either side that an embedding of the lips sees
+AROUND = 3  # frames to either side that an embedding of the lips sees
 
 # --------------------------------------------------------------------------------------------- networks
 
@@ -220,7 +220,7 @@ class Expert:
                 f"mouth-audio match needs {LEAST / FPS:.2f} s of both"
             )
         usable = np.ones(frames, bool) if found is None else np.asarray(found, bool)[:frames]
-        counted = np.array([usable[max(0, i - REACH) : i + REACH + 1].all() for i in range(frames)])
+        counted = np.array([usable[max(0, i - AROUND) : i + AROUND + 1].all() for i in range(frames)])
         if counted[MOST : frames - MOST].sum() < LEAST - 2 * MOST:
             raise UserError(
                 f"{usable.sum()} of {frames} frames show a face; mouth-audio match needs {LEAST / FPS:.2f} s"

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from moditalker.config.limits import RATE
 from moditalker.geometry.points import BROWS, EYE_LEFT, EYE_RIGHT, JAW, LIP_INNER, MOUTH, NOSE
 from moditalker.media import Frame, VideoWriter, plain_info
-from moditalker.motion.edit import RATE
 from moditalker.motion.track import Track
 
 SIZE = 320  # pixels, of a side

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.config.limits import sampling
+from moditalker.config.limits import RATE, sampling
 from moditalker.errors import UserError
 from moditalker.jobs.files import write_whole
 from moditalker.motion import edit
-from moditalker.motion.edit import MAX_SECONDS, RATE, Style
+from moditalker.motion.edit import MAX_SECONDS, Style
 
 Array = NDArray[np.float32]
 
 FORMAT, VERSION = "moditalker-motion", 1
 POINTS = 68
 MAX_BYTES = 192 << 20  # about an hour of JSON
-REACH = 10.0  # canonical units (eye distances): no point of a face is further from its middle
+FARTHEST = 10.0  # canonical units (eye distances): no point of a face is further from its middle
 MAX_MADE = 100_000  # characters of provenance
 
 
@@ -153,8 +153,8 @@ def checked_points(value: Any, name: str, dimensions: int) -> Array:
         points = np.zeros(0, np.float32)
     if points.ndim != dimensions or points.shape[-2:] != (POINTS, 3) or not len(points):
         raise UserError(f"{name} must hold {POINTS} points of 3 numbers{' a frame' * (dimensions > 2)}")
-    if not (np.abs(points) <= REACH).all():
-        raise UserError(f"{name} holds numbers beyond {REACH:g} eye distances")
+    if not (np.abs(points) <= FARTHEST).all():
+        raise UserError(f"{name} holds numbers beyond {FARTHEST:g} eye distances")
     return points
 
 

@@ -15,7 +15,7 @@ from moditalker.provenance import Manifest
 from moditalker.provenance.mark import CHANCE, Detector, Mark
 
 SURE = 1e-12  # chance that ends the search for the mark
-LOOK_SECONDS = 10  # from look to look whether it has come to that
+ASKING_SECONDS = 10  # from look to look whether it has come to that
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _mark(path: Path, choose: Choice) -> Mark:
         )
         for frame, face in faces:
             detector.add(frame.image, None if face is None else face.landmarks, float(frame.time))
-            if frame.time >= looked + LOOK_SECONDS:
+            if frame.time >= looked + ASKING_SECONDS:
                 looked = float(frame.time)
                 if detector.result().chance < SURE:
                     break

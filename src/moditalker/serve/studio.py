@@ -17,7 +17,7 @@ from moditalker.features.face.tracker import Choice
 from moditalker.serve.tasks import Made, Order, Seen, looking, making
 from moditalker.serve.worker import Stopped, Worker
 
-LOOK_SECONDS = 120.0  # that looking at a file may take
+PATIENCE_SECONDS = 120.0  # that looking at a file may take
 SWEEP_SECONDS = 30.0  # between looks for files that are too old
 
 
@@ -181,7 +181,7 @@ class Studio:
         self.forget(session)
         visitor.files.add(face)
         out = visitor.folder / f"{secrets.token_urlsafe(8)}.jpg"
-        seen: Seen = self._looker(_ignored, self._closed.is_set, LOOK_SECONDS, path=face, out=out)
+        seen: Seen = self._looker(_ignored, self._closed.is_set, PATIENCE_SECONDS, path=face, out=out)
         visitor.face, visitor.seen = face, seen
         return seen
 
@@ -201,7 +201,7 @@ class Studio:
         """Length of a sound in seconds. Raises UserError where it cannot be used."""
         self.visitor(session).files.add(audio)
         most = self.limits.seconds
-        seconds: float = self._looker(_ignored, self._closed.is_set, LOOK_SECONDS, path=audio, most=most)
+        seconds: float = self._looker(_ignored, self._closed.is_set, PATIENCE_SECONDS, path=audio, most=most)
         return seconds
 
     def make(self, session: str, order: Order) -> Job:

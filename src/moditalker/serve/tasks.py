@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from moditalker.config.limits import RATE
 from moditalker.errors import UserError
 from moditalker.features.face.identity import FaceFrame
 from moditalker.features.face.tracker import FaceTracker, largest
 from moditalker.geometry.points import lip_opening
 from moditalker.media import AudioReader, Frame, VideoWriter, open_source, probe, tts
-from moditalker.motion.edit import RATE
 from moditalker.motion.track import Track
 from moditalker.serve.worker import Report, Task
 from moditalker.talker.options import Options
@@ -26,7 +26,7 @@ from moditalker.talker.talker import MoDiTalker
 from moditalker.talker.video import Video
 
 SHOWN = 1280  # pixels, of the longer side of the frame that is shown
-LOOK_STEP, LOOK_SECONDS = Fraction(1, 2), 10  # s: where a face is looked for until one is found
+SEARCH_STEP, SEARCH_SECONDS = Fraction(1, 2), 10  # s: where a face is looked for until one is found
 
 Box = tuple[float, float, float, float]
 
@@ -120,15 +120,15 @@ def _look(tracker: FaceTracker, path: Path, out: Path) -> Seen:
     still = source.info.kind == "picture"
     due = Fraction(0)
     for frame in source:
-        if frame.time > LOOK_SECONDS:
+        if frame.time > SEARCH_SECONDS:
             break
         if frame.time >= due:
-            due = frame.time + LOOK_STEP
+            due = frame.time + SEARCH_STEP
             if faces := tracker.detect(frame.image):
                 scale = _show(frame, out)
                 boxes = [face.box for face in faces]
                 return Seen(out, scale, boxes, float(frame.time), still, largest(faces))
-    where = "in the picture" if still else f"in its first {LOOK_SECONDS} seconds"
+    where = "in the picture" if still else f"in its first {SEARCH_SECONDS} seconds"
     raise UserError(f"{path.name}: no face was found {where}; give one that shows a face from the front")
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from moditalker.config.limits import RATE
 from moditalker.media import tts
-from moditalker.motion.edit import RATE
 from moditalker.serve.studio import Job, Limits
 from moditalker.serve.tasks import Made, Seen
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from moditalker.config.limits import RATE
 from moditalker.features.face.identity import FaceFrame
 from moditalker.geometry.looks import Identity
 from moditalker.geometry.points import MOUTH, shut_mouth
 from moditalker.geometry.pose import affine_error, affine_to_pose
 from moditalker.jobs.streams import Timeline
-from moditalker.motion.edit import RATE
 from moditalker.motion.track import Track
 from moditalker.talker.steps import Motion
 

@@ -21,9 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from moditalker import __version__
 from moditalker import config as configuration
 from moditalker.config import Config
-from moditalker.config.limits import sampling
+from moditalker.config.limits import RATE, sampling
 from moditalker.errors import UserError
-from moditalker.features.face.identity import LOOK, LOOK_SECONDS, FaceFrame, Follower
+from moditalker.features.face.identity import ANCHOR_FACES, ANCHOR_SECONDS, FaceFrame, Follower
 from moditalker.features.face.tracker import FaceTracker
 from moditalker.features.portrait.head import Blinks, head_motion
 from moditalker.features.portrait.still import Still
@@ -35,7 +35,7 @@ from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, open_sour
 from moditalker.media.arriving import ArrivingSound
 from moditalker.media.held import Face, Sound, hold_face, hold_sound
 from moditalker.motion.atom import Atom
-from moditalker.motion.edit import RATE, Style
+from moditalker.motion.edit import Style
 from moditalker.motion.sample import waited
 from moditalker.motion.stage import MotionStage
 from moditalker.motion.track import Track
@@ -339,9 +339,9 @@ class MoDiTalker:
 
     def _count_faces(self, source: Source) -> int:
         """How many faces are seen at once, at most; 0 where none is."""
-        step = max(1, round(LOOK_SECONDS * source.info.fps))
+        step = max(1, round(ANCHOR_SECONDS * source.info.fps))
         counts = (len(self.tracker.detect(frame.image)) for frame in islice(source, 0, None, step))
-        return max(islice(filter(None, counts), LOOK), default=0)
+        return max(islice(filter(None, counts), ANCHOR_FACES), default=0)
 
     def motion(
         self, speech: Iterable[Array], face: FaceTrack, seed: int = 0, steps: int | None = None

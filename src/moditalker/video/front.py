@@ -12,7 +12,7 @@ from moditalker.geometry.raster import planes, warp
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
 
-REACH = 2  # crop pixels of 128 by which it is widened: what is beside it was moved, and may show it too
+WIDER = 2  # crop pixels of 128 by which it is widened: what is beside it was moved, and may show it too
 
 
 def keep_front(image: Pixels, made: Pixels, matrix: Floats, front: Floats) -> Pixels:
@@ -24,7 +24,7 @@ def keep_front(image: Pixels, made: Pixels, matrix: Floats, front: Floats) -> Pi
         front: (size, size) in [0, 1], how much of each crop pixel is in front.
     """
     shown = planes(np.asarray(front, np.float32)[..., None])[None]
-    reach = max(1, round(REACH * len(front) / 128))
+    reach = max(1, round(WIDER * len(front) / 128))
     wide = F.avg_pool2d(F.max_pool2d(shown, 2 * reach + 1, 1, reach), 3, 1, 1)[0, 0].numpy()
     rows, columns = (np.flatnonzero(wide.max(axis) > 0.01) for axis in (1, 0))
     if not len(rows):

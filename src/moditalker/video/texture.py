@@ -22,7 +22,7 @@ SPREAD = 0.15  # from the median of the frames that are looked at together: more
 SHAPE = 6  # numbers that say how the lips are
 MEMORY = 64.0  # frames that count: older ones fade
 STIFFNESS = 6.0  # ridge penalty, frames: so many with a shape of its own pull as much as none
-REACH = 2.0  # deviations of the shapes seen, beyond which no shape is followed
+FOLLOWED = 2.0  # deviations of the shapes seen, beyond which no shape is followed
 
 
 def with_teeth(
@@ -105,7 +105,7 @@ class Texture:
             return made
         if self.learnt is None:
             usual, mean, spread, change = centred(*self.sums)
-            reach = REACH * (spread.diagonal() / self.sums[0][0, 0]).clamp_min(0).sqrt()
+            reach = FOLLOWED * (spread.diagonal() / self.sums[0][0, 0]).clamp_min(0).sqrt()
             self.learnt = usual, reach, mean, slopes(spread, change, self.known)
         usual, reach, mean, answers = self.learnt
         height, width = made.shape[-2:]

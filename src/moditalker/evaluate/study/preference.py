@@ -18,7 +18,6 @@ from moditalker.evaluate.study.page import FORMAT, VERSION
 
 CHOICES = ("left", "right", "no difference")
 COLUMNS = ["page", "rater", "trial", "question", "choice", "time"]
-PER = ("answer", "trial", "rater")  # what counts as one vote
 MAX_BYTES = 16 << 20  # of a file of answers, and of a key
 
 

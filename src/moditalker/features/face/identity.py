@@ -35,8 +35,8 @@ Matrix = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 Candidate = tuple[Array, Look]  # of a frame: landmarks (68, 3) in its pixels, and what it shows
 
-LOOK = 25  # faces that the anchor is chosen from
-LOOK_SECONDS = 0.12  # between them, so that the mouth has time to shut
+ANCHOR_FACES = 25  # faces that the anchor is chosen from
+ANCHOR_SECONDS = 0.12  # between them, so that the mouth has time to shut
 MAX_YAW = 50.0  # degrees, beyond which half of the mouth is out of sight
 OPEN = 0.02  # eye distances between the lips from which on a mouth shows what is in it
 LIGHT = 0.6  # share of the usual brightness that an anchor may lack or have more
@@ -164,7 +164,7 @@ class Follower:
 
     def find_anchor(self) -> Identity | None:
         """The identity of the first shot that shows a face; None where no frame does."""
-        for stride in sorted({max(1, round(LOOK_SECONDS * self.source.info.fps)), 1}, reverse=True):
+        for stride in sorted({max(1, round(ANCHOR_SECONDS * self.source.info.fps)), 1}, reverse=True):
             if seen := self._look(stride):
                 if stretched := stretch([look for _, look in seen]):
                     self.aspect /= stretched
@@ -173,7 +173,7 @@ class Follower:
         return None
 
     def _look(self, stride: int) -> list[Candidate]:
-        """Up to LOOK faces of the first shot that has any, in every `stride`-th frame."""
+        """Up to ANCHOR_FACES faces of the first shot that has any, in every `stride`-th frame."""
         seen: list[Candidate] = []
         shots, first = dict[int, int](), 0  # by frame, as all frames tell: one in a few may miss a cut
 
@@ -192,7 +192,7 @@ class Follower:
             if item.usable:
                 first = shots[item.frame.index]
                 seen.append(item.candidate(self.crop.size, float(self.source.info.fps)))
-            if len(seen) == LOOK:
+            if len(seen) == ANCHOR_FACES:
                 break
         return seen
 

@@ -32,7 +32,7 @@ WEIGHTS = np.zeros(68)
 WEIGHTS[STABLE] = STABLE_WEIGHTS
 NOISE = 0.003  # of a landmark, canonical units: a fifth of a pixel where the eyes are 60 pixels apart
 RIGID = 0.02  # how far a wrong pose may move the whole face, canonical units
-REACH = np.radians(20.0)  # beyond this the trace of the mean pose is not extrapolated
+TRACE_LIMIT = np.radians(20.0)  # beyond this the trace of the mean pose is not extrapolated
 MAX_BYTES = 2**30
 
 
@@ -165,7 +165,7 @@ class FaceModel:
         rest = self.mean
         for _ in range(3):
             pose = procrustes(points, rest, WEIGHTS)
-            angles = np.clip(np.radians(pose.angles().mean(0)), -REACH, REACH)
+            angles = np.clip(np.radians(pose.angles().mean(0)), -TRACE_LIMIT, TRACE_LIMIT)
             shape = remove_pose(points, pose).mean(0) - np.tensordot(angles, self.trace, 1)
             coefficients = self._solve(shape - self.mean, both=True)
             identity, expression = np.split(coefficients, [self.identity_basis.shape[-1]])

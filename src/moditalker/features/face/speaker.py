@@ -22,7 +22,7 @@ from moditalker.geometry.points import lip_opening
 from moditalker.jobs.streams import beside
 from moditalker.media import SAMPLE_RATE, AudioReader, Frame, Source
 
-LOOK_SECONDS = 4.0  # of a shot, from which the speaker is told
+DECIDING_SECONDS = 4.0  # of a shot, from which the speaker is told
 AGAIN_SECONDS = 1.0  # between looks for people who were not there
 LOUD = 10 ** (-20 / 20)  # of the loudest
 
@@ -85,7 +85,7 @@ class Speakers:
             shot = self.shots[-1]
             if shot.speaker is None:
                 self._look(shot, number, frame)
-                if number - shot.first + 1 >= LOOK_SECONDS * self.fps:
+                if number - shot.first + 1 >= DECIDING_SECONDS * self.fps:
                     shot.decide()
             self.seen += 1
             yield

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from moditalker.config.limits import RATE
 from moditalker.errors import UserError
-from moditalker.features.face.identity import LOOK, LOOK_SECONDS
+from moditalker.features.face.identity import ANCHOR_FACES, ANCHOR_SECONDS
 from moditalker.features.face.shape import default_model, frontalize
 from moditalker.features.face.tracker import FaceTracker
 from moditalker.geometry.points import smooth_step
@@ -162,12 +162,12 @@ class Copied:
     def __init__(self, tracker: FaceTracker, path: str | Path, seconds: Length) -> None:
         self.tracker, self.seconds = tracker, seconds
         self.source = VideoReader(path, planes=False)
-        stride = max(1, round(LOOK_SECONDS * self.source.info.fps))
+        stride = max(1, round(ANCHOR_SECONDS * self.source.info.fps))
         images = (frame.image for frame in islice(self.source, 0, None, stride))
         seen = (
             face.landmarks for face in tracker.track(images, float(self.source.info.fps / stride)) if face
         )
-        points = list(islice(seen, LOOK))
+        points = list(islice(seen, ANCHOR_FACES))
         if not points:
             raise UserError(f"{path}: no face was found in it whose motion could be copied")
         self.neutral = default_model().neutral(np.stack(points))
