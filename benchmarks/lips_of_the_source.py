@@ -78,10 +78,10 @@ def main() -> None:
     parser.add_argument("faces_folder", type=Path)
     parser.add_argument("voices", type=Path)
     parser.add_argument("--faces", default="", help="names of folders, comma-separated; all by default")
-    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--model", default="tiny")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    talker, expert = MoDiTalker.from_pretrained(arguments.preset), load_expert()
+    talker, expert = MoDiTalker.from_pretrained(arguments.model), load_expert()
     names = set(arguments.faces.split(",")) - {""}
     faces = [p for p in sorted(arguments.faces_folder.glob("*/*.mp4")) if p.parent.name in names or not names]
     voices = sorted(p for p in arguments.voices.iterdir() if p.suffix in (".flac", ".wav", ".ogg", ".mp3"))

@@ -52,10 +52,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0, help="how long it is spoken")
     parser.add_argument("--deadline", type=float, default=1.0, help="seconds, as for MoDiTalker.stream")
     parser.add_argument("--chunk", type=float, default=0.04, help="seconds of sound that come at once")
-    parser.add_argument("--preset", default="live")
+    parser.add_argument("--model", default="live")
     arguments = parser.parse_args()
 
-    talker = MoDiTalker.from_pretrained(arguments.preset)
+    talker = MoDiTalker.from_pretrained(arguments.model)
     microphone = Microphone(arguments.audio, arguments.seconds, arguments.chunk)
     before = time.perf_counter()
     stream = talker.stream(arguments.face, microphone, deadline=arguments.deadline)

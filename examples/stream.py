@@ -66,11 +66,11 @@ def main() -> None:
     parser.add_argument("out", help="the video to write")
     parser.add_argument("--window", action="store_true", help="show the frames too")
     parser.add_argument("--live", action="store_true", help="give the speech no sooner than it is spoken")
-    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--model", default="tiny")
     parser.add_argument("--deadline", type=float, help="seconds, with --live: later frames are left out")
     arguments = parser.parse_args()
 
-    talker = MoDiTalker.from_pretrained(arguments.preset)
+    talker = MoDiTalker.from_pretrained(arguments.model)
     begun = time.perf_counter()
     chunks = spoken(arguments.audio, arguments.live)
     stream = talker.stream(arguments.face, chunks, deadline=arguments.deadline)

@@ -78,7 +78,7 @@ def write_wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
 
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of whole, untrained, small weights: what `--preset` and `from_pretrained` take."""
+    """A folder of whole, untrained, small weights: what `--model` and `from_pretrained` take."""
     from standins import save_untrained
 
     return save_untrained(tmp_path_factory.mktemp("weights") / "small")

@@ -266,7 +266,7 @@ def test_the_example_runs(portrait, speech_wav, tmp_path, shipped, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     out = tmp_path / "talking.mp4"
     command = [sys.executable, ROOT / "examples" / "stream.py", portrait, speech_wav, out, "--window"]
-    text = subprocess.run([*command, "--preset", shipped], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run([*command, "--model", shipped], capture_output=True, text=True, check=True).stdout
     assert "no window" in text
     assert re.search(r"first frame after [\d.]+ s, 26 frames after [\d.]+ s", text)
     assert sum(1 for _ in VideoReader(out)) == 26
@@ -275,7 +275,7 @@ def test_the_example_runs(portrait, speech_wav, tmp_path, shipped, monkeypatch):
 
 def test_the_example_answers_a_mistake_with_a_sentence(speech_wav, tmp_path, shipped):
     command = [sys.executable, ROOT / "examples" / "stream.py", "none.png", speech_wav, tmp_path / "o.mp4"]
-    done = subprocess.run([*command, "--preset", shipped], capture_output=True, text=True)
+    done = subprocess.run([*command, "--model", shipped], capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"stream.py: none.png: there is no such file.*\n", done.stderr)
 

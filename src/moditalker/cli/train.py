@@ -65,7 +65,7 @@ def train(
 
     The autoencoder comes before mtov, which takes its run by --autoencoder; distillation makes a trained mtov
     need fewer sampling steps. The weights of mtov and atom, side by side in one folder, are what
-    `moditalker generate --preset FOLDER` uses.
+    `moditalker generate --model FOLDER` uses.
     """
     from moditalker import config as configuration
     from moditalker.data.parts import find_data, parse_speakers
