@@ -8,6 +8,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -159,8 +160,8 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(tmp_path: Path, monkeypatch
     fit(Line(), config, tmp_path, quiet)
     before = (tmp_path / "last.pt").read_bytes()
 
-    def full(_: object, path: Path) -> None:
-        path.write_bytes(b"half of it")
+    def full(_: object, file: IO[bytes]) -> None:
+        file.write(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(loop.torch, "save", full)

@@ -8,15 +8,13 @@ what one does alone.
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,7 +29,7 @@ from torch import Tensor, nn
 from moditalker.config import Config, TrainingConfig
 from moditalker.errors import UserError
 from moditalker.training.processes import Processes
-from moditalker.training.run import CHECKPOINT, TRAINING, UNFIT, curves, environment, stop_signal
+from moditalker.training.run import Run, curves, stop_signal
 
 
 @dataclass(frozen=True)
@@ -121,59 +119,15 @@ def fit(
             "a multiple of their number is needed"
         )
     task.model.to(processes.device)
-    parameters = [p for p in task.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
-    )
-    average = copy.deepcopy(task.model.state_dict())
-    best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}  # of `keep: best`
-    step = 0
-    if (run / CHECKPOINT).exists():
-        try:
-            state = torch.load(run / CHECKPOINT, weights_only=True, map_location=processes.device)
-            task.model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            average, step, best = state["average"], state["step"], state["best"]
-        except torch.OutOfMemoryError:
-            raise
-        except UNFIT as error:
-            raise UserError(
-                f"{run / CHECKPOINT}: cannot be read, is damaged, or of another part or size "
-                f"({type(error).__name__}); begin again in another folder"
-            ) from error
-        optimizer.param_groups[0]["weight_decay"] = config.weight_decay
-        log(f"{task.name}: resumed at step {step}")
-
-    def save() -> None:
-        if not processes.main:
-            return
-        state = {
-            "model": task.model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "average": average,
-            "step": step,
-            "best": best,
-        }
-        part = run / f"{CHECKPOINT}.part"
-        try:
-            torch.save(state, part)
-            part.replace(run / CHECKPOINT)
-        except (OSError, RuntimeError) as error:
-            part.unlink(missing_ok=True)
-            raise UserError(
-                f"{run / CHECKPOINT}: cannot be written, its disk may be full; make room and start again"
-            ) from error
+    state = Run(run, task.name, task.model, config, processes)
+    if state.resume():
+        log(f"{task.name}: resumed at step {state.step}")
 
     def validate() -> dict[str, float]:
-        current = copy.deepcopy(task.model.state_dict())
-        task.model.load_state_dict(average)
-        task.model.eval()
-        with torch.no_grad():
+        with state.averaged():
             figures = task.validate()
             if processes.main and (picture := task.preview()) is not None:
                 Image.fromarray(picture).save(run / "preview.png")
-        task.model.train()
-        task.model.load_state_dict(current)
         return figures
 
     def draw(step: int, part: int) -> Drawn:
@@ -185,9 +139,9 @@ def fit(
 
     def descend(made: Iterator[Drawn]) -> dict[str, float]:
         """One step of the optimiser; the means of what the parts logged, over this process's parts."""
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, done())
-        optimizer.zero_grad(set_to_none=True)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, state.step, done())
+        state.optimizer.zero_grad(set_to_none=True)
         logs: list[dict[str, float]] = []
         for drawn in islice(made, len(parts)):
             torch.manual_seed(drawn.dropout)
@@ -197,57 +151,43 @@ def fit(
                 )
             (loss * processes.scale / config.accumulate).backward()
             logs.append({"loss": loss.item(), **terms})
-        processes.sum_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        processes.sum_gradients(state.parameters)
+        norm = nn.utils.clip_grad_norm_(state.parameters, config.clip_norm)
         if norm.isfinite():
-            optimizer.step()
+            state.optimizer.step()
         elif not processes.lower_scale():
-            raise RuntimeError(f"{task.name}: the gradients of step {step} are not finite")
+            raise RuntimeError(f"{task.name}: the gradients of step {state.step} are not finite")
         return {"norm": norm.item(), **{k: float(np.mean([one[k] for one in logs])) for k in logs[0]}}
 
-    run.mkdir(parents=True, exist_ok=True)
-    if processes.main:
-        (run / TRAINING).write_text(json.dumps({"task": task.name, **asdict(config)}, indent=2))
-        (run / "environment.json").write_text(json.dumps(environment(processes), indent=2))
+    state.begin()
     task.model.train()
     figures: dict[str, float] = {}
     saved = begun = time.monotonic()
-    first = step
+    first = state.step
 
     def done() -> float:
         """Share of the seconds that are over."""
         return (time.monotonic() - begun) / seconds
 
-    wanted = ((later, part) for later in range(step, config.steps) for part in parts)
+    wanted = ((later, part) for later in range(first, config.steps) for part in parts)
     with (
         stop_signal() as stopped,
-        curves(run, step, processes.main) as curve,
+        curves(run, first, processes.main) as curve,
         made_ahead(draw, wanted, processes.workers) as made,
     ):
-        last, ended = step >= config.steps, False
+        last, ended = first >= config.steps, False
         if last:
             figures = validate()
         while not last and not (ended := processes.any(stopped())):
             record = descend(made)
-            step += 1
-            decay = min(config.ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for name, value in task.model.state_dict().items():
-                    if value.is_floating_point():
-                        average[name].lerp_(value, 1 - decay)
-                    else:
-                        average[name].copy_(value)
+            state.stepped()
+            step = state.step
             last = step == config.steps or done() >= 1
             if step % config.validate_every == 0 or last:
                 figures = validate()
                 record |= figures
-                if config.keep == "best" and (score := task.score(figures)) > best["score"]:
-                    best = {
-                        "score": score,
-                        "step": step,
-                        "figures": figures,
-                        "weights": copy.deepcopy(average),
-                    }
+                if config.keep == "best":
+                    state.judged(task.score(figures), figures)
                 pace = (time.monotonic() - begun) / (step - first)
                 left = max(0, min(pace * (config.steps - step), begun + seconds - time.monotonic())) / 60
                 goal = f"/{config.steps}" if seconds == math.inf else ""
@@ -255,16 +195,14 @@ def fit(
                 log(f"{task.name} {step}{goal}  {shown}  {pace:.2f} s/step, {left:.0f} min left")
             curve(step, record)
             if last or time.monotonic() - saved > 60 * config.save_minutes:
-                save()
+                state.save()
                 saved = time.monotonic()
         if ended:
-            save()
-            log(f"{task.name}: stopped at step {step}, saved")
-    if best["weights"]:
-        average, figures = best["weights"], best["figures"]
-        log(f"{task.name}: the weights of step {best['step']}, the best by validation")
-    task.model.load_state_dict(average)
-    task.model.eval()
+            state.save()
+            log(f"{task.name}: stopped at step {state.step}, saved")
+    if (best := state.finish()) is not None:
+        figures = best
+        log(f"{task.name}: the weights of step {state.best['step']}, the best by validation")
     return None if ended else figures
 
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import platform
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moditalker import __version__
 from moditalker import config as configuration
-from moditalker.config import Config
+from moditalker.config import Config, TrainingConfig
 from moditalker.data.parts import Data
 from moditalker.errors import UserError
+from moditalker.jobs.files import appearing
 from moditalker.training.processes import Processes
 
 CHECKPOINT, TRAINING = "last.pt", "training.json"  # in a run folder
@@ -81,6 +84,113 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); begin again in another folder") from error
     return tree
+
+
+class Run:
+    """The state of a training in its folder: weights, their average, the optimiser, the best validation."""
+
+    def __init__(
+        self, folder: Path, name: str, model: nn.Module, config: TrainingConfig, processes: Processes
+    ) -> None:
+        self.folder, self.name, self.model = folder, name, model
+        self.config, self.processes = config, processes
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        )
+        self.average = copy.deepcopy(model.state_dict())
+        self.best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}  # of `keep: best`
+        self.step = 0
+
+    def resume(self) -> bool:
+        """Take the state of the folder's checkpoint, if there is one.
+
+        Raises:
+            UserError: it is damaged, or of another part or size.
+        """
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return False
+        try:
+            state = torch.load(path, weights_only=True, map_location=self.processes.device)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average, self.step, self.best = state["average"], state["step"], state["best"]
+        except torch.OutOfMemoryError:
+            raise
+        except UNFIT as error:
+            raise UserError(
+                f"{path}: cannot be read, is damaged, or of another part or size "
+                f"({type(error).__name__}); begin again in another folder"
+            ) from error
+        self.optimizer.param_groups[0]["weight_decay"] = self.config.weight_decay
+        return True
+
+    def begin(self) -> None:
+        """Write what the run is made with: training.json, environment.json."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.processes.main:
+            for rest in self.folder.glob(
+                f".{CHECKPOINT}.*.part"
+            ):  # of runs that were killed while they saved
+                rest.unlink()
+            settings = {"task": self.name, **asdict(self.config)}
+            (self.folder / TRAINING).write_text(json.dumps(settings, indent=2))
+            (self.folder / "environment.json").write_text(json.dumps(environment(self.processes), indent=2))
+
+    def save(self) -> None:
+        """Write the checkpoint, by the main process. Raises UserError where it cannot be written."""
+        if not self.processes.main:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "best": self.best,
+        }
+        try:
+            with appearing(self.folder / CHECKPOINT) as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"{self.folder / CHECKPOINT}: cannot be written, its disk may be full; make room and "
+                "start again"
+            ) from error
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """A step was made: the average follows the weights."""
+        self.step += 1
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with the averaged weights, to be judged; afterwards it trains on with its own."""
+        current = copy.deepcopy(self.model.state_dict())
+        self.model.load_state_dict(self.average)
+        self.model.eval()
+        with torch.no_grad():
+            yield
+        self.model.train()
+        self.model.load_state_dict(current)
+
+    def judged(self, score: float, figures: dict[str, float]) -> None:
+        """Keep the averaged weights if this is the best validation so far."""
+        if score > self.best["score"]:
+            weights = copy.deepcopy(self.average)
+            self.best = {"score": score, "step": self.step, "figures": figures, "weights": weights}
+
+    def finish(self) -> dict[str, float] | None:
+        """Give the model the weights that the run ends with; the figures of the best, if these are its."""
+        self.model.load_state_dict(self.best["weights"] or self.average)
+        self.model.eval()
+        return dict(self.best["figures"]) if self.best["weights"] else None
 
 
 def trained_weights(run: Path) -> dict[str, Tensor]:
