@@ -47,7 +47,7 @@ def lines() -> Iterator[str]:
         yield from [f"## {name}", "", *described(thing)]
         for member in members:
             method = getattr(thing, member)
-            yield from [f"### {name}.{member}", "", "```python", f"{member}{signature(method)}", "```", ""]
+            yield from [f"### {name}.{member}", "", "```text", f"{member}{signature(method)}", "```", ""]
             yield from described(method)
     yield from ["## Video", "", *described(_video())]
     yield from ["### Video.save", "", *described(_video().save)]
