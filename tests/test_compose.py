@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from moditalker.geometry.raster import warp
 from moditalker.video.compose import Composer
 from moditalker.video.flow import Gap, Spline, outline_distance
 from moditalker.video.interior import Interior
-from moditalker.video.references import Chooser, Gallery, faded
+from moditalker.video.references import Chooser, Gallery, Lender, faded
 
 CROP = load("tiny").crop
 SIDE = 300  # of the source's frames
@@ -222,6 +223,15 @@ def test_the_chosen_look_changes_when_it_pays_and_fades():
     shares = [sum(weight for one, weight in mixed if one is looks[1]) for _, mixed in made]
     assert shares == pytest.approx([0.0] * 11 + [0.25, 0.75] + [1.0] * 11)
     assert lip_opening(face(8.0)) > lip_opening(face(0.0))
+
+
+def test_frames_near_one_that_cannot_be_trusted_lend_nothing():
+    gallery = Gallery([], CROP.size, 96)
+    lender = Lender(gallery, 25.0)  # every 2nd frame, 8 of calm
+    for number in range(60):
+        lender.offer(not 25 <= number < 30, partial(look, 0.2 * number, seconds=float(number)))
+    lent = [one.seconds for one in gallery.looks]
+    assert lent == [*range(0, 17, 2), *range(38, 52, 2)]
 
 
 def test_grey_stays_grey():

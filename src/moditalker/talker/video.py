@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, groupby, islice, repeat
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from moditalker.video.blend import Blender
 from moditalker.video.compose import Composer
 from moditalker.video.front import keep_front
 from moditalker.video.interior import load_interior
-from moditalker.video.references import Chooser, Gallery, faded
+from moditalker.video.references import Chooser, Gallery, Lender, faded
 from moditalker.video.stage import VideoStage
 
 Array = NDArray[np.float32]
@@ -56,7 +57,6 @@ AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
 TRUSTED = Confidence()  # of a face about which nothing is known against it
 MAKING = 0.15  # seconds that are kept free for putting a frame together and handing it over
 FRONTS = 256  # pictures of what is in front of a face that are kept, 64 kB each
-LEND_SECONDS = 0.08  # between frames that lend their mouths
 
 
 @dataclass
@@ -311,14 +311,13 @@ class Video:
         fps = float(self.face.source.info.fps)
         settings = self.config.compose
         chooser = Chooser[tuple[Target, Tensor | None]](settings.change, settings.lag)
-        step = max(1, round(LEND_SECONDS * fps))
-        for number, (target, region) in enumerate(made):
+        lender = Lender(gallery, fps)
+        for target, region in made:
             assert target.crop is not None
             assert target.wanted is not None
             face = target.face
             learnable = target.confidence.learnable and self.face.source.info.kind != "picture"
-            if number % step == 0 and learnable:
-                gallery.add(face.look(target.crop, fps))
+            lender.offer(learnable, partial(face.look, target.crop, fps))
             cost = gallery.costs(target.wanted, face.scale, face.frame.index / fps, self.away)
             yield from chooser.push((target, region), gallery.looks, cost)
         yield from chooser.finish()

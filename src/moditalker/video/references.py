@@ -7,7 +7,7 @@ one whose lips, nose and size are most like what is wanted. A change costs, so t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -23,6 +23,8 @@ T = TypeVar("T")
 UNLIKE = 2.0  # squared crop pixels (of 128) by which a look must differ from all others to be worth keeping
 INSIDE = 3.5  # pixels of a crop of 128 between the lips from which on a look shows teeth and tongue
 FADE = np.array([0.25, 0.5, 0.25])  # over which a change is spread, frames
+LEND_SECONDS = 0.08  # between frames that lend their mouths
+CALM_SECONDS = 0.3  # before and after a frame that can't be trusted, in which none does
 SCALE = 60.0  # weight of the squared logarithm of the size that a look differs by
 NOSE, SIDE, GAP = 0.7, 0.7, 2.0  # weights of the head's pose and of the opening against a lip point's place
 
@@ -85,6 +87,30 @@ class Gallery:
             if not near.all():
                 cost[near] = np.inf
         return cost
+
+
+class Lender:
+    """Lets frames join a gallery once it is known that those around them can be trusted too.
+
+    Hands come and go: in the frames before one is seen, its tip is there already.
+    """
+
+    def __init__(self, gallery: Gallery, fps: float) -> None:
+        self.gallery = gallery
+        self.step, self.calm = max(1, round(LEND_SECONDS * fps)), round(CALM_SECONDS * fps)
+        self.number, self.free = 0, self.calm
+        self.waiting: deque[tuple[int, Look]] = deque()
+
+    def offer(self, trusted: bool, look: Callable[[], Look]) -> None:
+        """The next frame of a run; look: makes what it shows."""
+        self.free = self.free + 1 if trusted else 0
+        if not trusted:
+            self.waiting.clear()
+        if self.number % self.step == 0 and self.free > self.calm:
+            self.waiting.append((self.number, look()))
+        while self.waiting and self.waiting[0][0] <= self.number - self.calm:
+            self.gallery.add(self.waiting.popleft()[1])
+        self.number += 1
 
 
 @dataclass

@@ -37,6 +37,7 @@ Candidate = tuple[Array, Look]  # of a frame: landmarks (68, 3) in its pixels, a
 
 ANCHOR_FACES = 25  # faces that the anchor is chosen from
 ANCHOR_SECONDS = 0.12  # between them, so that the mouth has time to shut
+CALM = 2  # of them before and after a covered one that are left out too: hands come and go
 MAX_YAW = 50.0  # degrees, beyond which half of the mouth is out of sight
 OPEN = 0.02  # eye distances between the lips from which on a mouth shows what is in it
 LIGHT = 0.6  # share of the usual brightness that an anchor may lack or have more
@@ -304,7 +305,9 @@ def uncovered(faces: list[Candidate]) -> list[Candidate]:
         front = in_front(covered(look.crop, look.landmarks), stood, look.landmarks)
         return lips_covered(front, look.landmarks, near=AROUND) <= LENT
 
-    return [face for face in faces if free(face[1])] or faces
+    trusted = [free(look) for _, look in faces]
+    calm = [face for i, face in enumerate(faces) if all(trusted[max(0, i - CALM) : i + CALM + 1])]
+    return calm or [face for face, ok in zip(faces, trusted, strict=True) if ok] or faces
 
 
 def choose_anchor(faces: list[Candidate]) -> Identity:
