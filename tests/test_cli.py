@@ -18,9 +18,10 @@ from PIL import Image
 from standins import ASTRONAUT
 
 from moditalker import cli, config
-from moditalker.cli.common import parse_choice
+from moditalker.cli.common import parse_choice, progress_bar
+from moditalker.cli.generate import free
 from moditalker.errors import UserError
-from moditalker.media import AudioReader
+from moditalker.media import AudioReader, read_clip
 from moditalker.motion.track import Track
 
 
@@ -216,6 +217,60 @@ def test_notes_are_lines_on_the_terminal(tmp_path, capsys):
         "note: b\\x1b[2J.mp4: HDR.",
     ]
     assert "60 frames" in output
+
+
+def test_files_go_without_their_options(run, speech_wav, tmp_path, shipped, monkeypatch):
+    (tmp_path / "in").mkdir()
+    face = tmp_path / "in" / "person.png"
+    face.write_bytes(Path(ASTRONAUT).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person-talking.mp4").write_bytes(b"taken")
+    first = run("generate", face, speech_wav, "--model", shipped)
+    assert first.stdout.startswith("person-talking-2.mp4: ")
+    second = run("generate", speech_wav, "--face", face, "--model", shipped, "--out", "named.mp4")
+    assert second.stdout.startswith("named.mp4: ")
+    assert read_clip("named.mp4").frames.shape == read_clip("person-talking-2.mp4").frames.shape
+    assert (tmp_path / "person-talking.mp4").read_bytes() == b"taken"
+    lines = [line for line in first.stderr.splitlines() if not line.startswith("note: ")]
+    assert [line.split(":")[1].split("(")[0].strip() for line in lines if line.startswith("generating")] == [
+        f"{tenth} %" for tenth in range(10, 101, 10)
+    ]
+    assert len(first.stdout.splitlines()) == 1
+
+
+def test_files_that_are_missing_or_too_many(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--audio: is missing" in sentence(run("generate", "a.png"))
+    assert "--face: is missing" in sentence(run("generate", "--audio", "a.wav"))
+    assert "c.wav: is one file too many" in sentence(run("generate", "a.png", "b.wav", "c.wav"))
+    assert "b.wav: is one file too many" in sentence(
+        run("generate", "b.wav", "--face", "a.png", "--audio", "c.wav")
+    )
+
+
+def test_a_name_that_no_file_has(tmp_path):
+    assert free(tmp_path / "a.mp4") == tmp_path / "a.mp4"
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a-2.mp4").symlink_to(tmp_path / "gone.mp4")
+    assert free(tmp_path / "a.mp4") == tmp_path / "a-3.mp4"
+
+
+def test_progress_without_a_terminal_is_a_line_for_each_tenth(capsys):
+    with progress_bar("videos") as show:
+        for done in range(101):
+            show("looking", done, 100)
+        show("making", 0, 0)
+        for done in range(4):
+            show("making", done, 3)
+    output, errors = capsys.readouterr()
+    lines = errors.splitlines()
+    assert output == ""
+    assert lines[:10] == [f"looking: {n} % ({n}/100 videos)" for n in range(10, 101, 10)]
+    assert lines[10:] == [
+        "making: 30 % (1/3 videos)",
+        "making: 60 % (2/3 videos)",
+        "making: 100 % (3/3 videos)",
+    ]
 
 
 def test_no_output_takes_the_place_of_a_file(run, tmp_path):

@@ -159,7 +159,14 @@ Blink = Annotated[float, typer.Option(help="How often a picture blinks: times a 
 
 @contextmanager
 def progress_bar(unit: str = "frames") -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on standard error; calling what this yields moves it: stage, so many done, so many in all."""
+    """A bar on standard error; calling what this yields moves it: stage, so many done, so many in all.
+
+    Where standard error is no terminal, a line for each tenth of a stage takes the bar's place.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Tenths(unit)
+        return
     columns = (
         TextColumn("{task.description:<18}"),
         BarColumn(),
@@ -168,13 +175,30 @@ def progress_bar(unit: str = "frames") -> Iterator[Callable[[str, int, int], Non
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("loading", total=1)
 
         def show(stage: str, done: int, total: int) -> None:
             progress.update(task, description=stage, completed=done, total=max(total, done, 1))
 
         yield show
+
+
+class Tenths:
+    """Progress as lines of standard error, one for each tenth of a stage."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self._shown = ("", 0)  # stage, tenths
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Of a stage so many are done, and there are so many in all."""
+        if total < 1:
+            return
+        tenths, (before, last) = min(10, 10 * done // total), self._shown
+        if tenths > (last if stage == before else 0):
+            self._shown = (stage, tenths)
+            print(f"{stage}: {10 * tenths} % ({done}/{total} {self.unit})", file=sys.stderr, flush=True)
 
 
 def parse_choice(text: str) -> str | int | tuple[float, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,22 +41,37 @@ from moditalker.cli.common import (
     report_video,
 )
 from moditalker.errors import UserError
+from moditalker.jobs.files import shortened
 
 if TYPE_CHECKING:
     from moditalker.talker.talker import MoDiTalker
 
 DEMO = Path("moditalker-demo.mp4")
+TALKING = "-talking.mp4"  # the end of a name that was not chosen
 
 
 @app.command(rich_help_panel=MAKE)
 def generate(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FACE] [AUDIO]",
+            show_default=False,
+            help="The face and the audio; the same as --face and --audio.",
+        ),
+    ] = None,
     face: Annotated[
         Path | None, typer.Option(help="A video (head and upper face are kept) or a picture.")
     ] = None,
     audio: Annotated[Path | None, typer.Option(help="Any file with sound, also a video.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The video to write; the container follows the name."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The video to write; the container follows the name. Default: the face's name and "
+            "-talking.mp4, in this folder, with a number where there is such a file.",
+        ),
     ] = None,
     motion: Annotated[
         Path | None,
@@ -85,18 +102,20 @@ def generate(
     The video has the face video's frames, frame rate and size for as long as the audio lasts. A picture
     becomes 25 frames a second. Frames without a usable face stay unchanged.
 
-    Example: moditalker generate --face person.mp4 --audio speech.wav --out talking.mp4
+    Example: moditalker generate person.mp4 speech.wav --out talking.mp4
     """
     from moditalker.motion.edit import Style
     from moditalker.motion.track import Track
     from moditalker.talker.options import Options
     from moditalker.weights.named import ASSETS
 
+    face, audio = sorted_out(files or [], face, audio)
     if face is None and audio is None and motion is None:
-        face, audio, out = portrait(), ASSETS / "demo_speech.flac", out or DEMO
-    missing = [name for name, path in (("face", face), ("audio", audio), ("out", out)) if path is None]
-    if face is None or audio is None or out is None:
-        raise UserError(f"--{missing[0]}: is missing; give --face, --audio and --out, or no file for a demo")
+        face, audio, out = portrait(), ASSETS / "demo_speech.flac", out or free(DEMO)
+    if face is None or audio is None:
+        missing = "face" if face is None else "audio"
+        raise UserError(f"--{missing}: is missing; give a face and an audio, or no file for a demo")
+    out = out or free(Path(shortened(face.stem, len(TALKING) + 8, face.name) + TALKING))
     track = None if motion is None else Track.load(motion)
     options = Options(
         seed=seed if seed is not None else 0 if track is None else track.seed,
@@ -119,6 +138,22 @@ def generate(
         )
     report_video(out, result, report)
     return result
+
+
+def sorted_out(files: list[Path], face: Path | None, audio: Path | None) -> tuple[Path | None, Path | None]:
+    """Face and audio, where files without an option take the places that are left. Raises UserError."""
+    left = iter(files)
+    face = next(left, None) if face is None else face
+    audio = next(left, None) if audio is None else audio
+    if (more := next(left, None)) is not None:
+        raise UserError(f"{more}: is one file too many; give one face and one audio")
+    return face, audio
+
+
+def free(path: Path) -> Path:
+    """The path, or the first with a number from 2 that no file has."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(one for one in chain([path], numbered) if not os.path.lexists(one))
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ from moditalker.jobs import spreadsheets
 MAX_BYTES = 64 << 20  # of a jobs file
 MAX_JOBS = 100_000
 MAX_NAME = 200  # bytes of an output's name: file systems take 255, and parts and records need their endings
-SET_FOR_ALL = ("out", "report", "model", "device")  # options of `generate` that are no column
+SET_FOR_ALL = ("files", "out", "report", "model", "device")  # of `generate`, but no column
 _NAME = re.compile(r"\w[\w .,()+=@-]*")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\..*", re.IGNORECASE)  # no files on Windows
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
