@@ -95,6 +95,28 @@ def test_five_faces_of_many_sizes(tracker: FaceTracker, portrait: Picture) -> No
     assert list(tracker.track([picture], 25, 5)) == [None]  # waits for a sixth
 
 
+def test_small_faces_are_left_out_only_beside_a_large_one(
+    tracker: FaceTracker, portrait: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Region] = []
+    look = tracker._detections
+    monkeypatch.setattr(
+        tracker, "_detections", lambda image, *rest: looks.append(rest[0]) or look(image, *rest)
+    )
+    small = resized(portrait, 60)
+    picture = on_grey([(resized(portrait, 420), 40, 60), (small, 700, 40)], 600, 900)
+    everybody, count = tracker.detect(picture), len(looks)
+    largest = tracker.detect(picture, small=False)
+    assert len(looks) - count == 2  # the whole, by either network
+    assert count > 20
+    assert len(everybody) == 2
+    assert len(largest) == 1
+    assert np.abs(largest[0].points - everybody[0].points).max() < 0.5
+    looks.clear()
+    assert len(tracker.detect(on_grey([(small, 700, 40)], 600, 900), small=False)) == 1
+    assert len(looks) > 20  # nobody is large, so small ones are looked for
+
+
 def test_a_face_upside_down_is_seen_upside_down(tracker: FaceTracker, portrait: Picture) -> None:
     (upright,) = tracker.detect(portrait)
     (turned,) = tracker.detect(np.ascontiguousarray(portrait[::-1, ::-1]))

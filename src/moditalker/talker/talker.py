@@ -329,7 +329,7 @@ class MoDiTalker:
 
     def _mention_others(self, source: Source) -> None:
         """Note where the first frame has another face of nearly the size of the largest one."""
-        faces = self.tracker.detect(next(iter(source)).image)
+        faces = self.tracker.detect(next(iter(source)).image, small=False)
         most = max((face.size for face in faces), default=0.0)
         if (count := sum(face.size >= SIMILAR * most for face in faces)) > 1:
             source.notes.append(

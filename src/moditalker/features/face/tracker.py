@@ -32,6 +32,7 @@ Choice = str | int | tuple[float, float]
 PRESENCE = 0.5  # mesh score under which there is no face [MediaPipe]
 DETECTION = 0.5  # detector score above which a place is tried [MediaPipe]
 SURE = 0.85  # under it, faces are also looked for upside down; faces that stand upright have more
+LARGE = 0.12  # of the longer side: width of a face beside which smaller ones do not count as the largest
 TURNED = 0.1  # by how much these must be more likely
 DOUBT = 0.25  # a face so much less likely than another one is not taken for its size alone
 OFF_CENTRE = 0.1  # sizes of the face that it may move from frame to frame and be seen well enough
@@ -73,14 +74,15 @@ class FaceTracker:
         self.irises = {"left_iris": slice(468, 473), "right_iris": slice(473, 478)}
         self.rims = [eye[:16] for eye in eyes]
 
-    def detect(self, image: Image, tiles: int = 2) -> list[Face]:
+    def detect(self, image: Image, tiles: int = 2, small: bool = True) -> list[Face]:
         """All faces of a picture, from left to right.
 
         image: (H, W, 3) uint8 RGB. tiles: how many times the picture is halved, into overlapping tiles, to
         find faces too small for one look at the whole, none smaller than 128 pixels; 0: faces upside down
-        are not looked for either.
+        are not looked for either. small: whether small faces count where a large one is seen; tiles, which
+        cost thirty times as much as the whole, are left out if not.
         """
-        candidates = self._candidates(image, tiles)
+        candidates = self._candidates(image, tiles, small)
         rough = zip(self._meshes(image, [region for region, _ in candidates]), candidates, strict=True)
         again = [(region_of(face.points), score) for face, (_, score) in rough if face.score >= PRESENCE]
         found = zip(self._meshes(image, [region for region, _ in again]), again, strict=True)  # well centred
@@ -132,7 +134,7 @@ class FaceTracker:
                 face, last, lost, cut = None, None, 0, True
             if face is None:
                 often = lost % max(1, round(fps / 2)) == 0  # tiles cost much: now and then is enough
-                faces = self.detect(frame, 2 if often else 0)
+                faces = self.detect(frame, 2 if often else 0, small=choice != "largest")
                 doubt = doubt or change.jump
                 new = there is not None and (np.abs(change.look - there) > 0.02).mean() > CUT_PART
                 if faces and last is not None and doubt and new:
@@ -154,7 +156,7 @@ class FaceTracker:
             found = self._meshes(frame, [region_of(found.points)])[0]  # now well centred
         return found if found.score >= PRESENCE and _moved(face, found) < 0.5 else None
 
-    def _candidates(self, image: Image, tiles: int) -> list[tuple[Region, float]]:
+    def _candidates(self, image: Image, tiles: int, small: bool = True) -> list[tuple[Region, float]]:
         """Where a detector believes in a face, and how much, best first."""
         height, width = image.shape[:2]
         side = max(height, width)
@@ -165,6 +167,9 @@ class FaceTracker:
             turned = replace(whole, angle=math.pi)
             found = [self._detections(image, turned, *network) for network in (self.near, self.far)]
             looks += [np.concatenate([look[:, :1] - TURNED, look[:, 1:]], axis=1) for look in found]
+        rows = np.concatenate(looks)
+        if not small and ((rows[:, 0] >= SURE) & (rows[:, 3] - rows[:, 1] >= LARGE * side)).any():
+            tiles = 0
         for level in range(1, tiles + 1):
             tile = side / 2**level
             if tile < self.near[0].size:
