@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import signal
 import subprocess
@@ -19,10 +20,11 @@ from standins import ASTRONAUT
 
 from moditalker import cli, config
 from moditalker.cli.common import parse_choice, progress_bar
-from moditalker.cli.generate import free
+from moditalker.cli.generate import free, generate
 from moditalker.errors import UserError
 from moditalker.media import AudioReader, read_clip
 from moditalker.motion.track import Track
+from moditalker.talker.options import Options
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def test_help_names_every_option_of_the_main_job(run):
         "model",
         "seed",
         "steps",
+        "quality",
         "lossless",
         "report",
         "device",
@@ -236,6 +239,14 @@ def test_files_go_without_their_options(run, speech_wav, tmp_path, shipped, monk
         f"{tenth} %" for tenth in range(10, 101, 10)
     ]
     assert len(first.stdout.splitlines()) == 1
+
+
+def test_the_quality_of_the_file(run, speech_wav, tmp_path):
+    inputs = ["generate", ASTRONAUT, speech_wav, "--out", tmp_path / "o.mp4"]
+    for value in ("41", "-1", "nan"):
+        assert "must be a number from 0 (best) to 40" in sentence(run(*inputs, "--quality", value))
+    assert not list(tmp_path.glob("o*"))
+    assert inspect.signature(generate).parameters["quality"].default == Options().quality
 
 
 def test_files_that_are_missing_or_too_many(run, tmp_path, monkeypatch):

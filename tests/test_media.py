@@ -980,6 +980,31 @@ def test_pixel_aspect_and_metadata(tmp_path: Path) -> None:
         assert container.metadata["comment"] == "synthetic"
 
 
+def test_quality_is_a_constant_rate_factor(tmp_path: Path) -> None:
+    source = VideoReader(make(tmp_path / "a.mkv", list(pattern(12)), codec="ffv1"))
+    sizes, errors = [], []
+    for name, quality in (("best.mp4", 0), ("usual.mp4", None), ("worst.mp4", 40), ("whole.mp4", 40)):
+        given = {} if quality is None else {"quality": quality}
+        with VideoWriter(tmp_path / name, source.info, lossless=name == "whole.mp4", **given) as writer:
+            for frame in source:
+                writer.write(frame)
+        sizes.append((tmp_path / name).stat().st_size)
+        pairs = zip(source, VideoReader(tmp_path / name), strict=True)
+        errors.append(np.mean([np.abs(a.image.astype(int) - b.image).mean() for a, b in pairs]))
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert errors[0] < errors[1] < errors[2]
+    assert errors[3] == 0
+    with av.open(str(tmp_path / "best.mp4")) as container:  # of H.264's profiles one that all players know
+        assert container.streams.video[0].profile == "High"
+
+
+@pytest.mark.parametrize("quality", [-1, 40.1, np.nan, np.inf, "20", True, None, 1j])
+def test_a_quality_that_is_none(tmp_path: Path, quality: Any) -> None:
+    with pytest.raises(UserError, match="must be a number from 0"):
+        VideoWriter(tmp_path / "a.mp4", plain_info(64, 48), quality=quality)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_half_written_stays(tmp_path: Path) -> None:
     out = tmp_path / "b.mp4"
     out.write_bytes(b"older result")

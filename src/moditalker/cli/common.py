@@ -90,6 +90,13 @@ Steps = Annotated[
 Lossless = Annotated[
     bool, typer.Option("--lossless", help="Lossless pictures: outside the mouth region equal to the source.")
 ]
+Quality = Annotated[
+    float,
+    typer.Option(
+        metavar="NUMBER",
+        help="Of the written pictures: 0 (best, large) to 40, x264's constant rate factor.",
+    ),
+]
 Report = Annotated[
     Path | None,
     typer.Option(help="Write what was done as JSON: frames, times, memory, faceless frames."),

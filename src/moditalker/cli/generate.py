@@ -29,6 +29,7 @@ from moditalker.cli.common import (
     NoProvenance,
     On,
     OtherSeed,
+    Quality,
     Report,
     Smoothing,
     Steps,
@@ -81,6 +82,7 @@ def generate(
     weights: VideoWeights = None,
     seed: OtherSeed = None,
     steps: Steps = None,
+    quality: Quality = 20.0,
     lossless: Lossless = False,
     report: Report = None,
     device: On = Device.cpu,
@@ -127,6 +129,7 @@ def generate(
         blink=blink,
         audio_track=audio_track,
         provenance=parse_provenance(no_provenance, consent, certificate, key),
+        quality=quality,
     )
     inputs = (face, audio, weights, motion, Path(head), certificate, key, *Path(model).glob("*.safetensors"))
     check_output("--out", out, inputs)

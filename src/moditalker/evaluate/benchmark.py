@@ -403,7 +403,7 @@ class _Maker:
         track = self._track(talker, job.face, most, seconds)
         motion = None if job.reconstruct else talker.motion(talker.speech(sound), track)
         video: Video = talker.video(track, motion, away=job.away)
-        replace(video, audio=sound).save(job.out)
+        replace(video, audio=sound).save(job.out, quality=14)  # as for all figures before
 
     def _sound(self, job: Job, seconds: Fraction) -> Path:
         """The file whose sound drives a video: of the length that it shall have."""

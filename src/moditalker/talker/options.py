@@ -12,7 +12,7 @@ from moditalker.config.limits import sampling
 from moditalker.errors import UserError
 from moditalker.features.face.tracker import Choice
 from moditalker.features.portrait.head import BLINKS
-from moditalker.media import check_extend
+from moditalker.media import QUALITY, check_extend, check_quality
 from moditalker.motion.edit import Style
 from moditalker.provenance import DEFAULT, Provenance
 
@@ -29,7 +29,8 @@ class Options:
     a picture moves: "idle", "still", a CSV file of poses, or a video whose head motion is copied; a video
     keeps its own. blink: times a minute that the eyes of a picture blink, 0 to 60. audio_track: number of
     the sound track, from 1; None: the one that players take. provenance: what the video says about itself;
-    None: nothing (docs/provenance.md).
+    None: nothing (docs/provenance.md). quality: of H.264 that is written, x264's constant rate factor, 0
+    (best) to 40.
 
     Raises:
         UserError: a value that cannot be used.
@@ -44,11 +45,13 @@ class Options:
     blink: float = BLINKS
     audio_track: int | None = None
     provenance: Provenance | None = DEFAULT
+    quality: float = QUALITY
 
     def __post_init__(self) -> None:
         seed, steps = sampling(self.seed, self.steps)
         check_extend(self.extend)
-        for name, value in (("seed", seed), ("steps", steps), ("choose", chosen(self.choose))):
+        values = {"seed": seed, "steps": steps, "choose": chosen(self.choose)}
+        for name, value in (values | {"quality": check_quality(self.quality)}).items():
             object.__setattr__(self, name, value)
 
     @classmethod

@@ -179,6 +179,7 @@ class MoDiTalker:
             clock=clock,
             progress=progress,
             provenance=options.provenance,
+            quality=options.quality,
             notes=notes,
         )
 
@@ -232,7 +233,8 @@ class MoDiTalker:
             live = Live(sound, float(deadline))
         said = self.motion(self._speech(sound, sound.length, clock), track, seed, steps)
         video = self.video(track, said.styled(style), seed, steps)
-        video = replace(video, clock=clock, provenance=options.provenance, live=live)
+        said_so, quality = options.provenance, options.quality
+        video = replace(video, clock=clock, provenance=said_so, quality=quality, live=live)
         if live is not None:
             self._rehearse(video)
         return Stream(video, ahead)

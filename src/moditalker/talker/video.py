@@ -36,7 +36,7 @@ from moditalker.geometry.align import transform
 from moditalker.geometry.looks import Identity, Look
 from moditalker.jobs.machine import half_the_threads, peak_rss
 from moditalker.jobs.streams import Clock, ahead, beside
-from moditalker.media import Frame, MediaInfo, VideoWriter
+from moditalker.media import QUALITY, Frame, MediaInfo, VideoWriter
 from moditalker.media.arriving import ArrivingSound
 from moditalker.motion.track import Track
 from moditalker.provenance import DEFAULT, Provenance, mark
@@ -134,6 +134,7 @@ class Video:
     clock: Clock = field(default_factory=Clock)
     progress: Progress | None = None
     provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
+    quality: float = QUALITY  # of the file, where `save` is given none
     notes: Sequence[str] = ()  # of the sound, for the report
     away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
     live: Live | None = None  # None: every frame is made, however long it takes
@@ -177,13 +178,16 @@ class Video:
         audio: str | Path | None = None,
         lossless: bool = False,
         watch: Callable[[Pixels], None] | None = None,
+        quality: float | None = None,
     ) -> dict[str, Any]:
         """Write the video with the speech's sound (`audio` replaces it); the report of what was done.
 
-        watch: called with each frame (H, W, 3) uint8 RGB as it is written.
+        watch: called with each frame (H, W, 3) uint8 RGB as it is written. quality: x264's constant rate
+        factor, 0 (best) to 40; None: that of the options.
 
         Raises:
-            UserError: the file cannot be written, or is one of the inputs; its manifest cannot be signed.
+            UserError: the file cannot be written, or is one of the inputs; its manifest cannot be signed; the
+                quality is out of bounds.
         """
         source, sound = self.face.source, Path(audio) if audio is not None else self.audio
         for taken in (source.info.path, self.face.head, sound):
@@ -197,7 +201,14 @@ class Video:
         with (
             self.clock.stage("write"),
             VideoWriter(
-                out, source.info, sound, track=track, lossless=lossless, metadata=metadata, seal=seal
+                out,
+                source.info,
+                sound,
+                track=track,
+                lossless=lossless,
+                quality=self.quality if quality is None else quality,
+                metadata=metadata,
+                seal=seal,
             ) as writer,
         ):
             for frame, image in self:
