@@ -22,6 +22,7 @@ Array = NDArray[np.float32]
 Floats = NDArray[np.floating]
 
 # Lengths are pixels of the crop of 128.
+ROWS, COLUMNS = slice(64, 128), slice(22, 106)  # of the crop that are looked at: what is around the mouth
 EVERY = 0.12  # seconds between frames that are remembered
 MEMORY = 25  # of these
 MOVED = 2.0  # that the face went on across an edge, from which on an earlier frame tells
@@ -57,16 +58,16 @@ class Standing:
     def remember(self, crop: Pixels, matrix: Floats) -> None:
         """The next frame: (128, 128, 3) uint8; (2, 3), frame -> crop pixel."""
         if self.count % self.every == 0:
-            self.memory.append((_grey(crop), np.asarray(matrix, np.float64)))
+            self.memory.append(_part(crop, matrix))
         self.count += 1
 
     def find(self, crop: Pixels, matrix: Floats) -> Array | None:
-        """What stands in a frame: (128, 128) in {0, 1}; None where nothing does."""
-        grey, matrix = _grey(crop), np.asarray(matrix, np.float64)
+        """What stands around the mouth of a frame: (128, 128) in {0, 1}; None where nothing does."""
+        grey, matrix = _part(crop, matrix)
         steps = np.stack([np.diff(grey, axis=axis, append=grey.take([-1], axis)) for axis in (1, 0)])  # x, y
         steepness = np.linalg.norm(steps, axis=0)
         edges = steepness > SHARP
-        middle = np.array([len(grey) / 2, 0.75 * len(grey)])  # about where the mouth is
+        middle = np.array(grey.shape[::-1]) / 2  # about where the mouth is
         back = inverse(matrix)
         frame = np.append(back[:, :2] @ middle + back[:, 2], 1.0)
         moved = np.array([own @ frame - middle for _, own in self.memory]).reshape(-1, 2)
@@ -79,7 +80,7 @@ class Standing:
             if not asked.any():
                 continue
             other, own = self.memory[i]
-            there = warp(other[None], (matrix @ np.vstack([inverse(own), [0, 0, 1]]))[None], len(grey))[0]
+            there = warp(other[None], (matrix @ np.vstack([inverse(own), [0, 0, 1]]))[None], grey.shape)[0]
             same = np.abs(there - grey) < SAME
             agreed += np.where(asked, np.where(same, 1, -WITNESSES), 0)
         standing = agreed >= AGREE
@@ -87,13 +88,20 @@ class Standing:
             self.found.append((standing.astype(np.float32), grey, matrix))
         for was, other, own in self.found:  # what stood stays as long as it looks the same
             placed = (matrix @ np.vstack([inverse(own), [0, 0, 1]]))[None]
-            there, still = (warp(part[None], placed, len(grey), "zeros")[0] for part in (other, was))
+            there, still = (warp(part[None], placed, grey.shape, "zeros")[0] for part in (other, was))
             standing = standing | ((still > 0.5) & (np.abs(there - grey) < 2 * SAME))
         plane = torch.from_numpy(standing.astype(np.float32))[None, None]
         crowd = F.avg_pool2d(plane, NEAR, 1, NEAR // 2) * NEAR**2
         plane = plane * (crowd >= FEW)
-        return F.max_pool2d(plane, 2 * WIDE + 1, 1, WIDE)[0, 0].numpy() if plane.any() else None
+        if not plane.any():
+            return None
+        whole = np.zeros(crop.shape[:2], np.float32)
+        whole[ROWS, COLUMNS] = F.max_pool2d(plane, 2 * WIDE + 1, 1, WIDE)[0, 0].numpy()
+        return whole
 
 
-def _grey(crop: Pixels) -> Array:
-    return np.asarray(crop.astype(np.float32).mean(-1))
+def _part(crop: Pixels, matrix: Floats) -> tuple[Array, Floats]:
+    """The lower middle of a crop in grey, and the matrix (2, 3), frame -> pixel of it."""
+    moved = np.array(matrix, np.float64)
+    moved[:, 2] -= [COLUMNS.start, ROWS.start]
+    return np.asarray(crop[ROWS, COLUMNS].astype(np.float32).mean(-1)), moved
