@@ -9,7 +9,6 @@ and videos of others; their teeth say how the light on teeth follows the skin. A
 from __future__ import annotations
 
 import argparse
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -31,7 +30,6 @@ def main() -> None:
     parser.add_argument("--people", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--most", type=int, default=3, help="mouths of one file of PEOPLE")
     options = parser.parse_args()
     config = configuration.load("tiny")
     own = list(find_mouths(options.person, config.crop))
@@ -50,12 +48,9 @@ def main() -> None:
     if figures is not None:
         interior = task.model.interior
         files = [path for folder in options.people for path in sorted(folder.iterdir()) if path.is_file()]
-        others = [mouth for path in files for mouth in islice(find_mouths([path], config.crop), 0, None, 10)]
-        learn_tint(interior, others, own[::20])
+        learn_tint(interior, find_mouths(files, config.crop, every=10), own[::20])
         about = {"licence": LICENCE, "figures": figures}
-        save_weights(
-            options.out / "interior.safetensors", halved(interior.state_dict()), interior.describe(), about
-        )
+        save_weights(options.out / "interior.safetensors", halved(interior.state_dict()), {}, about)
 
 
 if __name__ == "__main__":

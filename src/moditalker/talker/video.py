@@ -91,13 +91,18 @@ class Target:
     crop: Pixels | None = None  # (size, size, 3) uint8, None where there is no usable face
     landmarks: Array | None = None  # that the source has
     wanted: Array | None = None  # that the speech wants
-    rest: Array | None = None  # with a shut mouth
     confidence: Confidence = TRUSTED
 
     @property
     def lacks(self) -> str:
         """Why the frame stays the source's; "" where it does not."""
         return self.face.lacks or self.confidence.reason
+
+    @property
+    def rest(self) -> Array:
+        """The landmarks that a usable face would have with a shut mouth, (68, 3)."""
+        rest: Array = transform(self.face.at_rest(self.anchor), self.face.matrix[None])[0]
+        return rest
 
     @property
     def strength(self) -> float:
@@ -244,9 +249,8 @@ class Video:
             if not face.usable or face.landmarks is None:
                 yield Target(face, run, anchor)
                 continue
-            both = np.concatenate([face.landmarks[None], face.at_rest(anchor)])
-            landmarks, rest = transform(both, face.matrix[None])
-            yield Target(face, run, anchor, face.crop(size), landmarks, rest=rest)
+            landmarks = transform(face.landmarks[None], face.matrix[None])[0]
+            yield Target(face, run, anchor, face.crop(size), landmarks)
 
     def _wished(self, targets: Iterator[Target]) -> Iterator[Target]:
         """The same with the landmarks that are wanted in them."""
@@ -361,7 +365,7 @@ class Video:
                 target.landmarks,
                 target.wanted,
                 layers.looks,
-                target.rest,
+                None if composer.interior is None else target.rest,
                 region,
             )
             pasted = composed.frame

@@ -158,10 +158,6 @@ class Interior(nn.Module):
         mean = logarithm.mean()
         return (mean + self.tint @ torch.cat([logarithm - mean, torch.ones(1)])).exp()
 
-    def describe(self) -> dict[str, int]:
-        """Nothing varies yet."""
-        return {}
-
 
 @lru_cache(maxsize=128)
 def skin_around(look: Look, unit: float) -> Floats:

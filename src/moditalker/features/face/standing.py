@@ -42,12 +42,9 @@ class Standing:
     """
 
     def __init__(self, seen: Iterable[tuple[Pixels, Floats]] = (), fps: float = 25.0) -> None:
-        self.memory: deque[tuple[Array, Floats]] = deque(maxlen=MEMORY)
+        self.memory = deque((_part(crop, matrix) for crop, matrix in seen), maxlen=MEMORY)
         self.found: deque[tuple[Array, Array, Floats]] = deque(maxlen=HELD)  # and the frame it stood in
-        self.every, self.count = 1, 0
-        for crop, matrix in seen:
-            self.remember(crop, matrix)
-        self.every = max(1, round(EVERY * fps))
+        self.every, self.count = max(1, round(EVERY * fps)), len(self.memory)
 
     def forget(self) -> None:
         """Another shot begins."""
@@ -80,14 +77,14 @@ class Standing:
             if not asked.any():
                 continue
             other, own = self.memory[i]
-            there = warp(other[None], (matrix @ np.vstack([inverse(own), [0, 0, 1]]))[None], grey.shape)[0]
+            there = warp(other[None], _onto(matrix, own)[None], grey.shape)[0]
             same = np.abs(there - grey) < SAME
             agreed += np.where(asked, np.where(same, 1, -WITNESSES), 0)
         standing = agreed >= AGREE
         if standing.sum() >= FEW:
             self.found.append((standing.astype(np.float32), grey, matrix))
         for was, other, own in self.found:  # what stood stays as long as it looks the same
-            placed = (matrix @ np.vstack([inverse(own), [0, 0, 1]]))[None]
+            placed = _onto(matrix, own)[None]
             there, still = (warp(part[None], placed, grey.shape, "zeros")[0] for part in (other, was))
             standing = standing | ((still > 0.5) & (np.abs(there - grey) < 2 * SAME))
         plane = torch.from_numpy(standing.astype(np.float32))[None, None]
@@ -98,6 +95,11 @@ class Standing:
         whole = np.zeros(crop.shape[:2], np.float32)
         whole[ROWS, COLUMNS] = F.max_pool2d(plane, 2 * WIDE + 1, 1, WIDE)[0, 0].numpy()
         return whole
+
+
+def _onto(matrix: Floats, own: Floats) -> Floats:
+    """Pixel of an earlier frame's part -> of this one's, (2, 3), for what keeps its place in the picture."""
+    return np.asarray(matrix @ np.vstack([inverse(own), [0, 0, 1]]))
 
 
 def _part(crop: Pixels, matrix: Floats) -> tuple[Array, Floats]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -49,24 +50,29 @@ class Mouth:
     skin: NDArray[np.float32]
 
 
-def find_mouths(paths: Iterable[Path], crop: CropConfig) -> Iterator[Mouth]:
-    """Open mouths in videos and pictures, each at its own size."""
-    tracker, unit = FaceTracker(), crop.eye_distance / 42
+def find_mouths(paths: Iterable[Path], crop: CropConfig, every: int = 1) -> Iterator[Mouth]:
+    """Open mouths in videos and pictures, each at its own size; of each file one in `every`."""
+    tracker = FaceTracker()
     for path in paths:
-        source = open_source(path)
-        follower = Follower(tracker, crop, source)
-        if (anchor := follower.find_anchor()) is None:
+        yield from islice(_mouths_of(path, tracker, crop), 0, None, every)
+
+
+def _mouths_of(path: Path, tracker: FaceTracker, crop: CropConfig) -> Iterator[Mouth]:
+    unit = crop.eye_distance / 42
+    source = open_source(path)
+    follower = Follower(tracker, crop, source)
+    if (anchor := follower.find_anchor()) is None:
+        return
+    fps = float(source.info.fps)
+    for face, own in anchored(follower.follow(source), anchor, crop.size, 8, fps):
+        if not face.usable or face.landmarks is None or lip_opening(face.landmarks) < OPEN:
             continue
-        fps = float(source.info.fps)
-        for face, own in anchored(follower.follow(source), anchor, crop.size, 8, fps):
-            if not face.usable or face.landmarks is None or lip_opening(face.landmarks) < OPEN:
-                continue
-            both = np.concatenate([face.landmarks[None], face.at_rest(own)])
-            wanted, rest = transform(both, face.matrix[None])[..., :2]
-            places, colours = _between(face.frame.image, face.matrix, wanted)
-            skin = skin_around(face.look(face.crop(crop.size), fps), unit)
-            arrays = places / unit, colours, wanted / unit, rest / unit, skin
-            yield Mouth(*(np.asarray(part, np.float32) for part in arrays))
+        both = np.concatenate([face.landmarks[None], face.at_rest(own)])
+        wanted, rest = transform(both, face.matrix[None])[..., :2]
+        places, colours = _between(face.frame.image, face.matrix, wanted)
+        skin = skin_around(face.look(face.crop(crop.size), fps), unit)
+        arrays = places / unit, colours, wanted / unit, rest / unit, skin
+        yield Mouth(*(np.asarray(part, np.float32) for part in arrays))
 
 
 def _between(
