@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from moditalker.errors import UserError
 from moditalker.features.face.shape import FaceModel, default_model, frontalize
 from moditalker.geometry.points import MIRROR, eye_distance, lip_opening, mouth_width
-from moditalker.geometry.pose import FLIP, affine_to_pose, apply_pose
+from moditalker.geometry.pose import FLIP, Affine, apply_pose
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("MODITALKER_SHARED", ROOT.parent / "shared"))
@@ -61,7 +61,7 @@ def test_frontalisation_is_undone_exactly():
     assert frontal.dtype == np.float32
     assert frontal.shape == (20, 68, 3)
     assert apply_pose(frontal, pose) == pytest.approx(points, abs=1e-3)
-    assert affine_to_pose(frontal, frontal, points) == pytest.approx(points, abs=1e-3)
+    assert Affine.fitted(frontal, points).posed(frontal) == pytest.approx(points, abs=1e-3)
 
 
 def test_one_frame_is_enough():
@@ -121,7 +121,7 @@ def test_another_mouth_in_the_same_pose():
     frontal, _ = frontalize(points)
     other = frontal[::-1].copy()
     other[:, 17:48] = frontal[:, 17:48]
-    posed = affine_to_pose(other, frontal, points)
+    posed = Affine.fitted(frontal, points).posed(other)
     assert posed[:, 17:48] == pytest.approx(points[:, 17:48], abs=1e-3)
     assert correlation(lip_opening(posed), lip_opening(other)) > 0.99
 

@@ -26,7 +26,7 @@ from moditalker.geometry.points import (
     lip_opening,
     mouth_width,
 )
-from moditalker.geometry.pose import FLIP, affine_error, affine_to_pose, apply_pose, procrustes, remove_pose
+from moditalker.geometry.pose import FLIP, Affine, apply_pose, procrustes, remove_pose
 from moditalker.geometry.raster import draw, warp
 
 CROP = CropConfig(size=128, eye_distance=42.0, eye_row=26.0)
@@ -279,12 +279,13 @@ def test_affine_step_poses_the_difference():
     points, _ = posed(shape)
     source = np.broadcast_to(shape, points.shape)
     noisy = points + rng.normal(size=points.shape)
-    assert np.array_equal(affine_to_pose(source, source, noisy), noisy.astype(np.float32))
+    assert np.array_equal(Affine.fitted(source, noisy).posed(source), noisy.astype(np.float32))
     generated = source.copy()
     generated[:, LIP_RELATED] += rng.normal(size=(6, 37, 3)) * 0.1
     pose = procrustes(points, shape, WEIGHTS)
-    assert affine_to_pose(generated, source, points) == pytest.approx(apply_pose(generated, pose), abs=1e-3)
-    one = affine_to_pose(generated[:1], source[:1], points)  # one generated frame for all
+    affine = Affine.fitted(source, points)
+    assert affine.posed(generated) == pytest.approx(apply_pose(generated, pose), abs=1e-3)
+    one = Affine.fitted(source[:1], points).posed(generated[:1])  # one generated frame for all
     assert one == pytest.approx(apply_pose(generated[:1], pose), abs=1e-3)
 
 
@@ -292,9 +293,9 @@ def test_affine_error_is_what_no_affine_map_explains():
     rng = np.random.default_rng(4)
     shape = rng.normal(size=(1, 68, 3))
     points = shape @ rng.normal(size=(3, 3)) + rng.normal(size=3)
-    assert np.abs(affine_error(shape, points)).max() < 1e-9
+    assert np.abs(Affine.fitted(shape, points).error()).max() < 1e-9
     moved = points.copy()
     moved[:, 62, 1] += 5
-    error = affine_error(shape, moved)
+    error = Affine.fitted(shape, moved).error()
     assert error[0, 62, 1] == pytest.approx(5)
     assert np.abs(np.delete(error[0], 62, axis=0)).max() < 1e-9

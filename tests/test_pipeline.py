@@ -19,7 +19,7 @@ from moditalker.errors import UserError
 from moditalker.features.face.shape import frontalize
 from moditalker.geometry.align import transform
 from moditalker.geometry.points import lip_opening, shut_mouth
-from moditalker.geometry.pose import affine_to_pose
+from moditalker.geometry.pose import Affine
 from moditalker.media import AudioReader, VideoReader, read_clip
 from moditalker.talker.retarget import Wish
 from moditalker.talker.saving import Kept
@@ -202,7 +202,7 @@ def test_motion_keeps_its_pace_at_any_frame_rate(made, face_video, speech_wav):
         points = target.face.landmarks[None]
         said = track[int(target.face.frame.time * 25)] - shut_mouth(video.motion.identity)
         frontal = shut_mouth(target.anchor.frontal) + said
-        posed = affine_to_pose(frontal[None], frontalize(points, target.anchor.neutral)[0], points)
+        posed = Affine.fitted(frontalize(points, target.anchor.neutral)[0], points).posed(frontal[None])
         assert target.wanted == pytest.approx(transform(posed, target.face.matrix[None])[0], abs=1e-3)
 
 
@@ -471,7 +471,7 @@ def test_the_paper_and_the_released_code_run_without_any_rule_of_ours(face_video
     for rule in (
         "motion.stage.hush",
         "motion.stage.uncrossed",
-        "talker.retarget.affine_error",
+        "geometry.pose.Affine.error",
         "video.stage.gains",
     ):
         monkeypatch.setattr(f"moditalker.{rule}", asked)

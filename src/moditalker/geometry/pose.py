@@ -72,39 +72,43 @@ def apply_pose(frontal: Array, pose: Pose) -> NDArray[np.float32]:
     return np.asarray(posed, np.float32)
 
 
-def affine_to_pose(
-    frontal_generated: Array, frontal_source: Array, points_source: Array
-) -> NDArray[np.float32]:
-    """Generated frontal landmarks into the source's head pose [paper, Appendix 1.2]: (S, 68, 3) image units.
+@dataclass(frozen=True)
+class Affine:
+    """The head pose of frames as one affine map each, 3D to 3D [paper, Appendix 1.2].
 
-    frontal_generated, frontal_source: (S or 1, 68, 3) canonical; points_source: (S, 68, 3) image units,
-    whose frontal landmarks frontal_source are. Each frame: the affine map, 3D to 3D, that carries the
-    lip-unrelated points of frontal_source to points_source by least squares. What it moves is the difference
-    between generated and source [ours]: the map is fitted on the upper face only, and its error at the chin
-    would otherwise shift the whole jaw; so generated = source gives points_source exactly.
+    It carries the lip-unrelated points of a frame's frontal landmarks to the frame's own by least squares.
+    source: (S, 68, 3) canonical, the frames' frontal landmarks; points: (S, 68, 3) image units, their own;
+    maps: (S, 3, 3), rows times it.
     """
-    points = np.asarray(points_source, np.float64)
-    source = np.broadcast_to(np.asarray(frontal_source, np.float64), points.shape)
-    maps = _affine_maps(source, points)
-    return (points + (frontal_generated - source) @ maps).astype(np.float32)
 
+    source: NDArray[np.float64]
+    points: NDArray[np.float64]
+    maps: NDArray[np.float64]
 
-def affine_error(frontal_source: Array, points_source: Array) -> NDArray[np.float64]:
-    """What the map of `affine_to_pose` leaves over of the source's landmarks: (S, 68, 3) image units [ours].
+    @classmethod
+    def fitted(cls, source: Array, points: Array) -> Affine:
+        """source: (S or 1, 68, 3) canonical; points: (S, 68, 3) image units."""
+        points = np.asarray(points, np.float64)
+        source = np.broadcast_to(np.asarray(source, np.float64), points.shape)
+        a = source[:, LIP_UNRELATED] - source[:, LIP_UNRELATED].mean(1, keepdims=True)
+        b = points[:, LIP_UNRELATED] - points[:, LIP_UNRELATED].mean(1, keepdims=True)
+        return cls(source, points, np.linalg.solve(a.transpose(0, 2, 1) @ a, a.transpose(0, 2, 1) @ b))
 
-    A part of it is the person and stays; another goes with what the source's mouth does.
-    """
-    points = np.asarray(points_source, np.float64)
-    source = np.broadcast_to(np.asarray(frontal_source, np.float64), points.shape)
-    shift = points[:, LIP_UNRELATED].mean(1, keepdims=True)
-    turned = (source - source[:, LIP_UNRELATED].mean(1, keepdims=True)) @ _affine_maps(source, points)
-    error: NDArray[np.float64] = points - shift - turned
-    return error
+    def posed(self, frontal: Array) -> NDArray[np.float32]:
+        """Generated frontal landmarks (S or 1, 68, 3) in the frames' head poses: (S, 68, 3) image units.
 
+        What the map moves is the difference between generated and source [ours]: it is fitted on the upper
+        face only, and its error at the chin would otherwise shift the whole jaw; so generated = source gives
+        the frames' own landmarks exactly.
+        """
+        return (self.points + (frontal - self.source) @ self.maps).astype(np.float32)
 
-def _affine_maps(source: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least squares over the lip-unrelated points: (S, 68, 3) twice -> (S, 3, 3), rows times it."""
-    a = source[:, LIP_UNRELATED] - source[:, LIP_UNRELATED].mean(1, keepdims=True)
-    b = points[:, LIP_UNRELATED] - points[:, LIP_UNRELATED].mean(1, keepdims=True)
-    maps: NDArray[np.float64] = np.linalg.solve(a.transpose(0, 2, 1) @ a, a.transpose(0, 2, 1) @ b)
-    return maps
+    def error(self) -> NDArray[np.float64]:
+        """What the map leaves over of the frames' own landmarks: (S, 68, 3) image units [ours].
+
+        A part of it is the person and stays; another goes with what the source's mouth does.
+        """
+        shift = self.points[:, LIP_UNRELATED].mean(1, keepdims=True)
+        turned = (self.source - self.source[:, LIP_UNRELATED].mean(1, keepdims=True)) @ self.maps
+        error: NDArray[np.float64] = self.points - shift - turned
+        return error

@@ -11,7 +11,6 @@ from moditalker.config.limits import RATE
 from moditalker.features.face.identity import FaceFrame
 from moditalker.geometry.looks import Identity
 from moditalker.geometry.points import MOUTH, shut_mouth
-from moditalker.geometry.pose import affine_error, affine_to_pose
 from moditalker.jobs.streams import Timeline
 from moditalker.motion.track import Track
 from moditalker.talker.steps import Motion
@@ -51,16 +50,13 @@ class Wish:
 
     def posed(self, face: FaceFrame, anchor: Identity) -> Array:
         """The wanted landmarks where a usable frame's own ones are, in its pixels: (1, 68, 3)."""
-        assert face.landmarks is not None
-        assert face.frontal is not None
-        points, own = face.landmarks[None], face.frontal[None]
         # The motion of one identity, as another one makes it: the difference to rest carries it over.
         still = max(0.0, 1 - float(np.abs(self.frontal - self.rest).max()) / NEAR_REST)
         frontal = shut_mouth(anchor.frontal) + (self.frontal - self.rest)
-        posed: Array = affine_to_pose(frontal[None], own, points)
+        posed: Array = face.affine.posed(frontal[None])
         if not self.calm:
             return posed
-        error = affine_error(own, points)[:, MOUTH]
+        error = face.affine.error()[:, MOUTH]
         self.steady = error if self.steady is None else self.steady + self.share * (error - self.steady)
         posed[:, MOUTH] += (still * (self.steady - error)).astype(np.float32)
         return posed

@@ -131,7 +131,7 @@ def _judged(sights: Iterable[Sight | None], cover: Cover, standing: Standing) ->
         front = in_front(
             cover(sight.crop, sight.landmarks), standing.find(sight.crop, sight.matrix), sight.landmarks
         )
-        standing.remember(sight.crop, sight.matrix)
+        standing.remember()
         share = lips_covered(front, sight.landmarks, sight.wanted)
         lent = lips_covered(front, sight.landmarks, near=AROUND)
         shown = np.clip((front - DOUBTFUL[0]) / (DOUBTFUL[1] - DOUBTFUL[0]), 0, 1)

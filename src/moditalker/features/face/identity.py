@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice, takewhile, tee
 
 import numpy as np
@@ -25,7 +26,7 @@ from moditalker.features.face.tracker import Choice, FaceTracker
 from moditalker.geometry.align import align_stream, transform
 from moditalker.geometry.looks import Identity, Look, look_at, scale_of
 from moditalker.geometry.points import LIP_INNER, TEMPLATE, lip_opening, mouth_width, shut_mouth
-from moditalker.geometry.pose import affine_to_pose, procrustes
+from moditalker.geometry.pose import Affine, procrustes
 from moditalker.geometry.raster import warp
 from moditalker.jobs.streams import beside, fade
 from moditalker.media import Frame, Source
@@ -68,6 +69,7 @@ class FaceFrame:
     shot: int = 0
     strength: float = 1.0
     frontal: Array | None = None
+    crops: dict[int, Pixels] = field(default_factory=dict, repr=False, compare=False)  # made, by their size
 
     @property
     def lacks(self) -> str:
@@ -86,9 +88,10 @@ class FaceFrame:
         return scale_of(self.matrix)
 
     def crop(self, size: int) -> Pixels:
-        """The aligned crop, (size, size, 3) uint8, of a usable frame."""
-        crop: Pixels = warp(self.frame.image[None], self.matrix[None], size)[0]
-        return crop
+        """The aligned crop, (size, size, 3) uint8, of a usable frame; made once."""
+        if size not in self.crops:
+            self.crops[size] = warp(self.frame.image[None], self.matrix[None], size)[0]
+        return self.crops[size]
 
     def look(self, crop: Pixels, fps: float) -> Look:
         """What a usable frame shows; crop: its own. fps: of the source."""
@@ -96,11 +99,16 @@ class FaceFrame:
         points = transform(self.landmarks[None], self.matrix[None])[0]
         return look_at(self.frame.image, self.matrix, crop, points, self.frame.index / fps)
 
-    def at_rest(self, identity: Identity) -> Array:
-        """The landmarks of a usable frame with a shut mouth: (1, 68, 3), pixels of the frame."""
+    @cached_property
+    def affine(self) -> Affine:
+        """The head pose of a usable frame."""
         assert self.landmarks is not None
         assert self.frontal is not None
-        return affine_to_pose(shut_mouth(identity.frontal)[None], self.frontal[None], self.landmarks[None])
+        return Affine.fitted(self.frontal[None], self.landmarks[None])
+
+    def at_rest(self, identity: Identity) -> Array:
+        """The landmarks of a usable frame with a shut mouth: (1, 68, 3), pixels of the frame."""
+        return self.affine.posed(shut_mouth(identity.frontal)[None])
 
     def candidate(self, size: int, fps: float) -> Candidate:
         """What `choose_anchor` wants to know of a usable frame. fps: of the source."""

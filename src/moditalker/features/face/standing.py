@@ -45,6 +45,7 @@ class Standing:
         self.memory = deque((_part(crop, matrix) for crop, matrix in seen), maxlen=MEMORY)
         self.found: deque[tuple[Array, Array, Floats]] = deque(maxlen=HELD)  # and the frame it stood in
         self.every, self.count = max(1, round(EVERY * fps)), len(self.memory)
+        self.looked: tuple[Array, Floats] | None = None  # at last
 
     def forget(self) -> None:
         """Another shot begins."""
@@ -52,15 +53,18 @@ class Standing:
         self.found.clear()
         self.count = 0
 
-    def remember(self, crop: Pixels, matrix: Floats) -> None:
-        """The next frame: (128, 128, 3) uint8; (2, 3), frame -> crop pixel."""
-        if self.count % self.every == 0:
-            self.memory.append(_part(crop, matrix))
+    def remember(self) -> None:
+        """The frame in which something was looked for last is the shot's next one."""
+        if self.looked is not None and self.count % self.every == 0:
+            self.memory.append(self.looked)
         self.count += 1
 
     def find(self, crop: Pixels, matrix: Floats) -> Array | None:
-        """What stands around the mouth of a frame: (128, 128) in {0, 1}; None where nothing does."""
-        grey, matrix = _part(crop, matrix)
+        """What stands around the mouth of a frame: (128, 128) in {0, 1}; None where nothing does.
+
+        crop: (128, 128, 3) uint8; matrix: (2, 3), frame -> crop pixel.
+        """
+        grey, matrix = self.looked = _part(crop, matrix)
         steps = np.stack([np.diff(grey, axis=axis, append=grey.take([-1], axis)) for axis in (1, 0)])  # x, y
         steepness = np.linalg.norm(steps, axis=0)
         edges = steepness > SHARP
