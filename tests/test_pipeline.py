@@ -16,11 +16,12 @@ from standins import ASTRONAUT, PaintedMouth, needs_gpu, small_config, talker, u
 
 from moditalker import config as configuration
 from moditalker.errors import UserError
+from moditalker.features.face import identity
 from moditalker.features.face.shape import frontalize
 from moditalker.geometry.align import transform
 from moditalker.geometry.points import lip_opening, shut_mouth
 from moditalker.geometry.pose import Affine
-from moditalker.media import AudioReader, VideoReader, read_clip
+from moditalker.media import AudioReader, VideoReader, read_clip, sound
 from moditalker.talker.retarget import Wish
 from moditalker.talker.saving import Kept
 from moditalker.talker.talker import MoDiTalker
@@ -116,6 +117,33 @@ def test_a_video_can_be_iterated_twice(made):
     _, video, pairs = made
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(video, pairs, strict=True))
     assert video.kept == [Kept(8, 13, "no face")]
+
+
+def test_sound_is_decoded_once_and_each_frame_is_cropped_once(face_video, speech_wav, tmp_path, monkeypatch):
+    """From the files to the saved one; the second shot's identity is chosen from its own first frames."""
+    decode, warp = sound.decoded, identity.warp
+    decoded: list[int] = []
+    cropped: list[np.ndarray] = []
+
+    def counted(*args):
+        for frame in decode(*args):
+            decoded.append(frame.samples)
+            yield frame
+
+    def warped(images, *args):
+        cropped.append(images.base)
+        return warp(images, *args)
+
+    monkeypatch.setattr(sound, "decoded", counted)
+    monkeypatch.setattr(identity, "warp", warped)
+    talker().generate(face_video, speech_wav, seed=1).save(tmp_path / "out.mkv")
+    reading = sum(decoded)
+    whole = len(AudioReader(speech_wav).read())
+    # Its first packet, which tells what time 0 is, is looked at by the reader and by the writer.
+    assert whole <= reading <= whole + 2 * max(decoded)
+    assert max(decoded) < whole / 4
+    assert len(cropped) > 14
+    assert len({id(image) for image in cropped}) == len(cropped)
 
 
 def test_save_writes_the_frames_the_sound_and_a_report(made, tmp_path, speech_wav):

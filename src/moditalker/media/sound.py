@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+import threading
 import wave
+import weakref
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cached_property
@@ -14,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.errors import UserError
-from moditalker.jobs.files import appearing
+from moditalker.jobs.files import appearing, disk_full_named
 from moditalker.media.files import MAX_BACK, MAX_GAP, PathLike, Samples, decoded, local, opened, streams
 
 SAMPLE_RATE = 16_000  # Hz, of all sound that is read
@@ -27,6 +30,7 @@ CANCELS, MIXES = 1.2, 1.6  # below: the loudest channel takes the place of the m
 LOUDER = 4  # times the power that another channel needs to take the place of the chosen one
 SILENT = 1e-8  # power of a channel in the mix that decides nothing
 NOTED = 5  # pieces that are worth a note
+HELD_BYTES = 16 << 20  # of decoded sound that are held in memory, 4 minutes; more lies in a temporary file
 
 
 def anew(start: Fraction, expected: Fraction) -> bool:
@@ -44,6 +48,8 @@ class AudioReader:
     cancel each other, or one alone has sound, the mix is the loudest channel; ``notes`` says so once all
     has been read. ``track``: number of the sound track, from 1; None: the one that players take. Raises
     UserError if there is no sound, or no such track.
+
+    A file is decoded once: what was decoded for `seconds` is held for who iterates later.
     """
 
     def __init__(self, path: PathLike, track: int | None = None) -> None:
@@ -86,9 +92,7 @@ class AudioReader:
     @cached_property
     def seconds(self) -> Fraction:
         """Exact length, found by decoding it all. Raises UserError below MIN_SECONDS."""
-        end = Fraction(0)
-        for frame, start in self._timed():
-            end = start + Fraction(frame.samples, frame.sample_rate)
+        end = self._decoded.end
         if end < MIN_SECONDS:
             raise UserError(
                 f"{self.path}: {float(end):.3f} s of sound; at least {float(MIN_SECONDS):.2f} s, one frame "
@@ -96,15 +100,25 @@ class AudioReader:
             )
         return end
 
-    @cached_property
+    @property
     def whole(self) -> bool:
-        """Whether no gap and no overlap interrupts it."""
-        end = Fraction(0)
-        for frame, start in self._timed():
-            if start != end and end:
-                return False
-            end = start + Fraction(frame.samples, frame.sample_rate)
-        return True
+        """Whether no gap and no overlap interrupts it, found by decoding it all."""
+        return self._decoded.whole
+
+    @cached_property
+    def _decoded(self) -> _Decoded:
+        """All of the sound at 16 kHz, decoded now."""
+        held = _Decoded()
+
+        def timed() -> Iterator[tuple[Any, Fraction]]:
+            for frame, start in self._timed():
+                held.whole = held.whole and (start == held.end or not held.end)
+                held.end = start + Fraction(frame.samples, frame.sample_rate)
+                yield frame, start
+
+        for samples in self._mixed(timed(), SAMPLE_RATE, 1):
+            held.append(samples[0])
+        return held
 
     def _timed(self) -> Iterator[tuple[Any, Fraction]]:
         """Decoded frames and their start: samples are counted while the (rounded) stamps agree with that."""
@@ -132,6 +146,9 @@ class AudioReader:
 
     def blocks(self, rate: int, channels: int) -> Iterator[Samples]:
         """The sound at any rate as mono or stereo: (channels, n <= rate) float32 in [-1, 1]."""
+        return self._mixed(self._timed(), rate, channels)
+
+    def _mixed(self, timed: Iterable[tuple[Any, Fraction]], rate: int, channels: int) -> Iterator[Samples]:
         resampler, form, mixer = None, None, _Mixer(np.zeros((channels, 0), np.float32), rate)
         alone = 0  # pieces in which one channel stands for all
         given, skip, expected = 0, 0, Fraction(0)  # samples given, samples to be cut, end of the last frame
@@ -151,7 +168,7 @@ class AudioReader:
             yield from mixer.finish()
             alone += mixer.alone
 
-        for frame, start in self._timed():
+        for frame, start in timed:
             if start != expected or form != (frame.format.name, frame.layout.name, frame.sample_rate):
                 yield from rest()
                 form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -172,6 +189,8 @@ class AudioReader:
             )
 
     def __iter__(self) -> Iterator[Samples]:
+        if "_decoded" in vars(self):
+            return iter(self._decoded)
         return (samples[0] for samples in self.blocks(SAMPLE_RATE, 1))
 
     def read(self, seconds: float | None = None) -> Samples:
@@ -184,6 +203,32 @@ class AudioReader:
             if limit is not None and total >= limit:
                 break
         return np.concatenate(chunks)[:limit]
+
+
+class _Decoded:
+    """A file's sound at 16 kHz, held in memory or in a temporary file, with its exact end in seconds."""
+
+    def __init__(self) -> None:
+        self.end, self.whole = Fraction(0), True
+        self._file = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115 (closed with this object)
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._file.close)
+
+    def append(self, samples: Samples) -> None:
+        with disk_full_named(Path(tempfile.gettempdir())):
+            self._file.write(np.ascontiguousarray(samples, np.float32).tobytes())
+
+    def __iter__(self) -> Iterator[Samples]:
+        """From the start on, a second at a time; by several readers at once."""
+        place = 0
+        while True:
+            with self._lock:
+                self._file.seek(place)
+                piece = self._file.read(SAMPLE_RATE * 4)
+            if not piece:
+                return
+            place += len(piece)
+            yield np.frombuffer(piece, np.float32).copy()
 
 
 def _described(audio: Any) -> str:
