@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -122,81 +122,33 @@ def fit(
     state = Run(run, task.name, task.model, config, processes)
     if state.resume():
         log(f"{task.name}: resumed at step {state.step}")
-
-    def validate() -> dict[str, float]:
-        with state.averaged():
-            figures = task.validate()
-            if processes.main and (picture := task.preview()) is not None:
-                Image.fromarray(picture).save(run / "preview.png")
-        return figures
-
-    def draw(step: int, part: int) -> Drawn:
-        rng = np.random.default_rng((config.seed, step, part))
-        noise, dropout = int(rng.integers(2**62)), int(rng.integers(2**62))
-        return Drawn(noise, dropout, task.batch(rng))
-
-    parts = range(processes.rank, config.accumulate, processes.count)
-
-    def descend(made: Iterator[Drawn]) -> dict[str, float]:
-        """One step of the optimiser; the means of what the parts logged, over this process's parts."""
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(config, state.step, done())
-        state.optimizer.zero_grad(set_to_none=True)
-        logs: list[dict[str, float]] = []
-        for drawn in islice(made, len(parts)):
-            torch.manual_seed(drawn.dropout)
-            with processes.autocast():
-                loss, terms = task.loss(
-                    to_device(drawn.batch, processes.device), torch.Generator().manual_seed(drawn.noise)
-                )
-            (loss * processes.scale / config.accumulate).backward()
-            logs.append({"loss": loss.item(), **terms})
-        processes.sum_gradients(state.parameters)
-        norm = nn.utils.clip_grad_norm_(state.parameters, config.clip_norm)
-        if norm.isfinite():
-            state.optimizer.step()
-        elif not processes.lower_scale():
-            raise RuntimeError(f"{task.name}: the gradients of step {state.step} are not finite")
-        return {"norm": norm.item(), **{k: float(np.mean([one[k] for one in logs])) for k in logs[0]}}
-
     state.begin()
     task.model.train()
-    figures: dict[str, float] = {}
-    saved = begun = time.monotonic()
-    first = state.step
-
-    def done() -> float:
-        """Share of the seconds that are over."""
-        return (time.monotonic() - begun) / seconds
-
-    wanted = ((later, part) for later in range(first, config.steps) for part in parts)
+    pace = saved = Pace(state.step, config.steps, seconds)
+    parts = range(processes.rank, config.accumulate, processes.count)
+    wanted = ((step, part) for step in range(state.step, config.steps) for part in parts)
     with (
         stop_signal() as stopped,
-        curves(run, first, processes.main) as curve,
-        made_ahead(draw, wanted, processes.workers) as made,
+        curves(run, state.step, processes.main) as curve,
+        made_ahead(partial(draw, task, config.seed), wanted, processes.workers) as made,
     ):
-        last, ended = first >= config.steps, False
-        if last:
-            figures = validate()
+        last, ended = state.step >= config.steps, False
+        figures = validated(task, state) if last else {}
         while not last and not (ended := processes.any(stopped())):
-            record = descend(made)
+            rate = learning_rate(config, state.step, pace.share)
+            record = descend(task, state, islice(made, len(parts)), rate)
             state.stepped()
-            step = state.step
-            last = step == config.steps or done() >= 1
-            if step % config.validate_every == 0 or last:
-                figures = validate()
+            last = state.step == config.steps or pace.share >= 1
+            if state.step % config.validate_every == 0 or last:
+                figures = validated(task, state)
                 record |= figures
                 if config.keep == "best":
                     state.judged(task.score(figures), figures)
-                pace = (time.monotonic() - begun) / (step - first)
-                left = max(0, min(pace * (config.steps - step), begun + seconds - time.monotonic())) / 60
-                goal = f"/{config.steps}" if seconds == math.inf else ""
-                shown = "  ".join(f"{k} {v:.4g}" for k, v in record.items())
-                log(f"{task.name} {step}{goal}  {shown}  {pace:.2f} s/step, {left:.0f} min left")
-            curve(step, record)
-            if last or time.monotonic() - saved > 60 * config.save_minutes:
+                log(f"{task.name} {pace.line(state.step, record)}")
+            curve(state.step, record)
+            if last or saved.seconds > 60 * config.save_minutes:
                 state.save()
-                saved = time.monotonic()
+                saved = Pace()
         if ended:
             state.save()
             log(f"{task.name}: stopped at step {state.step}, saved")
@@ -204,6 +156,70 @@ def fit(
         figures = best
         log(f"{task.name}: the weights of step {state.best['step']}, the best by validation")
     return None if ended else figures
+
+
+def draw(task: Task, seed: int, step: int, part: int) -> Drawn:
+    """One part of a step: the same for the same seed, step and part."""
+    rng = np.random.default_rng((seed, step, part))
+    noise, dropout = int(rng.integers(2**62)), int(rng.integers(2**62))
+    return Drawn(noise, dropout, task.batch(rng))
+
+
+def descend(task: Task, state: Run, parts: Iterable[Drawn], rate: float) -> dict[str, float]:
+    """One step of the optimiser; the means of what the parts logged, over this process's parts."""
+    config, processes = state.config, state.processes
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.zero_grad(set_to_none=True)
+    logs: list[dict[str, float]] = []
+    for part in parts:
+        torch.manual_seed(part.dropout)
+        with processes.autocast():
+            batch = to_device(part.batch, processes.device)
+            loss, terms = task.loss(batch, torch.Generator().manual_seed(part.noise))
+        (loss * processes.scale / config.accumulate).backward()
+        logs.append({"loss": loss.item(), **terms})
+    processes.sum_gradients(state.parameters)
+    norm = nn.utils.clip_grad_norm_(state.parameters, config.clip_norm)
+    if norm.isfinite():
+        state.optimizer.step()
+    elif not processes.lower_scale():
+        raise RuntimeError(f"{task.name}: the gradients of step {state.step} are not finite")
+    return {"norm": norm.item(), **{k: float(np.mean([one[k] for one in logs])) for k in logs[0]}}
+
+
+def validated(task: Task, state: Run) -> dict[str, float]:
+    """The figures of the averaged weights, and a picture in the run's folder."""
+    with state.averaged():
+        figures = task.validate()
+        if state.processes.main and (picture := task.preview()) is not None:
+            Image.fromarray(picture).save(state.folder / "preview.png")
+    return figures
+
+
+class Pace:
+    """How far a training is: by its steps, or by its seconds if these are over first."""
+
+    def __init__(self, first: int = 0, steps: int = 0, limit: float = math.inf) -> None:
+        self.first, self.steps, self.limit, self.begun = first, steps, limit, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the begin."""
+        return time.monotonic() - self.begun
+
+    @property
+    def share(self) -> float:
+        """Of the seconds that are over."""
+        return self.seconds / self.limit
+
+    def line(self, step: int, record: dict[str, float]) -> str:
+        """A step's figures, with the time that is left."""
+        pace = self.seconds / (step - self.first)
+        left = max(0, min(pace * (self.steps - step), self.limit - self.seconds)) / 60
+        goal = f"/{self.steps}" if self.limit == math.inf else ""
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in record.items())
+        return f"{step}{goal}  {shown}  {pace:.2f} s/step, {left:.0f} min left"
 
 
 @contextmanager
