@@ -24,9 +24,10 @@ from moditalker.features.face.tracker import FaceTracker
 from moditalker.geometry.align import transform
 from moditalker.jobs.streams import beside
 from moditalker.media import Source, open_source
+from moditalker.training.covers.people import People, find_people
 from moditalker.training.loop import fit
 from moditalker.training.processes import Processes
-from moditalker.training.tasks.cover import CoverTask, People, find_people
+from moditalker.training.tasks.cover import CoverTask
 from moditalker.weights.files import halved, save_weights
 
 HELD_OUT = {"s22", "s23", "s31", "us3", "us6"}  # and each tenth of the stills

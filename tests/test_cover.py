@@ -12,7 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from moditalker.config import load
 from moditalker.features.face.confidence import HIDDEN, lips_covered
 from moditalker.features.face.cover import SIDE, Cover, inputs, load_cover, outlined
-from moditalker.training.tasks.cover import THINGS, CoverTask, People, collated, examples, find_people, seen
+from moditalker.training.covers.examples import examples, seen
+from moditalker.training.covers.people import People, find_people
+from moditalker.training.covers.things import THINGS
+from moditalker.training.tasks.cover import CoverTask, collated
 from moditalker.weights import named
 
 CROP = load("tiny").crop

@@ -2,7 +2,7 @@
 
 A small network looks at an aligned crop and says of each pixel how much of it something else covers. It is
 told where the landmarks say that face, lips and the gap between them are, so it knows what should be there.
-It learns from people whose faces are free and from things drawn over them (`training/tasks/cover.py`).
+It learns from people whose faces are free and from things drawn over them (`training/covers/`).
 """
 
 from __future__ import annotations
