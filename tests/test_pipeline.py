@@ -97,13 +97,13 @@ def test_a_shot_that_begins_turned_away_has_its_own_anchor(made):
         for i, frame in enumerate(list(video.face)[:8])
     ]
     track = replace(video.face, frames=lambda: iter(frames))
-    targets = list(model.video(track, None)._seen())
+    targets = list(model.video(track, None).targets.seen())
     assert targets[3].anchor is track.anchor is not targets[6].anchor
     assert targets[6].anchor is targets[7].anchor
     again = replace(
         track, frames=lambda: iter([*frames, *(replace(f, cut=f is frames[0]) for f in frames[:4])])
     )
-    assert list(model.video(again, None)._seen())[-1].anchor is track.anchor
+    assert list(model.video(again, None).targets.seen())[-1].anchor is track.anchor
 
 
 def test_same_seed_same_frames_and_another_seed_other_frames(made, face_video, speech_wav):
@@ -223,7 +223,7 @@ def test_motion_keeps_its_pace_at_any_frame_rate(made, face_video, speech_wav):
     """The wanted landmarks of frame i are the track at its time: 20 fps here, 25 Hz there."""
     _, video, _ = made
     track = video.motion.array()
-    targets = [t for t in video._wished(video._seen()) if t.wanted is not None]
+    targets = [t for t in video.targets.wished(video.targets.seen()) if t.wanted is not None]
     exact = [t for t in targets if t.face.frame.time * 25 % 1 == 0]
     assert exact
     for target in exact[:3]:

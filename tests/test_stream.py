@@ -22,7 +22,7 @@ from moditalker.errors import UserError
 from moditalker.media import SAMPLE_RATE, AudioReader, VideoReader
 from moditalker.media.arriving import ArrivingSound
 from moditalker.talker.steps import Speech
-from moditalker.talker.video import Live
+from moditalker.talker.targets import Live
 from moditalker.weights.named import ASSETS
 
 ROOT = Path(__file__).parents[1]

@@ -41,7 +41,9 @@ from moditalker.motion.stage import MotionStage
 from moditalker.motion.track import Track
 from moditalker.talker.options import Options
 from moditalker.talker.steps import FaceTrack, Motion, Origin, Progress, Speech
-from moditalker.talker.video import MAKING, Live, Stream, Video, held_frames
+from moditalker.talker.stream import Stream, held_frames
+from moditalker.talker.targets import MAKING, Live
+from moditalker.talker.video import Video
 from moditalker.video.stage import MissingSampler, VideoSampler, VideoStage, load_sampler
 from moditalker.weights.files import fill, load_weights
 from moditalker.weights.named import model_folder, sha256
