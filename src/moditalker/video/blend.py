@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from moditalker.config import CropConfig
 from moditalker.geometry.align import inverse
 from moditalker.geometry.points import EYE_LEFT, EYE_RIGHT, JAW, MOUTH, smooth_step
 from moditalker.geometry.raster import planes, sampling_grid, warp
+from moditalker.video.match import blurred, light_gain, relit
 
 EYE_SHARE = 42 / 128  # eye distance over crop width, where the configuration leaves it open
 FEATHER = 2.0  # standard deviation of the Gaussian that softens the mask [paper: Gaussian blur]
@@ -37,7 +37,7 @@ COLOUR_SECONDS = 0.15  # memory of the colour match
 COLOUR_STEP = 0.15  # a change of brightness beyond this within one frame is a cut: the match starts anew
 GRAIN_ODD = 0.06  # the same for giving detail back, which must not show where the mouths differ
 CELL = 2  # pixels, on which distances to the skin's borders are taken
-DARK = 0.06  # of white: darker than this, the match adds rather than multiplies
+COLOUR_TRUST, COLOUR_LEAST = 0.05, 50  # see `match.light_gain`
 
 _JAW_EDGE = torch.tensor(list(EDGE))
 _MOUTH = torch.from_numpy(MOUTH)
@@ -100,7 +100,7 @@ class Blender:
         )  # profile: lips lead
         above = torch.minimum(*(self._above_nose(face) for face in both))
         hard = (0.5 - torch.maximum(self.hull(points, self.margins), above)).clamp(0, 1)
-        return _blur(hard[None], FEATHER * self.unit)[0] * self.window
+        return blurred(hard[None], FEATHER * self.unit)[0] * self.window
 
     def native_mask(
         self,
@@ -209,33 +209,34 @@ class Blender:
 
     def _match(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
         """The region (3, h, w) in [0, 1], its colours at low frequencies as the aligned source's."""
-        difference = aligned - region
-        inside = skin > 0.5
-        if int(inside.sum()) < 50:
-            return region
-        middle = difference[:, inside].median(dim=1).values
-        # Where one of them shows something else (a hand, a moved jaw), it has no say.
-        odd = (difference - middle[:, None, None]).square().sum(0)
-        weight = skin * torch.exp(-odd / (2 * COLOUR_ODD**2)) + 1e-8
-        total = weight.sum()
-        both = torch.stack([aligned, region]) + DARK  # 2 3 h w
-        mean = (both * weight).sum((-2, -1), keepdim=True) / total
         step = 4
-        small = F.avg_pool2d(torch.cat([both.flatten(0, 1) * weight, weight[None]]), step, ceil_mode=True)
-        small = _blur(small, COLOUR_REACH * self.unit / step, zeros=True)
-        trust = 0.05  # weight of the overall match against the local one
-        local = (small[:-1].unflatten(0, (2, 3)) + trust * mean) / (small[-1] + trust)
-        gain = (local[0] / local[1]).clamp(0.5, 2.0)
+
+        def blur(image: Tensor) -> Tensor:
+            small = F.avg_pool2d(image, step, ceil_mode=True)
+            return blurred(small, COLOUR_REACH * self.unit / step, zeros=True)
+
+        gain = light_gain(
+            aligned,
+            region,
+            skin,
+            blur,
+            odd=COLOUR_ODD,
+            trust=COLOUR_TRUST,
+            least=COLOUR_LEAST,
+            floor=1e-8,
+        )
+        if gain is None:
+            return region
         gain = F.interpolate(gain[:, None], size=region.shape[1:], mode="bilinear", align_corners=False)[:, 0]
         if self.gain is not None and float((gain - self.gain).mean().abs()) < COLOUR_STEP:
             gain = self.keep * self.gain + (1 - self.keep) * gain
         self.gain = gain
-        return ((region + DARK) * gain - DARK).clamp(0, 1)
+        return relit(region, gain).clamp(0, 1)
 
     def _same(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
         """(h, w) in [0, 1]: where generated and source show the same skin, which may have its detail back."""
         odd = (aligned - region).square().sum(0)
-        return _blur((skin * torch.exp(-odd / (2 * GRAIN_ODD**2)))[None], self.unit)[0]
+        return blurred((skin * torch.exp(-odd / (2 * GRAIN_ODD**2)))[None], self.unit)[0]
 
 
 class Hull:
@@ -263,21 +264,6 @@ class Hull:
 def _points(landmarks: NDArray[np.floating]) -> Tensor:
     """(68, 2 or 3) -> (68, 2) float32."""
     return torch.from_numpy(np.ascontiguousarray(landmarks[:, :2], dtype=np.float32))
-
-
-def _blur(image: Tensor, sigma: float, zeros: bool = False) -> Tensor:
-    """Gaussian blur of (C, h, w); beyond the border its pixels are repeated, or are zeros."""
-    down, across = (_blur_matrix(length, sigma, zeros) for length in image.shape[1:])
-    return down @ image @ across.T
-
-
-@lru_cache(maxsize=16)
-def _blur_matrix(length: int, sigma: float, zeros: bool) -> Tensor:
-    """(length, length): what each pixel of a line takes from the others; much faster than a convolution."""
-    radius = math.ceil(3 * sigma)
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    ones = F.pad(torch.eye(length)[:, None], (radius, radius), mode="constant" if zeros else "replicate")
-    return F.conv1d(ones, (taps / taps.sum()).view(1, 1, -1))[:, 0].T.contiguous()
 
 
 def _box(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from moditalker.geometry.looks import Look
 from moditalker.geometry.points import JAW, NOSE, smooth_step
 from moditalker.video.flow import OUTLINE, SIDES, Gap, Spline, outline_distance
 from moditalker.video.interior import Interior, skin_around
+from moditalker.video.match import light_gain, relit, wide_blurred
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
@@ -45,7 +47,7 @@ LIGHT_REACH = (
     7.0  # standard deviation of the Gaussian over which the light of a look is brought to the frame's
 )
 LIGHT_ODD = 0.12  # of white: pixels that differ by more than others do hardly show the same thing
-DARK = 0.06  # of white: darker than this, light adds rather than multiplies
+LIGHT_TRUST, LIGHT_LEAST = 0.02, 12  # see `match.light_gain`
 BORDER = 4.0  # at the other borders
 LEAST_GAP = 1.0  # a look whose lips are nearer shows nothing of what is between them
 STRETCH_FROM = 0.3  # the least opening in which something can be missing
@@ -153,14 +155,24 @@ class Composer:
                 for basis, points in zip(halves, SIDES, strict=True)
             )
             seen = _sample(_floats(look.crop), _tensor(field.places) + torch.where(side, lower, upper))
-            light = _light(here, seen, torch.from_numpy(ring).float(), LIGHT_REACH * unit / field.step)
+            light = light_gain(
+                here,
+                seen,
+                torch.from_numpy(ring).float(),
+                partial(wide_blurred, sigma=LIGHT_REACH * unit / field.step),
+                odd=LIGHT_ODD,
+                trust=LIGHT_TRUST,
+                least=LIGHT_LEAST,
+                floor=1e-6,
+            )
+            light = torch.ones_like(here) if light is None else light
             fine = field.with_values(torch.cat([upper, lower, light])).at(mouth)
             picture = lips.drawn(look, fine[:2], fine[2:4])
             if (missing := lips.missing(look)) > 0:
                 inside = self._inside(wanted, look, rest, lips, region)
                 if inside is not None:
                     picture = torch.lerp(picture, inside, missing * lips.between)
-            total += weight * ((picture + DARK) * fine[4:] - DARK)
+            total += weight * relit(picture, fine[4:])
         return total, field.with_values(share).at(mouth)[0]
 
     def _inside(
@@ -367,32 +379,3 @@ def _sample(image: Tensor, places: Tensor, mode: str = "bicubic") -> Tensor:
     for axis, length in enumerate((image.shape[2], image.shape[1])):
         torch.add(places[axis] * (2 / length), 1 / length - 1, out=grid[0, ..., axis])
     return F.grid_sample(image[None], grid, mode=mode, padding_mode="border", align_corners=False)[0]
-
-
-def _light(current: Tensor, seen: Tensor, weight: Tensor, sigma: float) -> Tensor:
-    """Factors (3, rows, columns) that bring a look's light to the frame's, from where both show the same."""
-    difference = current - seen
-    inside = weight > 0.5
-    if int(inside.sum()) < 12:
-        return torch.ones_like(current)
-    middle = difference[:, inside].median(dim=1).values
-    odd = (difference - middle[:, None, None]).square().sum(0)
-    weight = weight * torch.exp(-odd / (2 * LIGHT_ODD**2)) + 1e-6
-    both = torch.cat([current, seen]) + DARK
-    mean = (both * weight).sum((-2, -1), keepdim=True) / weight.sum()
-    blurred = _blur(torch.cat([both * weight, weight[None]]), sigma)
-    trust = 0.02
-    local = (blurred[:-1] + trust * mean) / (blurred[-1] + trust)
-    return (local[:3] / local[3:]).clamp(0.5, 2.0)
-
-
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (C, h, w); zeros beyond the border."""
-    down, across = (_blur_matrix(n, sigma) for n in image.shape[1:])
-    return down @ image @ across
-
-
-def _blur_matrix(length: int, sigma: float) -> Tensor:
-    at = torch.arange(length, dtype=torch.float32)
-    taps = torch.exp(-0.5 * ((at[:, None] - at) / sigma) ** 2)
-    return taps / (sigma * (2 * torch.pi) ** 0.5)
