@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from moditalker.config import RecordingsConfig
 from moditalker.data.recordings import MotionClip, Recording, count_recordings, make_recordings
 from moditalker.features.speech.encoders import SpeechEncoder
+from moditalker.jobs.files import write_whole
 
 PART = 50  # recordings in a file
 LOG_SECONDS = 5.0  # between two lines that say how far the making is
@@ -60,6 +61,8 @@ class RecordingsFolder:
         todo = sum(min(PART, count - first) for first in missing.values())
         log(f"atom: making {todo} recordings of about {config.seconds:g} s out of {len(clips)} clips, once")
         self.path.mkdir(parents=True, exist_ok=True)
+        for rest in self.path.glob(".*.part"):  # of a run that was killed
+            rest.unlink()
         before, said = 0, begun
 
         def progress(made: int) -> None:
@@ -89,9 +92,7 @@ def save_recordings(recordings: list[Recording], path: Path, origin: str = "") -
     for number, recording in enumerate(recordings):
         tensors[f"{number:05d}.{recording.speaker}.landmarks"] = np.ascontiguousarray(recording.landmarks)
         tensors[f"{number:05d}.{recording.speaker}.speech"] = recording.speech
-    part = path.with_suffix(".part")
-    save_file(tensors, part, {"origin": origin})
-    part.replace(path)
+    write_whole(path, save(tensors, {"origin": origin}))
 
 
 def read_origin(path: Path) -> str:

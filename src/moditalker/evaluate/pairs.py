@@ -11,6 +11,7 @@ from pathlib import Path
 
 from moditalker.errors import UserError
 from moditalker.jobs import spreadsheets
+from moditalker.jobs.files import write_whole
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}
 MANIFESTS = ("pairs.jsonl", "pairs.csv")  # in the folder of a run
@@ -155,4 +156,4 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
             if value is not None:
                 row[field.name] = value
         lines.append(json.dumps(row))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(path, ("\n".join(lines) + "\n").encode())

@@ -115,23 +115,40 @@ def too_long(path: str | os.PathLike[str]) -> UserError:
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes its place only if the block succeeds: nobody ever sees half of it."""
+def appearing(path: Path, secret: bool = False) -> Iterator[IO[bytes]]:
+    """A file to write that takes its place only if the block succeeds: nobody ever sees half of it.
+
+    secret: this user alone may read it, and a file that is there already stays.
+    """
     handle, name = tempfile.mkstemp(".part", f".{shortened(path.name, 16)}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        if secret:
+            _place_first(name, path)
+        else:
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that readers and power cuts see whole or not at all."""
-    with appearing(path) as file:
+def _place_first(name: str, path: Path) -> None:
+    """Give a file its place, unless one is there already."""
+    try:
+        os.link(name, path)
+    except FileExistsError:
+        pass
+    except (OSError, AttributeError):  # a file system without hard links
+        Path(name).replace(path)
+    Path(name).unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes, secret: bool = False) -> None:
+    """Write a file that readers and power cuts see whole or not at all; secret: as for `appearing`."""
+    with appearing(path, secret) as file:
         file.write(content)

@@ -83,6 +83,7 @@ class VideoWriter:
         self._waiting: Any = None  # a sound packet whose time has not come
         number = next(_NUMBERS)
         stem = _part_stem(self.path)
+        # FFmpeg opens a file by its name and seeks in it, so that `jobs.files.appearing` cannot give it one.
         self._part, self._sealed = (
             self.path.with_name(f".{stem}.{os.getpid()}-{number}.{name}{self.path.suffix}")
             for name in ("part", "sealed")

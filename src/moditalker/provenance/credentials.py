@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -21,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from moditalker.errors import UserError
+from moditalker.jobs.files import write_whole
 
 YEARS = 10  # that the certificate made here holds: without a time server, files are invalid after it [ours]
 FILE = "signer.pem"
@@ -199,18 +198,4 @@ def _name(name: str) -> x509.Name:
 def _store(path: Path, pem: bytes) -> None:
     """Keep a secret: whole or not at all, for this user alone; of two that try, the first one's stays."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".signer")  # readable by this user alone
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        place: Callable[..., None] = os.link if hasattr(os, "link") else os.replace
-        try:
-            place(part, path)
-        except FileExistsError:
-            return
-        except OSError:  # a file system without hard links
-            Path(part).replace(path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    write_whole(path, pem, secret=True)

@@ -23,7 +23,7 @@ from moditalker import config as configuration
 from moditalker.config import Config, TrainingConfig
 from moditalker.data.parts import Data
 from moditalker.errors import UserError
-from moditalker.jobs.files import appearing
+from moditalker.jobs.files import appearing, write_whole
 from moditalker.training.processes import Processes
 
 CHECKPOINT, TRAINING = "last.pt", "training.json"  # in a run folder
@@ -63,8 +63,8 @@ def record(run: Path, task: str, config: Config, data: Data) -> None:
             raise UserError(
                 f"{run}: was begun with {', '.join(changed)}; resume with the same, or choose another folder"
             )
-    (run / CONFIG).write_text(configuration.dump(config), encoding="utf-8")
-    (run / DATA).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    write_whole(run / CONFIG, configuration.dump(config).encode())
+    write_whole(run / DATA, (json.dumps(listed, indent=2) + "\n").encode())
 
 
 def _fixed(config: Config) -> Iterator[tuple[str, Any]]:
@@ -135,8 +135,9 @@ class Run:
             ):  # of runs that were killed while they saved
                 rest.unlink()
             settings = {"task": self.name, **asdict(self.config)}
-            (self.folder / TRAINING).write_text(json.dumps(settings, indent=2))
-            (self.folder / "environment.json").write_text(json.dumps(environment(self.processes), indent=2))
+            write_whole(self.folder / TRAINING, json.dumps(settings, indent=2).encode())
+            made = json.dumps(environment(self.processes), indent=2)
+            write_whole(self.folder / "environment.json", made.encode())
 
     def save(self) -> None:
         """Write the checkpoint, by the main process. Raises UserError where it cannot be written."""

@@ -182,7 +182,7 @@ def _write(
         shown.append(files)
     study = json.dumps({"page": told["page"], "questions": told["questions"], "trials": shown}, indent=1)
     page = TEMPLATE.read_text(encoding="utf-8").replace("@STUDY@", study.replace("<", "\\u003c"))
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    write_whole(folder / "index.html", page.encode())
     for path in sorted(folder.rglob("*")):
         os.utime(path, (DATE, DATE))
     progress("videos", len(trials), len(trials))

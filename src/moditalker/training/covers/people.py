@@ -13,6 +13,7 @@ from moditalker.config import CropConfig
 from moditalker.features.face.tracker import FaceTracker, largest
 from moditalker.geometry.align import align, transform
 from moditalker.geometry.raster import warp
+from moditalker.jobs.files import appearing
 from moditalker.media import open_source
 
 Floats = NDArray[np.floating]
@@ -33,7 +34,8 @@ class People:
         return People(self.names[chosen], self.crops[chosen], self.landmarks[chosen])
 
     def save(self, path: Path) -> None:
-        np.savez_compressed(path, names=self.names, crops=self.crops, landmarks=self.landmarks)
+        with appearing(path) as file:
+            np.savez_compressed(file, names=self.names, crops=self.crops, landmarks=self.landmarks)
 
     @classmethod
     def load(cls, path: Path) -> People:
