@@ -18,7 +18,7 @@ from conftest import write_wav
 from PIL import Image
 from standins import ASTRONAUT
 
-from moditalker import cli, config
+from moditalker import MoDiTalker, cli, config
 from moditalker.cli.common import parse_choice, progress_bar
 from moditalker.cli.generate import free, generate
 from moditalker.errors import UserError
@@ -120,6 +120,13 @@ def test_config_prints_what_load_reads(run, tmp_path):
     file.write_text(result.stdout)
     assert config.load(file=file) == config.load("tiny", overrides=["atom.layers=2"])
     assert "nearest known key is atom.layers" in sentence(run("config", "--set", "atom.layrs=2"))
+
+
+def test_config_shows_what_the_default_model_runs_with(run, tmp_path, weights):
+    file = tmp_path / "c.yaml"
+    file.write_text(run("config", "--model", weights).stdout)
+    assert config.load(file=file) == MoDiTalker.from_pretrained(weights).config
+    assert "give one" in sentence(run("config", "--model", weights, "--preset", "live"))
 
 
 @pytest.mark.parametrize(

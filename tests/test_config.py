@@ -93,7 +93,7 @@ def test_a_mistake_is_named(assignment, sentence):
 
 def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(
-        UserError, match="preset 'tinny' does not exist; there are tiny, live, paper, released"
+        UserError, match="preset 'tinny' does not exist; there are live, paper, released, tiny"
     ):
         config.load("tinny")
     with pytest.raises(UserError, match=r"missing.yaml: cannot be read \(No such file"):

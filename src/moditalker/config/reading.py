@@ -18,7 +18,8 @@ from moditalker.config.schema import Config, RulesConfig, check
 from moditalker.errors import UserError
 
 GONE = {"atom.gain", "atom.sharpen"}  # settings of earlier versions that weights may still name
-PRESETS = ("tiny", "live", "paper", "released")
+FOLDER = resources.files("moditalker.config") / "presets"
+PRESETS = tuple(sorted(file.name.removesuffix(".yaml") for file in FOLDER.iterdir()))
 
 
 def load(preset: str | None = None, file: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -41,7 +42,7 @@ def load(preset: str | None = None, file: str | Path | None = None, overrides: I
 
 def _preset(name: str) -> Config:
     """A preset that ships. Its file may name another one under `like`, from which it differs."""
-    text = (resources.files("moditalker.config") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     tree = yaml.safe_load(text) or {}
     like = tree.pop("like", None)
     config: Config = _merge(Config() if like is None else _preset(like), tree)

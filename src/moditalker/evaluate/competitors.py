@@ -12,7 +12,7 @@ from typing import Any
 from moditalker.errors import UserError
 from moditalker.jobs.files import write_whole
 from moditalker.talker.talker import MoDiTalker
-from moditalker.weights.files import load_weights
+from moditalker.weights.files import describe, load_weights
 from moditalker.weights.named import model_folder, sha256
 
 ATOM, VIDEO = "atom.safetensors", "mtov.safetensors"
@@ -83,7 +83,7 @@ def versions(preset: str) -> list[Competitor]:
     Raises:
         UserError: the weights have no settings for them, or do not compose.
     """
-    config = load_weights(model_folder(preset) / VIDEO)[1]["config"]
+    config = describe(model_folder(preset) / VIDEO)["config"]
     if not config.get("compose", {}).get("enabled", False):
         raise UserError(
             f"the weights {preset!r} do not compose their frames (compose.enabled), so there is no first "

@@ -40,6 +40,7 @@ from moditalker.motion.sample import waited
 from moditalker.motion.stage import MotionStage
 from moditalker.motion.track import Track
 from moditalker.talker.options import Options
+from moditalker.talker.settings import carried, joined
 from moditalker.talker.steps import FaceTrack, Motion, Origin, Progress, Speech
 from moditalker.talker.stream import Stream, held_frames
 from moditalker.talker.targets import MAKING, Live
@@ -111,8 +112,7 @@ class MoDiTalker:
         state, description = load_weights(lips)
         config = configuration.from_dict(description["config"])
         if motion is not None:
-            own = configuration.from_dict(load_weights(folder / "atom.safetensors")[1]["config"])
-            config = _joined(own, config)
+            config = joined(carried(folder / "atom.safetensors"), config)
         config = configuration.override(config, overrides)
         network = Atom(config.atom, config.speech.width)
         fill(network, state, lips)
@@ -124,7 +124,7 @@ class MoDiTalker:
                     f"{pictures}: made for {sampler.config.crop}, {folder} for {config.crop}; give weights "
                     "of one crop"
                 )
-            config = _joined(sampler.config, config)
+            config = joined(sampler.config, config)
         talker = cls(
             config,
             load_speech_encoder(config.speech, device),
@@ -433,11 +433,6 @@ def _features(speech: Iterable[ArrayLike], width: int) -> Iterator[Array]:
                 f"speech features of shape {features.shape}: finite ones of shape (n, {width}) are expected"
             )
         yield features
-
-
-def _joined(picture: Config, motion: Config) -> Config:
-    """One configuration of two: what makes speech features and motion from the second, all else the first."""
-    return replace(picture, speech=motion.speech, atom=motion.atom, atom_diffusion=motion.atom_diffusion)
 
 
 FORMER = {"name": "model", "weights": "video", "atom": "motion", "settings": "overrides"}  # in version 0.1

@@ -101,18 +101,35 @@ def load_weights(
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); copy it again") from None
+    description = _description(path, metadata)
+    if tensors_sha256(state) != description["sha256"]:
+        raise UserError(f"{path} is damaged: its weights differ from their checksum; copy the file again")
+    return {name: tensor.to(device) for name, tensor in state.items()}, description
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """The dict of :func:`load_weights`, read without the tensors. Raises UserError as it, but for damage."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give a weights file (.safetensors)")
+    try:
+        with safe_open(path, "pt") as file:
+            return _description(path, file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); copy it again") from None
+
+
+def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if KEY not in metadata:
         raise UserError(
             f"{path} says nothing of its config; for the authors' files see `moditalker weights convert`"
         )
     try:
-        description = json.loads(metadata[KEY])
-        expected = description["sha256"]
+        description: dict[str, Any] = json.loads(metadata[KEY])
+        description["sha256"], description["config"]
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{path} has a description that cannot be read; copy the file again") from None
-    if tensors_sha256(state) != expected:
-        raise UserError(f"{path} is damaged: its weights differ from their checksum; copy the file again")
-    return {name: tensor.to(device) for name, tensor in state.items()}, description
+    return description
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
