@@ -147,6 +147,6 @@ def test_versions_are_rows_of_weights_that_compose(shipped: Path, monkeypatch: p
     with pytest.raises(UserError, match=r"do not compose.*leave --versions out"):
         versions(str(shipped))
     described = {"config": {"compose": {"enabled": True}}}
-    monkeypatch.setattr("moditalker.evaluate.competitors.load_weights", lambda path: ({}, described))
+    monkeypatch.setattr("moditalker.evaluate.competitors.describe", lambda path: described)
     first, alone = versions(str(shipped))
     assert (first.settings, alone.settings) == (("compose.enabled=false",), ("compose.inside=nothing",))
