@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +18,7 @@ FPS = 25.0
 CAPTION = "WE NEED TO TALK NOW"
 
 
+@cache
 def sight(shift: tuple[float, float], caption: str = "", opening: float = 3.0, number: int = 0) -> Sight:
     """A face whose head is moved by so many pixels of the frame, with a caption that is not."""
     still = picture_of(opening)
@@ -35,6 +38,7 @@ def sight(shift: tuple[float, float], caption: str = "", opening: float = 3.0, n
     return Sight(crop, face(opening), matrix, (SIDE, SIDE), face(opening), cut=number == 0)
 
 
+@cache
 def picture_of(opening: float) -> np.ndarray:
     """The face of test_compose, whose frame -> crop is PLACE."""
     from test_compose import MATRIX

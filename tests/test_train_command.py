@@ -79,13 +79,20 @@ def final(out: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_all_video_parts_and_what_a_run_leaves_behind(data: Path, tmp_path: Path) -> None:
-    assert run(*arguments("autoencoder", data, tmp_path / "ae")) == 0
-    assert run(*arguments("landmark-autoencoder", data, tmp_path / "lae")) == 0
-    more = ["--autoencoder", str(tmp_path / "ae"), "--landmark-autoencoder", str(tmp_path / "lae")]
-    assert run(*arguments("mtov", data, tmp_path / "mtov", *more)) == 0
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of the video parts: ae, lae, mtov."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert run(*arguments("autoencoder", data, folder / "ae")) == 0
+    assert run(*arguments("landmark-autoencoder", data, folder / "lae")) == 0
+    more = ["--autoencoder", str(folder / "ae"), "--landmark-autoencoder", str(folder / "lae")]
+    assert run(*arguments("mtov", data, folder / "mtov", *more)) == 0
+    return folder
+
+
+def test_all_video_parts_and_what_a_run_leaves_behind(trained: Path) -> None:
     for task, folder in (("autoencoder", "ae"), ("mtov", "mtov")):
-        out = tmp_path / folder
+        out = trained / folder
         names = {path.name for path in out.iterdir()}
         assert {
             "config.yaml",
@@ -164,16 +171,25 @@ def test_who_is_held_out(data: Path, tmp_path: Path) -> None:
         find_data(data, split)
 
 
+LONG = ["--set=autoencoder_training.steps=16", "--set=autoencoder_training.validate_every=16"]
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing ended."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("ended") / "whole"
+    assert run(*arguments("autoencoder", data, folder), *LONG) == 0
+    return folder
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_ended_goes_on_to_the_same_weights(
-    data: Path, tmp_path: Path, how: signal.Signals
+    data: Path, tmp_path: Path, whole: Path, how: signal.Signals
 ) -> None:
     torch.set_num_threads(1)
-    more = ["--set=autoencoder_training.steps=16", "--set=autoencoder_training.validate_every=16"]
-    whole = [*arguments("autoencoder", data, tmp_path / "whole"), *more]
-    parts = [*arguments("autoencoder", data, tmp_path / "parts"), *more]
+    parts = [*arguments("autoencoder", data, tmp_path / "parts"), *LONG]
     code = "import sys, torch; torch.set_num_threads(1); from moditalker import cli; cli.main(sys.argv[1:])"
-    assert run(*whole) == 0
     with subprocess.Popen([sys.executable, "-c", code, *parts], stdout=subprocess.DEVNULL) as process:
         log = tmp_path / "parts" / "log.jsonl"
         while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) >= 4):
@@ -184,7 +200,7 @@ def test_a_run_that_is_ended_goes_on_to_the_same_weights(
     assert run(*parts, "--resume") == 0
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == list(range(1, 17))
-    one, two = final(tmp_path / "whole"), final(tmp_path / "parts")
+    one, two = final(whole), final(tmp_path / "parts")
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -202,11 +218,9 @@ def test_two_processes_are_one(data: Path, tmp_path: Path) -> None:
     assert all(torch.allclose(one[name], other[name], atol=1e-5, rtol=0) for name in one)
 
 
-def test_training_goes_on_from_weights_and_is_distilled(data: Path, tmp_path: Path) -> None:
-    assert run(*arguments("autoencoder", data, tmp_path / "ae")) == 0
-    assert run(*arguments("mtov", data, tmp_path / "one", "--autoencoder", str(tmp_path / "ae"))) == 0
-    start = ["--start-from", str(tmp_path / "one" / "mtov.safetensors")]
-    assert run(*arguments("mtov", data, tmp_path / "two", *start)) == 0
+def test_training_goes_on_from_weights_and_is_distilled(data: Path, tmp_path: Path, trained: Path) -> None:
+    start = ["--start-from", str(trained / "mtov" / "mtov.safetensors")]
+    assert run(*arguments("mtov", data, tmp_path / "two", *start), "--set=mtov_training.steps=2") == 0
     few = ["--set=distillation_training.steps=2", "--set=distillation_training.batch=1"]
     assert run(*arguments("distillation", data, tmp_path / "few", *start, *few)) == 0
     state, description = load_weights(tmp_path / "few" / "mtov.safetensors")
@@ -215,10 +229,9 @@ def test_training_goes_on_from_weights_and_is_distilled(data: Path, tmp_path: Pa
 
 
 def test_weights_of_another_size_are_refused(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*arguments("autoencoder", data, tmp_path / "ae")) == 0
-    start = ["--start-from", str(tmp_path / "ae" / "autoencoder.safetensors")]
+    start = ["--start-from", str(trained / "ae" / "autoencoder.safetensors")]
     assert run(*arguments("mtov", data, tmp_path / "m", *start)) == 2
     assert "another part" in capsys.readouterr().err
     assert run(*arguments("distillation", data, tmp_path / "d")) == 2

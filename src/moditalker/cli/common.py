@@ -52,7 +52,6 @@ class Extend(str, Enum):
     none = "none"
 
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="The video to write; the container follows the name.")]
 Model = Annotated[
     str, typer.Option("--model", help="Weights: the name of a model in the package, or a folder of weights.")
 ]
