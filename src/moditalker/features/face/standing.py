@@ -7,7 +7,7 @@ it. Nothing has to be known of what it looks like.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from moditalker.geometry.align import inverse
-from moditalker.geometry.raster import warp
+from moditalker.geometry.raster import sampling_grid
 
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float32]
@@ -23,6 +23,7 @@ Floats = NDArray[np.floating]
 
 # Lengths are pixels of the crop of 128.
 ROWS, COLUMNS = slice(64, 128), slice(22, 106)  # of the crop that are looked at: what is around the mouth
+SHAPE = ROWS.stop - ROWS.start, COLUMNS.stop - COLUMNS.start
 EVERY = 0.12  # seconds between frames that are remembered
 MEMORY = 25  # of these
 MOVED = 2.0  # that the face went on across an edge, from which on an earlier frame tells
@@ -66,31 +67,27 @@ class Standing:
         """
         grey, matrix = self.looked = _part(crop, matrix)
         steps = np.stack([np.diff(grey, axis=axis, append=grey.take([-1], axis)) for axis in (1, 0)])  # x, y
-        steepness = np.linalg.norm(steps, axis=0)
+        steepness = np.sqrt(np.square(steps).sum(0))
         edges = steepness > SHARP
         middle = np.array(grey.shape[::-1]) / 2  # about where the mouth is
         back = inverse(matrix)
         frame = np.append(back[:, :2] @ middle + back[:, 2], 1.0)
         moved = np.array([own @ frame - middle for _, own in self.memory]).reshape(-1, 2)
         far = np.argsort(-np.linalg.norm(moved, axis=1))[:WITNESSES]
-        agreed = np.zeros(grey.shape, int)
-        for i in far:
-            # An edge tells nothing of a face that moves along it.
-            across = np.abs(np.tensordot(moved[i], steps, 1)) > MOVED * np.maximum(steepness, 1e-6)
-            asked = edges & across
-            if not asked.any():
-                continue
-            other, own = self.memory[i]
-            there = warp(other[None], _onto(matrix, own)[None], grey.shape)[0]
-            same = np.abs(there - grey) < SAME
-            agreed += np.where(asked, np.where(same, 1, -WITNESSES), 0)
-        standing = agreed >= AGREE
+        # An edge tells nothing of a face that moves along it.
+        across = np.abs(np.tensordot(moved[far], steps, 1)) > MOVED * np.maximum(steepness, 1e-6)
+        asked = edges & across
+        far, asked = far[some := asked.any((1, 2))], asked[some]
+        earlier = _placed(matrix, [self.memory[i] for i in far], "border")
+        stood = _placed(matrix, [(np.stack([other, was]), own) for was, other, own in self.found], "zeros")
+        same = np.abs(earlier[:, 0] - grey) < SAME
+        standing = np.where(asked, np.where(same, 1, -WITNESSES), 0).sum(0) >= AGREE
         if standing.sum() >= FEW:
             self.found.append((standing.astype(np.float32), grey, matrix))
-        for was, other, own in self.found:  # what stood stays as long as it looks the same
-            placed = _onto(matrix, own)[None]
-            there, still = (warp(part[None], placed, grey.shape, "zeros")[0] for part in (other, was))
+        for there, still in stood:  # what stood stays as long as it looks the same
             standing = standing | ((still > 0.5) & (np.abs(there - grey) < 2 * SAME))
+        if not standing.any():
+            return None
         plane = torch.from_numpy(standing.astype(np.float32))[None, None]
         crowd = F.avg_pool2d(plane, NEAR, 1, NEAR // 2) * NEAR**2
         plane = plane * (crowd >= FEW)
@@ -101,9 +98,20 @@ class Standing:
         return whole
 
 
-def _onto(matrix: Floats, own: Floats) -> Floats:
-    """Pixel of an earlier frame's part -> of this one's, (2, 3), for what keeps its place in the picture."""
-    return np.asarray(matrix @ np.vstack([inverse(own), [0, 0, 1]]))
+def _placed(matrix: Floats, parts: Sequence[tuple[Array, Floats]], outside: str) -> Array:
+    """Parts of earlier frames where this one has what keeps its place in the picture: (n, C, h, w).
+
+    matrix: (2, 3), frame -> pixel of this frame's part; parts: (h, w) or (C, h, w) with such matrices;
+    outside: "border" repeats the edge, "zeros" is 0.
+    """
+    if not parts:
+        return np.zeros((0, 2, *SHAPE), np.float32)
+    pictures = np.stack([part.reshape(-1, *SHAPE) for part, _ in parts])
+    onto = [own @ np.vstack([inverse(matrix), [0, 0, 1]]) for _, own in parts]
+    x, y = np.arange(float(SHAPE[1])), np.arange(float(SHAPE[0]))
+    grid = torch.cat([sampling_grid(one, x, y, SHAPE) for one in onto])
+    seen = F.grid_sample(torch.from_numpy(pictures), grid, padding_mode=outside, align_corners=False)
+    return np.asarray(seen.numpy())
 
 
 def _part(crop: Pixels, matrix: Floats) -> tuple[Array, Floats]:
