@@ -23,6 +23,7 @@ from moditalker.cli.common import app
 from moditalker.cli.former import present
 from moditalker.errors import UserError
 from moditalker.jobs.files import too_long
+from moditalker.jobs.heaps import share_heaps
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     # OpenMP's threads sleep while they wait: busy loops on shared cores take half of the time. It counts only
     # before torch and numpy are loaded, and worker processes inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_heaps()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unfinished files go away
     try:

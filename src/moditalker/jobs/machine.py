@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from moditalker.errors import UserError
+from moditalker.jobs.heaps import share_heaps
 
 _LOCK = threading.Lock()
 _BEFORE: list[int] = []  # torch's threads before, once for each block of `half_the_threads` that is open
@@ -31,6 +32,7 @@ def half_the_threads() -> Iterator[None]:
     On a busy machine this also saves a small operation from waiting for a processor that is not free: finding
     the anchor took 53 s with two threads beside another program on two cores, and 0.9 s with one.
     """
+    share_heaps()
     with _LOCK:
         _BEFORE.append(_BEFORE[0] if _BEFORE else torch.get_num_threads())
         torch.set_num_threads(max(1, _BEFORE[0] // 2))

@@ -108,7 +108,7 @@ class Targets:
         fps, size = float(self.face.source.info.fps), self.config.crop.size
         run, before = 0, False
         faces = self.clock.each("waiting", ahead(self.clock.each("face", self.face), lead))
-        for face, anchor in anchored(faces, self.face.anchor, size, lead, fps):
+        for face, anchor in anchored(faces, self.face.anchor, size, fps):
             if face.usable != before or face.cut:
                 run += 1
             before = face.usable

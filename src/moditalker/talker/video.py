@@ -35,7 +35,7 @@ from moditalker.video.stage import VideoStage
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-AHEAD_BYTES = 64 << 20  # of frames that one stage may be ahead of the next
+AHEAD, AHEAD_BYTES = 16, 16 << 20  # frames that one stage may be ahead of the next, at most, and their bytes
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Video:
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
         # Finding faces, making mouths and pasting run in parallel, each in its own thread.
         info = self.face.source.info
-        lead = max(1, min(16, AHEAD_BYTES // (3 * info.width * info.height)))
+        lead = max(1, min(AHEAD, AHEAD_BYTES // (3 * info.width * info.height)))
         crop = self.config.crop
         settings = self.config.compose
         painter = load_interior() if settings.enabled and settings.inside == "painter" else None

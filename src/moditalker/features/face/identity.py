@@ -37,6 +37,7 @@ Pixels = NDArray[np.uint8]
 Candidate = tuple[Array, Look]  # of a frame: landmarks (68, 3) in its pixels, and what it shows
 
 ANCHOR_FACES = 25  # faces that the anchor is chosen from
+LOOK, LOOK_BYTES = 16, 64 << 20  # frames that a later shot's anchor is chosen from, at most, and their bytes
 ANCHOR_SECONDS = 0.12  # between them, so that the mouth has time to shut
 CALM = 2  # of them before and after a covered one that are left out too: hands come and go
 MAX_YAW = 50.0  # degrees, beyond which half of the mouth is out of sight
@@ -271,14 +272,14 @@ def _seen(face: Face | None, matrix: Matrix) -> tuple[Array | None, Matrix, floa
 
 
 def anchored(
-    faces: Iterable[FaceFrame], anchor: Identity, size: int, look: int, fps: float = 25.0
+    faces: Iterable[FaceFrame], anchor: Identity, size: int, fps: float = 25.0
 ) -> Iterator[tuple[FaceFrame, Identity]]:
     """Each frame, with its frontal landmarks, and the anchor of its shot.
 
     The given anchor is the first shot's. Those of later shots are chosen from their first frames, and kept
     for when they are shown again.
 
-    size: of the crops; look: frames to choose from, which are held; fps: of the source.
+    size: of the crops; fps: of the source.
     """
     source, held = iter(faces), deque[FaceFrame]()
     anchors = dict[int, Identity]()
@@ -289,7 +290,8 @@ def anchored(
             if cut and face.shot in anchors:
                 anchor = anchors[face.shot]
             elif cut and anchors:
-                held.extend(islice(source, look - 1 - len(held)))
+                most = max(1, min(LOOK, LOOK_BYTES // face.frame.image.nbytes))
+                held.extend(islice(source, most - 1 - len(held)))
                 shot = takewhile(lambda other: not other.cut, held)
                 usable = [item for item in chain([face], shot) if item.usable]
                 anchor = choose_anchor(uncovered([item.candidate(size, fps) for item in usable]))

@@ -64,7 +64,7 @@ def _mouths_of(path: Path, tracker: FaceTracker, crop: CropConfig) -> Iterator[M
     if (anchor := follower.find_anchor()) is None:
         return
     fps = float(source.info.fps)
-    for face, own in anchored(follower.follow(source), anchor, crop.size, 8, fps):
+    for face, own in anchored(follower.follow(source), anchor, crop.size, fps):
         if not face.usable or face.landmarks is None or lip_opening(face.landmarks) < OPEN:
             continue
         both = np.concatenate([face.landmarks[None], face.at_rest(own)])
