@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -209,10 +209,11 @@ def load_speech_encoder(config: SpeechConfig, device: str | torch.device = "cpu"
         UserError: an unknown encoder, layers it does not have, a width that is not the model's, or HuBERT's
             package or weights are missing.
     """
+    encoders: dict[str, Callable[[SpeechConfig, str | torch.device], SpeechEncoder]]
     encoders = {"whisper": WhisperEncoder, "hubert": HubertEncoder}
     if config.encoder not in encoders:
         raise UserError(f"speech.encoder={config.encoder}: choose one of {', '.join(encoders)}")
-    encoder: SpeechEncoder = encoders[config.encoder](config, device)
+    encoder = encoders[config.encoder](config, device)
     if encoder.width != config.width:
         raise UserError(f"speech.width={config.width}: the chosen layers are {encoder.width} wide; say so")
     return encoder
