@@ -1,4 +1,4 @@
-"""The command line: thin hands on the package. A user's mistake is one sentence and exit code 2.
+"""The command line. A user's mistake is one sentence and exit code 2.
 
 One module a command; importing it adds it to the application, and costs nothing heavy.
 """
@@ -29,9 +29,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and leave: 0 done, 1 a part of it failed, 2 the user's mistake, 130 interrupted, 143
-    terminated.
-    """
+    """Run a command and exit: 0 done, 1 partly failed, 2 user's mistake, 130 interrupted, 143 ended."""
     # OpenMP's threads sleep while they wait: busy loops on shared cores take half of the time. It counts only
     # before torch and numpy are loaded, and worker processes inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -14,9 +14,11 @@ from moditalker.errors import UserError
 
 @app.command(rich_help_panel=TRAIN)
 def adapt(
-    face: Annotated[list[Path], typer.Option(help="A video of the person; several: give it again.")],
+    face: Annotated[list[Path], typer.Option(help="A video of the person. May be repeated.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The weights to write (.safetensors).")],
-    minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Minutes that all of it may take.")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=600, help="Minutes that the whole command may take.")
+    ] = 10.0,
     model: Model = "tiny",
     choose: Choose = "largest",
 ) -> None:
@@ -24,9 +26,9 @@ def adapt(
 
     Example: moditalker adapt --face person.mp4 --out person.safetensors --minutes 10
 
-    The default model takes lips and teeth from the person's own frames, and needs this only for mouths that
-    the face video never opens. Ten seconds of a speaking face are enough, a minute is better. The last sixth
-    is kept aside to judge by: where learning has not bettered it, the weights are written as they were.
+    The default model takes lips and teeth from the person's own frames, and needs this only for mouths
+    that the face video never opens. Ten seconds of a speaking face are enough, a minute is better. The
+    last sixth is kept for validation: if training did not improve it, the weights are written unchanged.
     """
     import time
 
@@ -40,7 +42,7 @@ def adapt(
     from moditalker.weights.named import model_folder
 
     if out.suffix != ".safetensors":
-        raise UserError(f"{out}: weights are written as .safetensors; choose a name that ends so")
+        raise UserError(f"{out}: weights are written as .safetensors; choose a name with this ending")
     check_writable(out)
     check_output("--out", out, (*face, *model_folder(model).glob("*.safetensors")))
     state, description = load_weights(model_folder(model) / "mtov.safetensors")

@@ -75,9 +75,9 @@ def batch(
 ) -> None:
     """Make many videos.
 
-    Beside each video NAME its record NAME.json says what it was made of. Run again, the command makes what is
-    missing, has failed, or has other options or inputs than its record. A job that fails stops no other. At
-    the end there is a table, the same as batch.json, and exit code 1 where a job has failed.
+    Each video NAME gets a record NAME.json of its options and inputs. Run again, the command makes only
+    videos that are missing, have failed, or have a record of other options or inputs. A failed job stops
+    no other. It ends with a table, also in batch.json, and with exit code 1 if a job failed.
 
     Example: moditalker batch jobs.csv --out videos --workers 2
     """

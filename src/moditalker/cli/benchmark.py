@@ -22,9 +22,9 @@ def benchmark(
         Path | None, typer.Option(help='JSON with lists of "person/clip.ext"; else all videos count.')
     ] = None,
     part: Annotated[str, typer.Option(help="Which of the split's lists.")] = "val",
-    clips: Annotated[int, typer.Option(min=1, max=1000, help="Most clips of a person that are used.")] = 4,
+    clips: Annotated[int, typer.Option(min=1, max=1000, help="At most so many clips of each person.")] = 4,
     metrics: Annotated[str, typer.Option(help="Names or groups with commas between them, or all.")] = "all",
-    pairings: Annotated[int, typer.Option(min=1, help="Voices that each face is given.")] = 1,
+    pairings: Annotated[int, typer.Option(min=1, help="Number of other voices for each face.")] = 1,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,11 +72,12 @@ def benchmark(
 ) -> None:
     """Score a model and its baselines on the same clips: the tables of docs/lab/benchmark.md.
 
-    Videos driven by their own sound, another person's, silence and their own landmarks; a linear AToM, the
-    source's mouth and any other models beside them. self.png and cross.png show them frame by frame, with the
-    words that are said. Called again, it makes and measures only what is missing.
+    Videos driven by their own sound, another person's, silence and their own landmarks; a linear AToM,
+    the source's mouth and any other models beside them. self.png and cross.png show them frame by frame,
+    with the words that are said. Called again, it makes and measures only what is missing.
 
-    Example: moditalker evaluate benchmark --data grid --split split.json --out runs/benchmark --workers 2
+    Example: moditalker evaluate benchmark --data grid --split split.json --out runs/benchmark --workers
+    2
     """
     from moditalker.evaluate.benchmark import (
         choose_clips,

@@ -123,16 +123,16 @@ Extended = Annotated[
         "with its last frame. A longer one ends with the audio."
     ),
 ]
-MouthGain = Annotated[float, typer.Option(help="How far the lips part: 0 to 5 times as far.")]
+MouthGain = Annotated[float, typer.Option(help="Lip opening, times 0 to 5.")]
 Expression = Annotated[
     float,
-    typer.Option(help="Other motion of the mouth, mainly its corners: 0 to 5 times."),
+    typer.Option(help="Other motion of the mouth, mainly its corners, times 0 to 5."),
 ]
 Smoothing = Annotated[
     float,
     typer.Option(
         metavar="SECONDS",
-        help="Smooth the motion over 0 to 1 seconds.",
+        help="Smooth the motion over this many seconds, 0 to 1.",
     ),
 ]
 NoProvenance = Annotated[
@@ -160,14 +160,14 @@ Head = Annotated[
         "degrees, 25 rows a second), or as in another video.",
     ),
 ]
-Blink = Annotated[float, typer.Option(help="How often a picture blinks: times a minute, 0 to 60.")]
+Blink = Annotated[float, typer.Option(help="Blinks of a picture, times a minute, 0 to 60.")]
 
 
 @contextmanager
 def progress_bar(unit: str = "frames") -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on standard error; calling what this yields moves it: stage, so many done, so many in all.
+    """A bar on standard error; yields a function of a stage's name, frames done and frames in all.
 
-    Where standard error is no terminal, a line for each tenth of a stage takes the bar's place.
+    If standard error is no terminal, it prints a line for each tenth of a stage.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -198,7 +198,7 @@ class Tenths:
         self._shown = ("", 0)  # stage, tenths
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Of a stage so many are done, and there are so many in all."""
+        """A stage's name, frames done and frames in all."""
         if total < 1:
             return
         tenths, (before, last) = min(10, 10 * done // total), self._shown
@@ -227,7 +227,7 @@ def parse_choice(text: str) -> str | int | tuple[float, float]:
 def parse_provenance(
     leave_out: bool, consent: str | None, certificate: Path | None, key: Path | None
 ) -> Provenance | None:
-    """What the four options ask for; None: no provenance."""
+    """The provenance that the four options ask for, or None."""
     from moditalker.provenance import Provenance
 
     if leave_out:
@@ -238,7 +238,7 @@ def parse_provenance(
 
 
 def check_output(option: str, path: Path | None, taken: Iterable[Path | None]) -> None:
-    """Before any work: whether a file can be written there, and takes the place of none that is `taken`."""
+    """Raise UserError if a file cannot be written there, or would replace one of `taken`."""
     taken = tuple(taken)
     if path is None:
         return
@@ -277,7 +277,7 @@ def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None
 
 
 def printable(text: str) -> str:
-    """The text without anything that a terminal would obey, as names of files may hold it."""
+    """The text without control characters, which names of files may hold."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 

@@ -23,9 +23,9 @@ def convert(
         Path | None, typer.Option(help="MToV's diffusion, which needs both autoencoders.")
     ] = None,
     speech: Annotated[
-        Path | None, typer.Option(help="Folder with HuBERT large, which AToM's speech features are from.")
+        Path | None, typer.Option(help="Folder of HuBERT large, which makes AToM's speech features.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Whose sizes and semantics the checkpoints have.")] = "released",
+    preset: Annotated[str, typer.Option(help="The code that the checkpoints are from.")] = "released",
     assignments: Assignments = None,
 ) -> None:
     """Convert checkpoints of the authors' code to a folder that `--model` takes. No code in them is run.

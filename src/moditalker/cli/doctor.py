@@ -12,7 +12,7 @@ from moditalker.errors import UserError
 
 
 def examine() -> Iterator[tuple[str, str, str | None]]:
-    """Each check as what was looked at, what was found, and what is wrong with it (None: nothing)."""
+    """Each check: what is checked, what was found, and the fault (None: no fault)."""
     import torch
 
     from moditalker import media
@@ -71,7 +71,7 @@ def _provenance() -> tuple[str, str | None]:
 
 @app.command(rich_help_panel=KEEP)
 def doctor() -> None:
-    """Check versions, weights, codecs and devices, and say what to do; exit code 2 where something is wrong.
+    """Check versions, weights, codecs and devices, and say what to do; exit code 2 if something is wrong.
 
     Example: moditalker doctor
     """

@@ -29,16 +29,16 @@ def pairs(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="REPORT", help="Folder of the report.")],
     metrics: Annotated[str, typer.Option(help="Names or groups with commas between them, or all.")] = "all",
     workers: Annotated[int, typer.Option(min=1, max=256, help="Videos at a time, a process each.")] = 1,
-    seconds: Annotated[float, typer.Option(min=0.2, max=600, help="Measured of each video.")] = 30.0,
+    seconds: Annotated[float, typer.Option(min=0.2, max=600, help="Seconds measured of each video.")] = 30.0,
     as_is: Annotated[
         bool,
-        typer.Option("--as-is", help="Measure the files unchanged, not recoded alike."),
+        typer.Option("--as-is", help="Measure the files unchanged, without recoding them first."),
     ] = False,
 ) -> None:
     """Judge generated videos by real ones: figures per video, means with intervals, a page with pictures.
 
-    Writes report.json, report.md and report.html. Called again, it measures only what is new. Exit code 1
-    where some videos could not be measured; the report says why.
+    Writes report.json, report.md and report.html. Called again, it measures only what is new. Exit code
+    1 if some videos could not be measured; the report says why.
 
     Example: moditalker evaluate pairs videos --out report --workers 2
     """

@@ -1,4 +1,4 @@
-"""Commands and options under the names of version 0.1: they still work for one release, and say so."""
+"""Commands and options under the names of version 0.1: they work for one more release, with a warning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIGURED = ("prepare", "train", "convert", "config")  # where --preset names a
 
 
 def present(words: Sequence[str]) -> list[str]:
-    """The words of a call by their present names; each former one is mentioned on standard error."""
+    """A call's words with present names; each former name gets a warning on standard error."""
     if not words:
         return []
     first, *rest = words

@@ -99,7 +99,7 @@ def generate(
     certificate: Certificate = None,
     key: Key = None,
 ) -> dict[str, Any]:
-    """Make the face say the audio. Without files, a portrait says a sentence: see it work.
+    """Make the face say the audio. Without files, a portrait says a sentence as a demo.
 
     The video has the face video's frames, frame rate and size for as long as the audio lasts. A picture
     becomes 25 frames a second. Frames without a usable face stay unchanged.
@@ -144,12 +144,12 @@ def generate(
 
 
 def sorted_out(files: list[Path], face: Path | None, audio: Path | None) -> tuple[Path | None, Path | None]:
-    """Face and audio, where files without an option take the places that are left. Raises UserError."""
+    """Face and audio: files without an option fill what the options left out. Raises UserError."""
     left = iter(files)
     face = next(left, None) if face is None else face
     audio = next(left, None) if audio is None else audio
     if (more := next(left, None)) is not None:
-        raise UserError(f"{more}: is one file too many; give one face and one audio")
+        raise UserError(f"{more}: is a third file; give one face and one audio")
     return face, audio
 
 
@@ -161,7 +161,7 @@ def free(path: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def loaded(model: str, device: str, weights: Path | None = None) -> MoDiTalker:
-    """The weights; kept, for whoever makes several videos."""
+    """The weights, loaded once in a process."""
     from moditalker.talker.talker import MoDiTalker
 
     return MoDiTalker.from_pretrained(model, device, weights)

@@ -1,4 +1,4 @@
-"""A jobs file: one video a row, made of the same options as `moditalker generate` takes."""
+"""A jobs file: one video a row, with the options of `moditalker generate`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ Row = dict[str, Any]
 class Job:
     """One video to be made.
 
-    place: in the jobs file, for people; name: the video's file name; arguments: of `moditalker generate`, all
-    but --out; inputs: the files among them; error: why it cannot be done, where that is known beforehand.
+    place: in the jobs file, for people; name: the video's file name; arguments: of `moditalker
+    generate`, all but --out; inputs: the files among them; error: why it cannot be done, if that is
+    known already.
     """
 
     place: str
@@ -158,7 +159,7 @@ def _job(place: str, row: Any, folder: Path) -> Job:
 
 
 def _arguments(given: Row) -> list[str]:
-    """What was given, as a command line; one word an option, so that no value is taken for another option."""
+    """The values as a command line; one word an option, so that no value is read as an option."""
     words = []
     for key, value in given.items():
         option = _options()[key]
@@ -177,7 +178,7 @@ def _arguments(given: Row) -> list[str]:
 
 
 def _parsed(given: Row) -> dict[str, Any]:
-    """The values that `moditalker generate` takes it for."""
+    """The values that `moditalker generate` reads from a command line."""
     try:
         parameters = (
             generate_command().make_context("generate", [*_arguments(given), "--out=unused.mp4"]).params
@@ -188,7 +189,7 @@ def _parsed(given: Row) -> dict[str, Any]:
 
 
 def _safe(name: object) -> str:
-    """The name, with .mp4 where it has no ending: a file in the output folder, whatever it says."""
+    """The name of a file in the output folder, with .mp4 if it has no ending. Raises UserError."""
     from moditalker.media import FORMATS
 
     text = str(name)

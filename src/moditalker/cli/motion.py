@@ -45,17 +45,18 @@ def motion(
     splice: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="TRACK@T", help="From second T on, another track. Repeatable, as the next three."
+            metavar="TRACK@T", help="Another track from second T on. This and the next three may be repeated."
         ),
     ] = None,
     retime: Annotated[
-        list[str] | None, typer.Option(metavar="A-B=SECONDS", help="What took from A to B takes SECONDS.")
+        list[str] | None,
+        typer.Option(metavar="A-B=SECONDS", help="Stretch the part from second A to B to SECONDS."),
     ] = None,
     hold: Annotated[
-        list[str] | None, typer.Option(metavar="A-B", help="The face at second A stays until B.")
+        list[str] | None, typer.Option(metavar="A-B", help="Hold the face of second A until B.")
     ] = None,
     shut: Annotated[
-        list[str] | None, typer.Option(metavar="A-B", help="The mouth is shut from second A to B.")
+        list[str] | None, typer.Option(metavar="A-B", help="Shut the mouth from second A to B.")
     ] = None,
     mouth_gain: MouthGain = 1.0,
     expression: Expression = 1.0,
@@ -67,7 +68,7 @@ def motion(
     choose: Choose = "largest",
     audio_track: AudioTrack = None,
 ) -> None:
-    """Make the landmark motion of a speech as a file, or change one; `generate --motion` makes it a video.
+    """Write the landmark motion of a speech to a file, or change one; `generate --motion` renders it.
 
     Changes are made in this order: splice, retime, hold, shut, then gains and smoothing.
 
@@ -109,7 +110,7 @@ def motion(
 
 
 def _check_unused(context: typer.Context, more: tuple[str, ...]) -> None:
-    """That no option was given which has no use beside --track, `more` of them among these."""
+    """Raise UserError if an option was given that does not go with --track; more: names of others."""
     for name in ("face", *more, "seed", "steps", "model", "choose", "device"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":

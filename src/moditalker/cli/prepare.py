@@ -14,28 +14,28 @@ from moditalker.cli.common import TRAIN, Assignments, app, progress_bar
 
 @app.command(rich_help_panel=TRAIN)
 def prepare(
-    videos: Annotated[
-        Path, typer.Argument(help="Folder of videos, best with a folder below it per speaker.")
-    ],
+    videos: Annotated[Path, typer.Argument(help="Folder of videos, best with a subfolder for each speaker.")],
     out: Annotated[Path, typer.Argument(help="Folder for the dataset: shards and report.json.")],
     split: Annotated[
         str | None,
         typer.Option(metavar="FILE", help='JSON with lists "train" and "val" of videos, or "hdtf".'),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; as many as there are processors if not given.")
+        int | None, typer.Option(min=1, help="Number of processes; by default one for each processor.")
     ] = None,
     cluster: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Use the workers of this Ray cluster ('auto').")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Whose crops: tiny, live, paper or released.")] = "tiny",
+    preset: Annotated[
+        str, typer.Option(help="Preset whose crops are made: tiny, live, paper or released.")
+    ] = "tiny",
     assignments: Assignments = None,
 ) -> None:
     """Turn a folder of videos into a dataset to train on.
 
-    Shots are told apart and one face is followed in each; what is unusable is left out, and report.json says
-    why. A run that was ended goes on where it was when it is started again. Exit code 1: some videos failed
-    for no reason of their own; start it again.
+    It follows one face in each shot, and leaves out what is unusable; report.json says why. A run that
+    was stopped resumes when it is started again. Exit code 1: the machine failed at some videos; start
+    it again.
 
     Example: moditalker prepare videos dataset --split split.json
     """

@@ -23,15 +23,16 @@ def speed(
     seconds: Annotated[
         float, typer.Option(help="Length of the video; the audio is cut or repeated to it.")
     ] = 30.0,
-    repeat: Annotated[int, typer.Option(min=1, max=100, help="How often; medians are shown.")] = 1,
-    out: Annotated[Path | None, typer.Option("--json", help="Write all of it as JSON.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, max=100, help="Number of runs; their medians are shown.")] = 1,
+    out: Annotated[Path | None, typer.Option("--json", help="Write all figures as JSON.")] = None,
     model: Model = "tiny",
     steps: Steps = None,
     device: On = Device.cpu,
 ) -> None:
     """Measure start-up, first frame, seconds per stage, memory and arithmetic of a model on a device.
 
-    Example: moditalker evaluate speed --face person.mp4 --audio speech.wav --seconds 30 --json bench.json
+    Example: moditalker evaluate speed --face person.mp4 --audio speech.wav --seconds 30 --json
+    bench.json
     """
     from moditalker.evaluate.speed import measure
     from moditalker.weights.named import ASSETS
@@ -48,7 +49,7 @@ def speed(
 
 
 def table(result: dict[str, Any]) -> str:
-    """What `measure` found, for people."""
+    """The figures of `measure` as a table."""
     steps, flops, other = result["steps"], result["flops_per_second_of_video"], result["released"]
 
     def span(key: str, form: str = "g") -> str:

@@ -14,14 +14,14 @@ from moditalker.cli.common import progress_bar
 from moditalker.cli.evaluate import evaluate
 
 study = typer.Typer(
-    help="Two models before people's eyes: a blind page of pairs of videos, and what its visitors preferred.",
+    help="A study with people: a blind page of pairs of videos, and the score of their answers.",
     no_args_is_help=True,
 )
 evaluate.add_typer(study, name="study")
 
 
 class Vote(str, Enum):
-    """What counts as one vote."""
+    """What counts as a vote."""
 
     answer = "answer"
     trial = "trial"
@@ -41,10 +41,10 @@ def make(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Of order and sides; without it one is drawn, and the key has it."),
+        typer.Option(min=0, help="Seed of order and sides; by default a random one, which the key holds."),
     ] = None,
 ) -> None:
-    """Make a page on which people compare two models' videos, not knowing whose is whose.
+    """Make a page on which people compare two models' videos without knowing which is which.
 
     Zip the folder and send it: it needs no server and no network. Keep the key to yourself.
 
@@ -63,11 +63,11 @@ def make(
 @study.command()
 def score(
     key: Annotated[Path, typer.Argument(help="The key of the page.")],
-    answers: Annotated[list[Path], typer.Argument(help="Files of answers (.csv) that its visitors sent.")],
+    answers: Annotated[list[Path], typer.Argument(help="Files of answers (.csv) that visitors sent.")],
     per: Annotated[
         Vote,
         typer.Option(
-            help="One vote: each answer, or the majority on a trial (pair), or of a rater (person)."
+            help="One vote: each answer, the majority on a pair (trial), or that of a person (rater)."
         ),
     ] = Vote.answer,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

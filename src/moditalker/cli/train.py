@@ -14,7 +14,7 @@ from moditalker.cli.common import TRAIN, Assignments, app
 
 
 class TaskName(str, Enum):
-    """What is trained."""
+    """The parts of a preset."""
 
     autoencoder = "autoencoder"
     landmark_autoencoder = "landmark-autoencoder"
@@ -25,7 +25,7 @@ class TaskName(str, Enum):
 
 
 class Precision(str, Enum):
-    """Of the forward passes."""
+    """Precision of the forward passes."""
 
     no = "no"
     bf16 = "bf16"
@@ -38,7 +38,10 @@ def train(
     data: Annotated[Path, typer.Option(help="Dataset: the folder that `moditalker prepare` made.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder: checkpoints, curves, weights.")],
     split: Annotated[
-        Path | None, typer.Option(help='JSON with "train" and "val"; else the one that it was prepared with.')
+        Path | None,
+        typer.Option(
+            help='JSON with "train" and "val"; by default the split that the dataset was prepared with.'
+        ),
     ] = None,
     held_out: Annotated[str, typer.Option(help="Speakers kept for validation, comma-separated.")] = "",
     preset: Annotated[str, typer.Option(help="Configuration: tiny, live, paper or released.")] = "tiny",
@@ -50,11 +53,13 @@ def train(
     start_from: Annotated[
         Path | None, typer.Option(help="Weights (.safetensors) of the same part to start with.")
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Mixed precision needs Accelerate.")] = Precision.no,
+    precision: Annotated[
+        Precision, typer.Option(help="Precision of the forward passes; bf16 and fp16 need Accelerate.")
+    ] = Precision.no,
     accelerate: Annotated[
         bool,
         typer.Option(
-            "--accelerate", help="The devices and processes that `accelerate launch` or torchrun gives."
+            "--accelerate", help="Use the devices and processes that `accelerate launch` or torchrun gives."
         ),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
@@ -63,9 +68,9 @@ def train(
 
     Example: moditalker train atom --data dataset --out runs/atom
 
-    The autoencoder comes before mtov, which takes its run by --autoencoder; distillation makes a trained mtov
-    need fewer sampling steps. The weights of mtov and atom, side by side in one folder, are what
-    `moditalker generate --model FOLDER` uses.
+    Train the autoencoder before mtov, which takes its run by --autoencoder. Distillation lets a trained
+    mtov use fewer sampling steps. `moditalker generate --model FOLDER` takes a folder with the weights
+    of atom and mtov.
     """
     from moditalker import config as configuration
     from moditalker.data.parts import find_data, parse_speakers

@@ -14,16 +14,16 @@ from moditalker.errors import UserError
 
 @app.command(rich_help_panel=KEEP)
 def verify(
-    file: Annotated[Path, typer.Argument(help="The video to look into.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
+    file: Annotated[Path, typer.Argument(help="The video to check.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
     choose: Annotated[
         str, typer.Option(help="Among several faces: largest, a number from the left (0, 1, ...), or x,y.")
     ] = "largest",
 ) -> None:
     """Tell whether a video says that it is synthetic: its C2PA manifest, and MoDiTalker's invisible mark.
 
-    Exit code 0 where something that can be relied on says so, 1 where nothing does, 2 where the file cannot
-    be read. That nothing says so does not mean that the video is genuine.
+    Exit code 0 if a valid manifest or the mark says so, 1 if neither does, 2 if the file cannot be read.
+    Exit code 1 does not mean that the video is genuine.
 
     Example: moditalker verify talking.mp4
     """

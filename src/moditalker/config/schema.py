@@ -1,7 +1,7 @@
 """Every setting of the project: frozen dataclasses are the schema and hold the defaults.
 
-The defaults are the paper's. Each number's provenance stands beside it: [paper], [released] (the authors'
-published code) or [ours].
+The defaults are the paper's. Each number's provenance stands beside it: [paper], [released] (the
+authors' published code) or [ours].
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class SpeechConfig:
     layers: tuple[CountOrZero, ...] = (24,)  # hidden states that are concatenated; 0 = before the first layer
     width: Count = 1024  # of the concatenation
     window: Positive = 2.0  # seconds of sound for which one window gives features, in steps of 0.04 [ours]
-    before: Positive = 1.0  # and that it also sees before them, in steps of 0.02 [ours]
-    after: Positive = 1.0  # and after them [ours]
+    before: Positive = 1.0  # seconds that a window also sees before these, in steps of 0.02 [ours]
+    after: Positive = 1.0  # and after these [ours]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class CropConfig:
     pose_rows: CountOrZero = 128  # rows from the top that pose frames show [paper: the upper half]
     eye_distance: NotNegative = 0.0  # pixels between the eye centres; 0: the whole frame is the crop [paper]
     eye_row: NotNegative = 0.0  # row of the eye centres, pixels
-    smoothing: NotNegative = 1.5  # of the alignment over time: Gaussian's deviation, frames at 25 Hz [ours]
+    smoothing: NotNegative = 1.5  # Gaussian deviation of the alignment's smoothing, frames at 25 Hz [ours]
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class AtomConfig:
     merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
     first_estimate: CountOrZero = 0  # components of speech in a first estimate of the motion [ours]; 0: none
     estimate_layers: CountOrZero = 0  # convolutions in the first estimate [ours]; 0: it is linear
-    alone: bool = False  # the transformer learns x0 itself [paper], not what a first estimate leaves over
-    added: Share = 1.0  # share of what it says that is added to the estimate, or if alone replaces it [ours]
-    own_size: Share = 0.0  # how far the size of motion follows the lips of the source [ours]; 0: not at all
+    alone: bool = False  # the transformer learns x0 [paper], not the remainder of a first estimate
+    added: Share = 1.0  # share of its output that is added to the estimate, or replaces it if alone [ours]
+    own_size: Share = 0.0  # how far motion is scaled to the source's own lip motion, 0 to 1 [ours]
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
-    causal: bool = False  # speech that is to come is heard for `ahead` frames only [ours]
-    ahead: CountOrZero = 0  # frames after its own whose speech a frame hears, where it is causal
+    causal: bool = False  # a frame depends on later speech for `ahead` frames only [ours]
+    ahead: CountOrZero = 0  # frames of later speech that a frame depends on, if causal
 
 
 @dataclass(frozen=True)
@@ -140,19 +140,21 @@ class MToVConfig:
     identity_planes: Literal["all", "hw"] = "all"  # all [paper]; hw: zeros in the other two [released]
     condition_layers: CountOrZero = 0  # of the landmark and pose encoders; 0: as many as the autoencoder's
     landmark_frames: Literal["discs", "gaussians"] = "discs"  # white discs [paper]; soft, by part [ours]
-    first_estimate: bool = False  # the UNet predicts what landmark and pose planes leave over [ours]
+    first_estimate: bool = (
+        False  # the UNet predicts the remainder of an estimate from landmark and pose planes [ours]
+    )
     normalise: bool = False  # diffuse planes scaled to unit variance [ours]
     conditions: tuple[Literal["identity", "pose", "landmarks", "audio"], ...] = (
         "identity",
         "pose",
         "landmarks",
-    )  # what the UNet is told (Table 3, V); audio comes by cross-attention (IV)
+    )  # conditions of the UNet (Table 3, V); audio comes by cross-attention (IV)
     anchor: Literal["source", "previous"] = "source"  # x_id of later clips: the source's [ours], or the last
     # frame that was generated [paper]
-    texture: bool = False  # what the model misses of the source's own frames is given back [ours]
-    teeth: Share = 0.0  # of what lies between the lips, out of source frames with open mouths [ours]
+    texture: bool = False  # the model's error on the source's own frames is corrected [ours]
+    teeth: Share = 0.0  # share of source frames with open mouths in what is between the lips [ours]
     known_texture: bool = False  # the weights hold how this person's texture follows the lips [ours: adapt]
-    texture_stride: Count = 4  # every so many frames tell what is missed, a clip of them at a time [ours]
+    texture_stride: Count = 4  # the error is measured on every so many frames [ours]
     overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
 
 
@@ -165,7 +167,7 @@ class ComposeConfig:
     inside: Literal["painter", "mtov", "nothing"] = "painter"
     # Faces that something covers, at the picture's edge or shaking: not painted, and what is in front stays.
     confidence: bool = True
-    looks: Count = 96  # frames of a shot that mouths are taken from, at most
+    looks: Count = 96  # most frames of a shot that mouths are taken from
     lag: CountOrZero = (
         8  # frames that are looked at before it is decided which of them lends its mouth to one
     )
@@ -188,7 +190,7 @@ class RulesConfig:
 class RecordingsConfig:
     """The varied recordings that AToM learns from [ours]. A share is of all recordings; 0 leaves it out."""
 
-    repeats: Positive = 10.0  # times that a second of the data is heard, on average
+    repeats: Positive = 10.0  # recordings of each second of the data, on average
     seconds: Positive = 10.0  # of a recording, about
     most: Count = 4000  # recordings; one of 10 s takes about 1 MB
     imbalance: Share = 0.5  # a person of n seconds is drawn with weight n^imbalance; 0: all people alike
@@ -206,7 +208,7 @@ class AtomLossConfig:
     """Eq. 4 and what is added to it; weights."""
 
     points: NotNegative = 1.0  # Eq. 4 [paper]; 7.5 [released]
-    velocity: NotNegative = 0.0  # its like for differences of frames [paper: none]; 1.5 [released]
+    velocity: NotNegative = 0.0  # the same for differences of frames [paper: none]; 1.5 [released]
     gap: NotNegative = 0.0  # squared error of the inner lips' distance [ours]
     spread: NotNegative = 0.0  # and of the mouth's width [ours]
     lips: Positive = 1.0  # of a lip point's error, against 1 for the upper face's x and y [ours]

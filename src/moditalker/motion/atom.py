@@ -33,7 +33,7 @@ ENCODER_LAYERS = 2
 
 
 def numbers_of(points: Iterable[int]) -> Tensor:
-    """Where the points' coordinates stand among the 204 numbers."""
+    """Indices of the points' coordinates among the 204 numbers."""
     return torch.tensor([3 * int(point) + axis for point in points for axis in range(3)])
 
 
@@ -98,7 +98,7 @@ class ConditionEncoder(nn.Module):
 class EstimateBlock(nn.Module):
     """A pre-norm residual block: a dilated convolution over time, then a linear layer [ours].
 
-    It sees as far back as ahead, and only back where it is causal.
+    It sees as far back as ahead; if it is causal, only back.
     """
 
     KERNEL = 5  # frames, before dilation
@@ -120,11 +120,11 @@ class EstimateBlock(nn.Module):
 
 
 class FirstEstimate(nn.Module):
-    """Landmarks out of the speech around a frame alone; AToM then predicts what it leaves over [ours].
+    """A first estimate of landmarks from the speech around a frame; AToM predicts the remainder [ours].
 
-    Without layers it is linear in the speech `REACH` frames to each side. With layers, dilated convolutions
-    see more, and they move the lips and the jaw of l_id from its shut mouth. A few minutes of speech
-    suffice for either, and what they say holds for new voices. Where ``atom.causal`` is set, layers see
+    Without layers it is linear in the speech `REACH` frames to each side. With layers, dilated
+    convolutions see more, and they move the lips and the jaw of l_id from its shut mouth. A few minutes
+    of speech train either, and both generalise to new voices. With ``atom.causal``, layers see
     ``atom.ahead`` frames ahead of a frame and no more.
     """
 
@@ -182,7 +182,7 @@ class FirstEstimate(nn.Module):
 
 
 class Conditions(NamedTuple):
-    """What the audio and the landmark encoder say; it does not depend on the timestep."""
+    """Outputs of the audio and the landmark encoder; they do not depend on the timestep."""
 
     speech: Tensor  # (B, 2S, D) F_A
     speech_vector: Tensor  # (B, D)
@@ -200,7 +200,7 @@ class Memory(NamedTuple):
 
 
 class AtomBlock(nn.Module):
-    """Fig. 2 (b). The branches share their attention, norms and FiLM; only the lips' sees the audio."""
+    """Fig. 2 (b). The branches share attention, norms and FiLM; only the lips' branch sees the audio."""
 
     def __init__(self, config: AtomConfig) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class AtomBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def attend(self, x: Tensor, positions: Rotary, memory: Memory | None) -> Tensor:
-        """To a memory, or to itself where there is none."""
+        """Attention to a memory, or to itself if there is none."""
         if memory is None:
             return self.dropout(self.self_attention(x, positions))
         return self.dropout(self.cross_attention(rotate(x, positions), *memory))
@@ -256,9 +256,8 @@ class AtomBlock(nn.Module):
 class Atom(nn.Module):
     """Denoiser of residual landmarks under speech and l_id (Eq. 4).
 
-    config: sizes, and the paper's ablations: ``landmark_embedding`` (Table 2, III) and ``disentangled`` (IV);
-        ``residual`` (II) is :func:`to_x0`'s.
-    speech_width: of the speech features.
+    config: sizes, and the paper's ablations: ``landmark_embedding`` (Table 2, III) and ``disentangled``
+    (IV); ``residual`` (II) is :func:`to_x0`'s. speech_width: of the speech features.
     """
 
     order: Tensor  # of the 204 numbers, branch after branch
@@ -287,9 +286,9 @@ class Atom(nn.Module):
     def positions(self, frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
         """Positions of the lips' memory and of the merged face's, and which audio a frame may look at.
 
-        [paper, released]: places in the concatenation, and all of it. [ours], where ``audio_window`` is set:
-        places in time, in frames, and only the audio and the landmark tokens so near (of the many alike, all
-        would drown the audio).
+        [paper, released]: places in the concatenation, and all of it. [ours], where ``audio_window`` is
+        set: places in time, in frames, and only the audio and the landmark tokens so near (of the many
+        alike, all would drown the audio).
         """
         frame = torch.arange(frames, device=device)
         landmarks = frame if self.config.landmark_embedding else frame[:0]
@@ -337,7 +336,7 @@ class Atom(nn.Module):
         return Conditions(tokens, vector, landmark, landmark_vector, estimate)
 
     def memories(self, conditions: Conditions, time_tokens: Tensor) -> tuple[Memory, Memory]:
-        """What the lips attend to, [audio, time, landmark], and the merged face, [time, landmark]."""
+        """The memories: of the lips, [audio, time, landmark], and of the merged face, [time, landmark]."""
         frames = conditions.speech.shape[1] // SPEECH_PER_FRAME
         lip_positions, face_positions, mask = self.positions(frames, time_tokens.device)
         face_tokens = [time_tokens] if conditions.landmark is None else [time_tokens, conditions.landmark]

@@ -14,13 +14,13 @@ Array = NDArray[np.float32]
 
 
 def filtered(motion: Iterable[Array], weights: Array) -> Iterator[Array]:
-    """Motion as the weighted sum of its neighbours in time; before and after its ends it is taken to rest.
+    """The weighted sum of neighbours in time; beyond the ends, the first and the last frame repeat.
 
     Args:
         motion: blocks (n, 68, 3).
         weights: (2 reach + 1,), of the frames around each.
     Yields:
-        (1, 68, 3) float32, ``reach`` frames after their own came in.
+        (1, 68, 3) float32, ``reach`` frames later.
     """
     reach = len(weights) // 2
     frames = chain.from_iterable(motion)
@@ -43,7 +43,7 @@ def gaussian(sigma: float, reach: int) -> Array:
 
 
 def uncrossed(landmarks: Array) -> Array:
-    """Landmarks (n, 68, 3) whose inner lips meet in the middle where they would cross."""
+    """Landmarks (n, 68, 3); inner lips that would cross meet in the middle."""
     met = landmarks.copy()
     crossing = np.minimum(met[:, INNER_UPPER, 1] - met[:, INNER_LOWER, 1], 0) / 2
     met[:, INNER_UPPER, 1] -= crossing

@@ -1,7 +1,8 @@
 """Changes to landmark motion that a user may ask for [ours]. Times are seconds, arrays (S, 68, 3) at 25 Hz.
 
-A face is its shut self and its opening (`shut_mouth`, which is linear): the mouth's gain scales the
-opening alone, the expression's strength all that the shut face does, so that neither touches the other.
+A face is the sum of the face with its mouth shut (`shut_mouth`, which is linear) and the mouth's
+opening. The mouth's gain scales the opening, the expression's strength scales the motion of the shut
+face.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ MAX_SECONDS = 2 * 3600.0  # of a track
 
 @dataclass(frozen=True)
 class Style:
-    """How a motion is played; the defaults leave it unchanged.
+    """Gains and smoothing of a motion; the defaults change nothing.
 
-    mouth: how far the lips part, 0 (not at all) to 5 times. expression: what the face does besides, mouth
-    corners before all, 0 to 5 times. smoothing: deviation of a Gaussian in time, 0 to 1 second.
+    mouth: lip opening, times 0 to 5. expression: other motion, mainly of the mouth's corners, times 0 to
+    5. smoothing: standard deviation of a Gaussian over time, 0 to 1 second.
     """
 
     mouth: float = 1.0
@@ -79,11 +80,11 @@ SILENT = 0.35  # share of the usual below which the lips do not speak, so that t
 
 
 def own_style(moves: tuple[float, float], strength: float) -> Style:
-    """The size of motion that becomes a person whose lips, where they are seen, move by ``moves``.
+    """The style whose motion is as large as a person's own lip motion, ``moves``.
 
     Args:
-        moves: as `Identity.moves`. Lips that hardly move say nothing of how they speak, and leave the motion.
-        strength: 0 leaves the motion, 1 follows the person as far as can be trusted.
+        moves: as `Identity.moves`. If these lips hardly move, the motion stays unchanged.
+        strength: 0 leaves the motion unchanged, 1 follows the person within fixed limits.
     """
     sizes = [
         float(np.clip((own / usual) ** (strength * trusted), LEAST_SIZE, MOST_SIZE))
@@ -95,19 +96,19 @@ def own_style(moves: tuple[float, float], strength: float) -> Style:
 
 
 def hold(track: Array, start: float, end: float) -> Array:
-    """The face at ``start`` stays until ``end``."""
+    """Hold the face of ``start`` until ``end``."""
     first, last = _range(track, start, end)
     return _mixed(track, np.broadcast_to(track[first], track.shape), _weight(track, first, last, before=0))
 
 
 def shut(track: Array, start: float, end: float) -> Array:
-    """The mouth is shut from ``start`` to ``end``, and closes and opens around it."""
+    """Shut the mouth from ``start`` to ``end``; it closes before and opens after."""
     first, last = _range(track, start, end)
     return _mixed(track, shut_mouth(track), _weight(track, first, last, before=RAMP))
 
 
 def retime(track: Array, start: float, end: float, seconds: float) -> Array:
-    """What took from ``start`` to ``end`` takes ``seconds``; what follows comes earlier or later."""
+    """Stretch the part from ``start`` to ``end`` to ``seconds``; the rest moves in time."""
     first, last = _range(track, start, end)
     if not 1 / RATE <= seconds <= MAX_SECONDS:
         raise UserError(
@@ -135,7 +136,7 @@ def splice(track: Array, other: Array, at: float) -> Array:
 
 
 def _range(track: Array, start: float, end: float) -> tuple[int, int]:
-    """Seconds -> the first frame and the one behind the last."""
+    """Seconds -> the first frame, and the one after the last."""
     seconds = len(track) / RATE
     if not 0 <= start < end or start >= seconds:
         raise UserError(f"{start:g} to {end:g} s is no part of a track of {seconds:g} s")
@@ -153,7 +154,7 @@ def _weight(track: Array, first: int, last: int, before: int) -> Array:
 
 
 def _mixed(one: Array, other: Array, weight: Array) -> Array:
-    """one where the weight is 0, other where it is 1, both exactly."""
+    """A mix: exactly `one` where the weight is 0, exactly `other` where it is 1."""
     share = weight[:, None, None]
     mixed = one + share * (other - one)
     return np.where(share == 1, other, mixed).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A motion track drawn: the face's lines on white, quick enough to look at while a track is changed."""
+"""Draws a motion track: the face's lines on white."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOOPS = [EYE_RIGHT, EYE_LEFT, MOUTH[:12], LIP_INNER]
 
 
 def draw_face(points: NDArray[np.float32], middle: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Frontal landmarks (68, 3), and the place (2,) that is in the middle -> (320, 320, 3) uint8."""
+    """Frontal landmarks (68, 3), and the point (2,) in the picture's middle -> (320, 320, 3) uint8."""
     pixels = (points[:, :2] - middle) * np.array([1, -1]) * SIZE / EXTENT + SIZE / 2
     picture = Image.new("RGB", (SIZE, SIZE), "white")
     pen = ImageDraw.Draw(picture)
@@ -33,7 +33,7 @@ def draw_face(points: NDArray[np.float32], middle: NDArray[np.float32]) -> NDArr
 def save_preview(
     track: Track, out: str | Path, audio: str | Path | None = None, audio_track: int | None = None
 ) -> None:
-    """Write a video of the landmarks, with the sound of ``audio``, or of its track of this number, from 1.
+    """Write a video of the landmarks with the sound of ``audio``; track: number of its sound track, from 1.
 
     Raises:
         UserError: the file cannot be written, or the sound cannot be read.

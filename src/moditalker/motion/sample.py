@@ -1,7 +1,8 @@
 """AToM over sound of any length: window by window with overlap, each anchored to the source's l_id.
 
-The paper chains windows (the last generated frame becomes the next l_id); here every window has the source's
-own l_id, so nothing drifts, and neighbours share and blend ``overlap`` frames of one starting noise [ours].
+The paper chains windows (the last generated frame becomes the next l_id); here every window has the
+source's own l_id, so nothing drifts, and neighbours share and blend ``overlap`` frames of one starting
+noise [ours].
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ def sample_motion(
     seed: int = 0,
     steps: int | None = None,
 ) -> Iterator[Array]:
-    """Landmarks that say what is said, as a stream.
+    """Landmarks of speech, as a stream.
 
-    A frame's landmarks come out once the speech of its whole window is there: a fixed look-ahead of at most
-    ``model.config.frames``, or, where ``model.config.causal`` is set, of `waited`. What comes after the
-    speech's end is taken to be like its last feature.
+    A frame's landmarks come out once the speech of its whole window is there: a fixed look-ahead of at
+    most ``model.config.frames``, or with ``model.config.causal`` of `waited`. After the speech's end,
+    its last feature repeats.
 
     Args:
         model, diffusion: of one config; the model in eval mode.
@@ -73,7 +74,7 @@ def sample_motion(
 
 
 def waited(config: AtomConfig) -> int:
-    """Frames of speech that must be there before a frame's landmarks come out, its own among them."""
+    """Frames of speech, its own included, that a frame's landmarks wait for."""
     return config.frames - config.overlap + config.ahead if config.causal else config.frames
 
 

@@ -24,7 +24,7 @@ class MotionStage:
 
     Args:
         atom: in eval mode, on the device that is to be used.
-        config: of the diffusion that it was trained with. rules: what is done to its motion afterwards.
+        config: of the diffusion that it was trained with. rules: which of our rules change its motion.
     """
 
     def __init__(self, atom: Atom, config: DiffusionConfig, rules: RulesConfig) -> None:
@@ -38,13 +38,13 @@ class MotionStage:
         steps: int | None = None,
         silence: Iterable[float] | None = None,
     ) -> Iterator[Array]:
-        """Landmarks that say the speech.
+        """Landmarks of the speech.
 
         Args:
             speech: blocks (n, D) of features at 50 Hz.
-            identity: whose mouth moves, and as far as it does in the source (``atom.own_size``).
+            identity: of the face; its own lip motion sets the size (``atom.own_size``).
             seed, steps: of sampling; steps None: the config's.
-            silence: how much each frame of 25 Hz is silent, 0 to 1; None: nobody knows.
+            silence: how much each frame of 25 Hz is silent, 0 to 1; None: unknown.
 
         Yields:
             (n, 68, 3) float32, frontal, canonical units, 25 Hz.
@@ -60,9 +60,9 @@ class MotionStage:
 
 
 def hush(motion: Iterable[Array], silence: Iterable[float], l_id: Array) -> Iterator[Array]:
-    """Motion (n, 68, 3) at 25 Hz, with the mouth of ``l_id`` (68, 3) shut and still where nobody speaks.
+    """Motion (n, 68, 3) at 25 Hz, with the mouth of ``l_id`` (68, 3) shut and still in silence.
 
-    silence: how much each frame is silent, 0 to 1; frames after its end are.
+    silence: how much each frame is silent, 0 to 1; frames after its end are silent.
     """
     rest, weights = shut_mouth(l_id), iter(silence)
     for block in motion:

@@ -1,7 +1,7 @@
-"""Motion tracks: the landmarks that a speech becomes, as a file to look at, change and render.
+"""Motion tracks: files of the landmarks of a speech, to change and to render.
 
-docs/motion.md describes the format. A track is read as untrusted: JSON of a bounded size, checked to the last
-number; nothing in it is a path, a name or code that is followed.
+docs/motion.md describes the format. A file is not trusted: it is JSON of a bounded size, each number is
+checked, and no path or name in it is opened.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Track:
     """Frontal landmarks over time, and the face that they were made for. Iterating yields them in blocks.
 
     landmarks: (S, 68, 3) float32, canonical units, 25 Hz; identity: (68, 3), the l_id; made: provenance,
-    plain JSON (seed, steps, weights, names of files). Whatever changes a track gives a new one.
+    plain JSON (seed, steps, weights, names of files). Changes return a new track.
 
     Raises:
         UserError: points that no face can have.
@@ -58,7 +58,7 @@ class Track:
 
     @property
     def seed(self) -> int:
-        """That the motion was made with; the video takes it too, unless told otherwise."""
+        """The seed of the motion; the video's default."""
         return int(self.made.get("seed") or 0)
 
     @property
@@ -72,15 +72,15 @@ class Track:
         return self._with(np.concatenate(blocks), str(style))
 
     def hold(self, start: float, end: float) -> Track:
-        """The face at ``start`` stays until ``end`` (seconds)."""
+        """Hold the face of ``start`` until ``end`` (seconds)."""
         return self._with(edit.hold(self.landmarks, start, end), f"hold {start:g}-{end:g}")
 
     def shut(self, start: float, end: float) -> Track:
-        """The mouth is shut from ``start`` to ``end`` (seconds)."""
+        """Shut the mouth from ``start`` to ``end`` (seconds)."""
         return self._with(edit.shut(self.landmarks, start, end), f"shut {start:g}-{end:g}")
 
     def retime(self, start: float, end: float, seconds: float) -> Track:
-        """What took from ``start`` to ``end`` takes ``seconds``."""
+        """Stretch the part from ``start`` to ``end`` to ``seconds``."""
         changed = edit.retime(self.landmarks, start, end, seconds)
         return self._with(changed, f"retime {start:g}-{end:g}={seconds:g}")
 
@@ -142,7 +142,7 @@ class Track:
 
 
 def checked_points(value: Any, name: str, dimensions: int) -> Array:
-    """What is given as landmarks, as (68, 3) or (S, 68, 3) float32, canonical units, S at least 1.
+    """Landmarks as float32 (68, 3) or (S, 68, 3), canonical units, S at least 1.
 
     Raises:
         UserError: another shape, or numbers that no face has.
@@ -159,7 +159,7 @@ def checked_points(value: Any, name: str, dimensions: int) -> Array:
 
 
 def _plain(points: Array) -> Any:
-    """Numbers as short as gives the same float32 again."""
+    """Numbers in the fewest digits that give the same float32."""
     return points.astype(np.float32).astype(str).astype(float).tolist()
 
 
@@ -168,7 +168,7 @@ def _refuse(constant: str) -> float:
 
 
 def _checked(tree: Any) -> tuple[Array, Array, dict[str, Any]]:
-    """What `Track` is made of; ValueError or UserError says what is wrong."""
+    """The arguments of `Track` from JSON. Raises ValueError or UserError."""
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise ValueError(f'"format" must be "{FORMAT}"')
     if tree.get("version") != VERSION:

@@ -1,7 +1,7 @@
-"""The authors' checkpoints -> ours: a folder that `MoDiTalker.from_pretrained` opens, out of their files.
+"""Converts the authors' checkpoints to a folder that `MoDiTalker.from_pretrained` opens.
 
 Each ``convert_*`` takes the authors' state and returns ours, and the names that were dropped because no
-computation uses them. One rule a line: a pattern for the beginning of their name, and ours.
+computation uses them. A rule is a line: a pattern for the beginning of the authors' name, and our name.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def convert_autoencoder(state: Mapping[str, Tensor]) -> Converted:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The authors' files, as many as there are."""
+    """Paths of the authors' files; None: not given."""
 
     atom: Path | None = None
     autoencoder: Path | None = None  # of RGB clips
@@ -234,7 +234,7 @@ class Checkpoints:
 
 
 def convert_checkpoints(files: Checkpoints, out: Path, config: Config) -> dict[str, list[str]]:
-    """Write safetensors of whatever the files give.
+    """Convert the given files to safetensors.
 
     atom.safetensors; autoencoder.safetensors and landmark-autoencoder.safetensors; mtov.safetensors, the
     whole video stage, where the diffusion and both autoencoders are there: their RGB encoder encodes

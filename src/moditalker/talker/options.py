@@ -1,4 +1,4 @@
-"""How a video is made, whoever asks for it: Python, the command line, a batch or the page."""
+"""Options of a video, for Python, the command line, batches and the page."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from moditalker.provenance import DEFAULT, Provenance
 
 @dataclass(frozen=True)
 class Options:
-    """All that may be chosen of a video besides its face and its sound.
+    """The options of a video. Its face and its sound are given separately.
 
     seed: the same seed gives the same frames. steps: sampling steps of both diffusion models; None: the
     model's own. extend: what follows the end of a face video that is shorter than the sound: "pingpong"
     (back and forth), "loop", "hold" (its last frame) or "none". choose: which of several faces speaks:
-    "largest", "speaker" (in each shot the one who speaks), a number from 0 (the one on the left) or a place
-    (x, y) in pixels. style: mouth gain, expression strength, smoothing of the motion. head: how the head of
-    a picture moves: "idle", "still", a CSV file of poses, or a video whose head motion is copied; a video
-    keeps its own. blink: times a minute that the eyes of a picture blink, 0 to 60. audio_track: number of
-    the sound track, from 1; None: the one that players take. provenance: what the video says about itself;
-    None: nothing (docs/provenance.md). quality: of H.264 that is written, x264's constant rate factor, 0
-    (best) to 40.
+    "largest", "speaker" (in each shot the one who speaks), a number from 0 (the one on the left) or a
+    place (x, y) in pixels. style: mouth gain, expression strength, smoothing of the motion. head: how
+    the head of a picture moves: "idle", "still", a CSV file of poses, or a video whose head motion is
+    copied; a video keeps its own. blink: times a minute that the eyes of a picture blink, 0 to 60.
+    audio_track: number of the sound track, from 1; None: the one that players take. provenance: manifest
+    and mark; None: neither (docs/provenance.md). quality: x264's constant rate factor for the written
+    file, 0 (best) to 40.
 
     Raises:
         UserError: a value that cannot be used.
@@ -56,12 +56,12 @@ class Options:
 
     @classmethod
     def of(cls, options: Options | None, changes: dict[str, Any]) -> Options:
-        """Some options, or the usual ones, with changes by name."""
+        """Options (None: the defaults) with changes by name."""
         return replace(options or cls(), **changes)
 
 
 def chosen(choose: object) -> Choice:
-    """A number or a place of whatever type, as `FaceTracker.track` takes them. Raises UserError."""
+    """A choice of a face with plain types, as `FaceTracker.track` takes it. Raises UserError."""
     if isinstance(choose, str) and choose in ("largest", "speaker"):
         return choose
     try:

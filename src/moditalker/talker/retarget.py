@@ -23,10 +23,10 @@ NEAR_REST = 0.02  # canonical units from the rest face where lips no longer coun
 
 
 class Wish:
-    """What the speech wants of each frame, in the head's pose (paper: the affine step).
+    """Wanted landmarks of each frame, in the head's pose (paper: the affine step).
 
     Args:
-        blocks: the motion's, (n, 68, 3) at 25 Hz.
+        blocks: of the motion, (n, 68, 3) at 25 Hz.
         fps: of the frames. calm: lips at rest do not shake with the frame's landmarks.
     """
 
@@ -41,15 +41,15 @@ class Wish:
         self.frontal = motion.identity
 
     def advance(self, time: float) -> None:
-        """To the frame at `time`, in seconds; later than the one before."""
+        """Go to the frame at `time`, in seconds; times must rise."""
         self.frontal = self.timeline.at(time)
 
     def forget(self) -> None:
-        """What follows is another run of frames."""
+        """Another run of frames begins."""
         self.steady = None
 
     def posed(self, face: FaceFrame, anchor: Identity) -> Array:
-        """The wanted landmarks where a usable frame's own ones are, in its pixels: (1, 68, 3)."""
+        """The wanted landmarks of a usable frame: (1, 68, 3), pixels of the frame."""
         # The motion of one identity, as another one makes it: the difference to rest carries it over.
         still = max(0.0, 1 - float(np.abs(self.frontal - self.rest).max()) / NEAR_REST)
         frontal = shut_mouth(anchor.frontal) + (self.frontal - self.rest)

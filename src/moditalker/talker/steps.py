@@ -28,9 +28,9 @@ Progress = Callable[[str, int, int], None]  # a stage's name, frames done, frame
 
 @dataclass(frozen=True)
 class Origin:
-    """Which weights make a video.
+    """The weights that make a video.
 
-    name: of the model; digests: file name -> SHA-256 of its weights; loading_seconds: that loading it took.
+    name: of the model; digests: file name -> SHA-256 of its weights; loading_seconds: time to load it.
     """
 
     name: str = ""
@@ -42,8 +42,7 @@ class Origin:
 class Speech:
     """Speech features of a recording: iterating reads it and yields (n, width) at 50 Hz.
 
-    sound: iterated, gives the waveform from its start, in chunks at 16 kHz. ahead: how far its
-    silences look ahead.
+    sound: yields the waveform in chunks at 16 kHz. ahead: how far the silences look ahead.
     """
 
     sound: AudioReader | ArrivingSound
@@ -56,7 +55,7 @@ class Speech:
         return self.heard()[0]
 
     def heard(self) -> tuple[Iterator[Array], Iterator[float]]:
-        """Features, and how much each frame of 25 Hz is silent: both out of one pass over the sound."""
+        """Features at 50 Hz, and silence at 25 Hz in [0, 1], of one pass over the sound."""
         ours, theirs = tee(self.sound)
         features = self.clock.each("speech", self.encoder.stream(ours))
         return features, self.clock.each("speech", silence(theirs, self.ahead))
@@ -82,13 +81,13 @@ class FaceTrack:
 
     @property
     def expected(self) -> int:
-        """About how many frames there are; 1 where nobody knows."""
+        """About how many frames there are; 1 if the length is not known yet."""
         return max(1, round((self.seconds or 0) * self.source.info.fps))
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Frontal landmarks that say the speech: iterating yields (n, 68, 3), canonical units, 25 Hz."""
+    """Frontal landmarks of the speech: iterating yields (n, 68, 3), canonical units, 25 Hz."""
 
     identity: Array  # (68, 3), the l_id that they were made for
     blocks: Callable[[], Iterable[Array]]
@@ -110,5 +109,5 @@ class Motion:
         return replace(self, blocks=lambda: styled(self.blocks(), self.identity, style))
 
     def track(self, made: dict[str, Any] | None = None) -> Track:
-        """All of it, to be changed and kept; made: provenance."""
+        """The whole motion as a file's content, to change and save; made: its provenance."""
         return Track(self.identity, self.array(), made or {})

@@ -18,9 +18,9 @@ Pixels = NDArray[np.uint8]
 
 
 def held_frames(config: Config, fps: float, live: bool = False) -> int:
-    """How many frames later one a frame's picture may depend on, beside its motion and its tracking.
+    """How many later frames a frame's picture may depend on, besides its motion and its tracking.
 
-    live: what no sound is needed for is done before it comes.
+    live: work that needs no sound is done before the sound comes.
     """
     compose, held = config.compose, 0
     if compose.enabled:
@@ -34,9 +34,9 @@ def held_frames(config: Config, fps: float, live: bool = False) -> int:
 class Stream:
     """A video of speech that is still arriving: iterating yields its frames as they are finished, once.
 
-    Each item is (n, H, W, 3) uint8 RGB: the next n frames, as many as one clip of the video stage adds, or
-    what is left at the end; with a deadline always one. Where frames are left out or the frame rate varies,
-    iterating `video` gives each frame with its time.
+    Each item is (n, H, W, 3) uint8 RGB: the next n frames, as many as one clip of the video stage adds,
+    or fewer at the end; with a deadline always one. If frames are left out, or the frame rate varies,
+    iterate `video`, which yields each frame with its time.
 
     ahead: seconds of sound after the start of a frame that it may depend on.
     """
@@ -51,7 +51,7 @@ class Stream:
 
     @property
     def dropped(self) -> int:
-        """Frames that were left out up to now because they would have come too late."""
+        """Frames left out so far because they would have been too late."""
         return 0 if self.video.live is None else self.video.live.dropped
 
     def __iter__(self) -> Iterator[Pixels]:

@@ -1,7 +1,7 @@
 """MoDiTalker: the only place where the stages meet. Media -> features -> motion -> video -> media.
 
-Everything is lazy and streams: a step returns an object that makes its items when it is iterated, so memory
-does not grow with length, and what one step made can be looked at or changed on its way to the next.
+Everything streams: a step returns an object that computes its items when it is iterated. So memory does
+not grow with length, and the result of a step can be changed before it goes to the next.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class MoDiTalker:
     """Both stages with their weights.
 
     Args:
-        config: that the weights were trained with, each stage's sections from its own.
+        config: of the weights; each stage's sections come from its own weights.
         speech_encoder, tracker, atom, sampler: the parts.
         name: of the preset, and digests: file name -> SHA-256 of the weights, both for reports.
     """
@@ -96,11 +96,12 @@ class MoDiTalker:
         Args:
             video: weights of the video stage in place of the model's, as `moditalker adapt` writes them.
             motion: weights of AToM in place of the model's, whatever video stage they were trained with.
-            overrides: "section.key=value" each, other than the settings that the weights were trained with.
+            overrides: "section.key=value" each, other than the settings that the weights were trained
+                with.
 
         Raises:
-            UserError: no such weights, a damaged file, a device that is not there; weights of another part
-                or another crop; settings that change a network.
+            UserError: no such weights, a damaged file, a device that is not there; weights of another
+                part or another crop; settings that change a network.
         """
         given = {"model": model, "video": video, "motion": motion, "overrides": overrides}
         model, video, motion, overrides = _by_former_names(given, former).values()
@@ -151,12 +152,12 @@ class MoDiTalker:
         """Make the face say the audio. Frames are made while the result is saved or iterated.
 
         Args:
-            face: a video or a picture: a path, an array (H, W, 3) uint8 RGB, a picture of PIL, or a file that
-                is open as bytes.
-            audio: any file with sound: a path, or one that is open as bytes; or floats in [-1, 1], mono, in
-                an array (n,) or in chunks of them, `rate` samples a second.
-            options: how; changes: fields of `Options` by name, as in ``seed=1``.
-            motion: a track that takes the place of what the audio would become.
+            face: a video or a picture: a path, an array (H, W, 3) uint8 RGB, a picture of PIL, or a file
+                that is open as bytes.
+            audio: any file with sound: a path, or one that is open as bytes; or floats in [-1, 1], mono,
+                in an array (n,) or in chunks of them, `rate` samples a second.
+            options: how the video is made; changes: fields of `Options` by name, as in ``seed=1``.
+            motion: a track to use in place of the audio's own.
             progress: called with a stage's name, frames done and frames expected.
 
         Raises:
@@ -197,13 +198,13 @@ class MoDiTalker:
     ) -> Stream:
         """Make the face say audio that is still arriving; the frames are those of `generate` for all of it.
 
-        Iterating takes chunks, in other threads, as they are needed, and gives frames as clips are finished.
-        `Stream.ahead` says how far these come behind the sound: half a second with preset `live`, with others
-        several.
+        Iterating takes chunks when they are needed, in other threads, and yields frames when clips are
+        finished. `Stream.ahead` is how far frames come behind the sound: half a second with preset
+        `live`, several seconds with others.
 
-        With a deadline, chunks are taken as they come, which must be no sooner than they are spoken; the face
-        is followed before its sound is there, so that its look-ahead costs no time; and frames that would
-        come too late are left out (`Stream.dropped`). The stages are run once before the sound begins.
+        With a deadline, chunks are taken as they come, and must not come sooner than they are spoken.
+        The face is followed before its sound is there, so that its look-ahead costs no time. Frames that
+        would be too late are left out (`Stream.dropped`). All stages run once before the sound begins.
 
         Args:
             audio: chunks (n,) of floats in [-1, 1], mono, of any sizes.
@@ -213,8 +214,8 @@ class MoDiTalker:
             face, options, changes: as for `generate`.
 
         Raises:
-            UserError: as `generate`; a deadline that these weights cannot keep; while iterating, also for a
-                chunk that is no sound.
+            UserError: as `generate`; a deadline that these weights cannot keep; while iterating, also
+                for a chunk that is no sound.
         """
         clock, options = Clock(), Options.of(options, changes)
         seed, steps, style = options.seed, options.steps, options.style
@@ -255,7 +256,7 @@ class MoDiTalker:
         return max(heard, (1 + QUICK.frames) / RATE) + style.reach / RATE
 
     def _rehearse(self, video: Video) -> None:
-        """Run all stages once, in silence: what they load and set up, they have then."""
+        """Run all stages once, in silence, so that everything is loaded."""
         sound = ArrivingSound([np.zeros(SAMPLE_RATE // 2, np.float32)])
         said = self.motion(self._speech(sound, sound.length), video.face, video.seed, video.steps)
         live = Live(sound, float("inf"))
@@ -284,10 +285,12 @@ class MoDiTalker:
         """Face video or picture -> frames with landmarks, for `seconds` of speech. Finds the anchor at once.
 
         Args:
-            options, changes: `extend`, `choose`, `head`, `blink`, and `seed` (of idle motion and blinks).
+            options, changes: `extend`, `choose`, `head`, `blink`, and `seed` (of idle motion and
+                blinks).
 
         Raises:
-            UserError: the file has no picture, or no face in any frame; a head motion that cannot be used.
+            UserError: the file has no picture, or no face in any frame; a head motion that cannot be
+                used.
         """
         options = Options.of(options, changes)
         choose, head, seed = options.choose, options.head, options.seed
@@ -332,7 +335,7 @@ class MoDiTalker:
         return FaceTrack(source, anchor, known, frames, moved, (held,))
 
     def _mention_others(self, source: Source) -> None:
-        """Note where the first frame has another face of nearly the size of the largest one."""
+        """Note if the first frame has another face of nearly the largest one's size."""
         faces = self.tracker.detect(next(iter(source)).image, small=False)
         most = max((face.size for face in faces), default=0.0)
         if (count := sum(face.size >= SIMILAR * most for face in faces)) > 1:
@@ -352,11 +355,11 @@ class MoDiTalker:
     ) -> Motion:
         """Speech features and the face's identity -> frontal landmarks at 25 Hz, by AToM.
 
-        The lips move as far as this person's do in the source (``atom.own_size``). Where nobody speaks in a
-        `Speech`, the mouth is shut.
+        The lips move as far as this person's do in the source (``atom.own_size``). Where nobody speaks
+        in a `Speech`, the mouth is shut.
 
         Raises:
-            UserError: seed or steps out of bounds; while iterating, features that are none.
+            UserError: seed or steps out of bounds; while iterating, features of another shape.
         """
         seed, steps = sampling(seed, steps)
         width, identity = self.speech_encoder.width, face.anchor
@@ -405,12 +408,12 @@ class MoDiTalker:
         """Frames and landmarks -> frames with a generated mouth, by MToV, pasted back at native size.
 
         Args:
-            motion: None: the face's own landmarks, which makes again the video that is there already.
-            away: seconds by which what is taken from other frames of the source has to be away from the frame
-                that is made, so that making a video again shows what new speech would look like.
+            motion: None: the face's own landmarks, which reproduce the source video.
+            away: seconds. Frames of the source that are nearer than this to a frame lend it no mouth, so
+                that a reproduced video shows what new speech would look like.
 
         Raises:
-            UserError: seed or steps out of bounds; an `away` that is no number of seconds.
+            UserError: seed or steps out of bounds; an `away` below 0.
         """
         if not 0 <= away < float("inf"):
             raise UserError(f"away = {away}: a number of seconds from 0 is expected")
@@ -420,12 +423,12 @@ class MoDiTalker:
 
 
 def _endless(until: Fraction) -> Fraction:
-    """The length of speech whose end is not known yet."""
+    """A length for speech whose end is not known yet."""
     return until + 1
 
 
 def _features(speech: Iterable[ArrayLike], width: int) -> Iterator[Array]:
-    """Blocks of speech features, each (n, width). Raises UserError where one is none."""
+    """Blocks of speech features, each (n, width). Raises UserError for another shape."""
     for block in speech:
         features = np.asarray(block, np.float32)
         if features.ndim != 2 or features.shape[1] != width or not np.isfinite(features).all():
@@ -439,7 +442,7 @@ FORMER = {"name": "model", "weights": "video", "atom": "motion", "settings": "ov
 
 
 def _by_former_names(given: dict[str, Any], former: dict[str, Any]) -> dict[str, Any]:
-    """What `from_pretrained` was given, by its present names."""
+    """The arguments of `from_pretrained` by their present names."""
     for name, value in former.items():
         if name not in FORMER:
             raise TypeError(f"from_pretrained() has no argument {name!r}")

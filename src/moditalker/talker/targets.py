@@ -1,6 +1,4 @@
-"""What each frame of a video shall become: the face that is there, the landmarks that the speech wants of it,
-and how far it can be trusted.
-"""
+"""Targets: each frame's face, the landmarks that the speech wants of it, and how far it can be trusted."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ FRONTS = 256  # pictures of what is in front of a face that are kept, 64 kB each
 class Live:
     """A video that is made while its sound is spoken: a frame that would be shown too late is left out.
 
-    sound: as it is heard; deadline: seconds after the start of a frame's sound by which it must be shown.
+    sound: as it arrives; deadline: seconds after the start of a frame's sound until it must be shown.
     """
 
     sound: ArrivingSound
@@ -51,19 +49,19 @@ class Live:
     dropped: int = 0  # frames that were left out
 
     def late(self, frame: Frame) -> bool:
-        """Whether a frame would still be made when its time is over; counts it if so."""
+        """Whether a frame would be finished too late; counts it if so."""
         late = self.sound.heard > float(frame.time) + self.deadline - MAKING
         self.dropped += late
         return late
 
     def over(self, frame: Frame) -> bool:
-        """Whether the sound ends before a frame. Waits for the sound of its beginning."""
+        """Whether the sound ends before a frame. Waits for the sound at its time."""
         return frame.time >= self.sound.length(frame.time)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A frame and what its mouth shall be; landmarks are (68, 3) with x, y in crop pixels."""
+    """A frame and the mouth that it shall have; landmarks are (68, 3) with x, y in crop pixels."""
 
     face: FaceFrame
     run: int  # frames of one run are consecutive and share the anchor
@@ -80,13 +78,13 @@ class Target:
 
     @property
     def rest(self) -> Array:
-        """The landmarks that a usable face would have with a shut mouth, (68, 3)."""
+        """The landmarks of a usable face with its mouth shut, (68, 3), crop pixels."""
         rest: Array = transform(self.face.at_rest(self.anchor), self.face.matrix[None])[0]
         return rest
 
     @property
     def strength(self) -> float:
-        """Of what is generated."""
+        """Share of the new mouth in the picture, 0 to 1."""
         return self.face.strength * self.confidence.strength
 
 
@@ -104,7 +102,7 @@ class Targets:
     live: Live | None = None
 
     def seen(self, lead: int = 1) -> Iterator[Target]:
-        """Frames with the landmarks that they have."""
+        """Targets with the source's landmarks."""
         fps, size = float(self.face.source.info.fps), self.config.crop.size
         run, before = 0, False
         faces = self.clock.each("waiting", ahead(self.clock.each("face", self.face), lead))
@@ -119,7 +117,7 @@ class Targets:
             yield Target(face, run, anchor, face.crop(size), landmarks)
 
     def wished(self, targets: Iterable[Target]) -> Iterator[Target]:
-        """The same with the landmarks that are wanted in them."""
+        """The same with the wanted landmarks."""
         if self.motion is None:
             yield from (replace(target, wanted=target.landmarks) for target in targets)
             return
@@ -141,7 +139,7 @@ class Targets:
             yield replace(target, wanted=transform(posed, face.matrix[None])[0])
 
     def trusted(self, targets: Iterable[Target]) -> Iterator[Target]:
-        """Targets with how far each frame's face can be trusted."""
+        """The same with the confidence in each frame's face."""
         config, info = self.config, self.face.source.info
         # A picture is the user's choice: one that is doubted would give no video at all.
         doubting = config.compose.enabled and config.compose.confidence and info.kind != "picture"
@@ -166,7 +164,7 @@ class Targets:
 
 
 def _remembering(cover: Cover) -> Cover:
-    """The same, which looks once at frames that are shown again and again."""
+    """The same function with a memory: frames that are shown again are not looked at again."""
     known: dict[bytes, Array | None] = {}  # by the landmarks; None: nothing is in front of that face
     fronts = 0
 

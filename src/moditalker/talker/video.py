@@ -63,7 +63,7 @@ class Video:
 
     @property
     def targets(self) -> Targets:
-        """The frames and what their mouths shall be."""
+        """The frames with the mouths that they shall have."""
         return Targets(self.face, self.motion, self.config, self.clock, self.live)
 
     def __iter__(self) -> Iterator[tuple[Frame, Pixels]]:
@@ -114,8 +114,8 @@ class Video:
         factor, 0 (best) to 40; None: that of the options.
 
         Raises:
-            UserError: the file cannot be written, or is one of the inputs; its manifest cannot be signed; the
-                quality is out of bounds.
+            UserError: the file cannot be written, or is one of the inputs; its manifest cannot be
+                signed; the quality is out of bounds.
         """
         source, sound = self.face.source, Path(audio) if audio is not None else self.audio
         for taken in (source.info.path, self.face.head, sound):
@@ -197,7 +197,7 @@ class Video:
         return pasted
 
     def _keep(self, number: int, reason: str) -> None:
-        """Note that a frame stays the source's."""
+        """Note that a frame stays the source's, for the report."""
         last = self.kept[-1] if self.kept else None
         if last is not None and last.last == number - 1 and last.reason == reason:
             last.last = number

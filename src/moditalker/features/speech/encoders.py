@@ -1,9 +1,9 @@
 """Speech features: a waveform at 16 kHz becomes feature vectors at 50 Hz, two for each 25 Hz motion frame.
 
-Two encoders stand behind one interface: Whisper tiny.en (in the package) and HuBERT (the paper's; the user's
-copy). Both look at the sound through the same fixed grid of windows, so a moment's features depend neither
-on how the sound was cut into chunks nor on anything a window away, and memory does not grow with length.
-How far a window looks ahead is a setting: little where somebody waits for the answer (preset `live`).
+There are two encoders: Whisper tiny.en (in the package) and HuBERT (the paper's; the user's copy). Both
+see the sound in a fixed grid of windows. So features do not depend on how the sound is cut into chunks,
+and memory does not grow with length. How far a window looks ahead is a setting; preset `live` looks
+ahead little.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class SpeechEncoder(ABC):
     def stream(self, chunks: Iterable[Waveform]) -> Iterator[Waveform]:
         """Features of a recording that arrives in chunks of any size; equal to ``self(whole)``.
 
-        A window's features come out once its sound and ``after`` behind it are there: a fixed look-ahead.
-        Before the start and after the end there is silence. Memory is bounded by a window and a chunk.
+        A window's features come out once its sound and ``after`` behind it are there: a fixed
+        look-ahead. Before the start and after the end there is silence. Memory is bounded by a window
+        and a chunk.
 
         Args:
             chunks: arrays (n,) float32 in [-1, 1], 16 kHz.
@@ -206,8 +207,8 @@ def load_speech_encoder(config: SpeechConfig, device: str | torch.device = "cpu"
     """The encoder that ``config`` names.
 
     Raises:
-        UserError: an unknown encoder, layers it does not have, a width that is not the model's, or HuBERT's
-            package or weights are missing.
+        UserError: an unknown encoder, layers it does not have, a width that is not the model's, or
+            HuBERT's package or weights are missing.
     """
     encoders: dict[str, Callable[[SpeechConfig, str | torch.device], SpeechEncoder]]
     encoders = {"whisper": WhisperEncoder, "hubert": HubertEncoder}
@@ -220,7 +221,7 @@ def load_speech_encoder(config: SpeechConfig, device: str | torch.device = "cpu"
 
 
 def whole(seconds: float, unit: int) -> int:
-    """Seconds as a whole number of units of so many samples; in samples."""
+    """Seconds in samples, rounded to a multiple of `unit` samples."""
     return max(1, round(seconds * SAMPLE_RATE / unit)) * unit
 
 

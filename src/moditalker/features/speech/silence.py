@@ -1,7 +1,7 @@
-"""When nobody speaks, whatever else is heard.
+"""Silence: when nobody speaks, even if there is music or noise.
 
-Speech features alone do not always tell music or a beep from a voice. A voice activity detector does. While
-it hears no voice, the mouth is shut (contract 4, `motion.stage.hush`).
+Speech features do not always tell music or a beep from a voice; a voice activity detector does. While it
+detects no voice, the mouth is shut (`motion.stage.hush`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SURE, LIKELY = 0.5, 0.15  # probability that a stretch of speech reaches, and th
 
 @dataclass(frozen=True)
 class Reach:
-    """Frames of 25 Hz in one direction.
+    """How far silence looks in one direction, frames of 25 Hz.
 
-    near: within these a likely frame has a sure one; margin: of silence beside speech, left to AToM; ramp: in
-    which the mouth gives way.
+    near: a likely frame counts as speech if a sure one is this near; margin: silence next to speech that
+    AToM moves; ramp: over which the mouth shuts.
     """
 
     near: int
@@ -35,7 +35,7 @@ class Reach:
 
     @property
     def frames(self) -> int:
-        """All of them: how far it is looked."""
+        """Their sum."""
         return self.near + self.margin + self.ramp
 
 
@@ -44,7 +44,7 @@ QUICK = Reach(near=2, margin=2, ramp=2)  # ahead of a frame where somebody waits
 
 
 def _windows(items: Iterable[float], behind: int, ahead: int) -> Iterator[list[float]]:
-    """For each item those up to ``behind`` before and ``ahead`` after it, NaN beyond the ends."""
+    """For each item those from ``behind`` before to ``ahead`` after it; NaN beyond the ends."""
     window: deque[float] = deque([np.nan] * (behind + 1 + ahead), maxlen=behind + 1 + ahead)
     for taken, item in enumerate(chain(items, [np.nan] * ahead)):
         window.append(item)
@@ -55,7 +55,8 @@ def _windows(items: Iterable[float], behind: int, ahead: int) -> Iterator[list[f
 def silence(chunks: Iterable[Array], ahead: Reach = PATIENT) -> Iterator[float]:
     """How much each frame of 25 Hz belongs to a stretch without speech, 0 to 1.
 
-    chunks: waveform at 16 kHz in [-1, 1]; ahead: what is looked at ahead of a frame, `ahead.frames` in all.
+    chunks: waveform at 16 kHz in [-1, 1]; ahead: what is looked at ahead of a frame, `ahead.frames` in
+    all.
     """
     behind = PATIENT
     spoken = (

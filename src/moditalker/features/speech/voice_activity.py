@@ -1,6 +1,6 @@
 """Voice activity: how likely each moment of a sound is speech, by Silero VAD 6 [Silero Team, MIT].
 
-It sees 32 ms at a time, with 4 ms before them, and remembers what it heard: nothing of it looks ahead.
+It sees 32 ms at a time, with 4 ms before them, and has a memory. It does not look ahead.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def load_network() -> VoiceActivityNetwork:
 def voice_activity(chunks: Iterable[Array]) -> Iterator[float]:
     """The probability of speech in each frame of 25 Hz, as the sound comes in; the last frame may be partial.
 
-    chunks: waveform at 16 kHz in [-1, 1], of any sizes. A frame takes the likeliest of its blocks.
+    chunks: waveform at 16 kHz in [-1, 1], of any sizes. A frame has the highest probability of its
+    blocks.
     """
     network, state = load_network(), None
     held, before = np.zeros(0, np.float32), np.zeros(BEFORE, np.float32)
