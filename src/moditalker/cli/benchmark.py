@@ -76,8 +76,7 @@ def benchmark(
     the source's mouth and any other models beside them. self.png and cross.png show them frame by frame,
     with the words that are said. Called again, it makes and measures only what is missing.
 
-    Example: moditalker evaluate benchmark --data grid --split split.json --out runs/benchmark --workers
-    2
+    Example: moditalker evaluate benchmark --data grid --split split.json --out runs/benchmark --workers 2
     """
     from moditalker.evaluate.benchmark import (
         choose_clips,

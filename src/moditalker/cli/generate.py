@@ -149,7 +149,7 @@ def sorted_out(files: list[Path], face: Path | None, audio: Path | None) -> tupl
     face = next(left, None) if face is None else face
     audio = next(left, None) if audio is None else audio
     if (more := next(left, None)) is not None:
-        raise UserError(f"{more}: is a third file; give one face and one audio")
+        raise UserError(f"{more}: is one file too many; give one face and one audio")
     return face, audio
 
 

@@ -31,8 +31,7 @@ def speed(
 ) -> None:
     """Measure start-up, first frame, seconds per stage, memory and arithmetic of a model on a device.
 
-    Example: moditalker evaluate speed --face person.mp4 --audio speech.wav --seconds 30 --json
-    bench.json
+    Example: moditalker evaluate speed --face person.mp4 --audio speech.wav --seconds 30 --json bench.json
     """
     from moditalker.evaluate.speed import measure
     from moditalker.weights.named import ASSETS
