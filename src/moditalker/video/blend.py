@@ -1,4 +1,4 @@
-"""Paste-back: the generated region into the source frame, at native size, without a visible border.
+"""Pastes the generated region into the source frame, at native size, without a visible border.
 
 A mask follows the jaw; the generated colours are matched to the source's where both show the same skin; the
 mask, softened by a Gaussian blur [paper], blends the two. Beyond it every pixel stays the source's, exactly.
@@ -58,9 +58,9 @@ class Blender:
 
     Args:
         crop: the aligned crop; the generated region is its rows from crop.region_top to the bottom.
-        fps: of the frames that will come.
+        fps: of the frames.
         colours: match the generated colours to the source's.
-        grain: give matching skin the detail back that the crop is too coarse for.
+        grain: restore detail of matching skin that the crop is too coarse for.
     """
 
     def __init__(self, crop: CropConfig, fps: float = 25.0, colours: bool = True, grain: bool = True) -> None:
@@ -208,7 +208,7 @@ class Blender:
         return (0.5 - jaw / (2 * self.unit)).clamp(0, 1) * (0.5 + lips / (4 * self.unit)).clamp(0, 1)
 
     def _match(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
-        """The region (3, h, w) in [0, 1], its colours at low frequencies as the aligned source's."""
+        """The region (3, h, w) in [0, 1] with the aligned source's colours at low frequencies."""
         step = 4
 
         def blur(image: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ class Blender:
         return relit(region, gain).clamp(0, 1)
 
     def _same(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
-        """(h, w) in [0, 1]: where generated and source show the same skin, which may have its detail back."""
+        """(h, w) in [0, 1]: where generated and source show the same skin."""
         odd = (aligned - region).square().sum(0)
         return blurred((skin * torch.exp(-odd / (2 * GRAIN_ODD**2)))[None], self.unit)[0]
 

@@ -1,3 +1,3 @@
-"""The face of each frame, and whose it is."""
+"""Finds and follows the face of each frame, and its identity."""
 
 from moditalker.features.face.tracker import FaceTracker as FaceTracker

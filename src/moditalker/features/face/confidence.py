@@ -1,7 +1,7 @@
 """How far each frame's face can be trusted: what is in front of it, the picture's edge, shaking.
 
-One measure for everyone: it says whether a frame's mouth is painted, whether the frame is learnt from, what
-stays in front, and why. It streams with a fixed look-ahead of `lookahead` frames.
+It decides whether a frame gets a new mouth, whether it may lend its own to other frames, what stays in
+front, and why. It streams with a fixed look-ahead of `lookahead` frames.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ COVERED, EDGE, UNSURE = "covered", "at the picture's edge", "unsure"
 
 @dataclass(frozen=True)
 class Sight:
-    """What is known of a usable face in a frame.
+    """A usable face in a frame.
 
     crop: (128, 128, 3) uint8, aligned; landmarks: (68, 2 or 3) in it; matrix: (2, 3) frame -> crop pixel;
     size: height and width of the frame; wanted: landmarks that the mouth shall have, if they are known; cut:
-    the first of a new shot; score: the face network's belief, 0 where the face was interpolated.
+    the first of a new shot; score: of the face network, 0 if the face was interpolated.
     """
 
     crop: Pixels
@@ -67,10 +67,10 @@ class Sight:
 class Confidence:
     """How far a frame's face can be trusted.
 
-    strength: of the generated mouth, from 0 (the frame stays the source's) to 1; reason: why the frame itself
-    cannot be trusted, "" where it can, even if it fades; front: (128, 128) in [0, 1], how much of each crop
-    pixel is in front of the face and stays the source's, None where nothing is; learnable: whether the frame
-    may lend its mouth to others.
+    strength: of the generated mouth, from 0 (the frame stays the source's) to 1; reason: why the frame
+    itself cannot be trusted, "" where it can, even if it fades; front: (128, 128) in [0, 1], how much of
+    each crop pixel is in front of the face and stays the source's, None where nothing is; learnable:
+    whether the frame may lend its mouth to others.
     """
 
     strength: float = 1.0
@@ -87,9 +87,9 @@ def lookahead(fps: float) -> int:
 def confident(
     sights: Iterable[Sight | None], cover: Cover, fps: float, standing: Standing | None = None
 ) -> Iterator[Confidence]:
-    """The confidence of each frame; None: a frame without a usable face, of which nothing can be said.
+    """The confidence of each frame. None stands for a frame without a usable face.
 
-    cover: says what is in front; fps: frames a second; standing: what is known of the first shot.
+    cover: finds what is in front; fps: frames a second; standing: of the first shot.
     """
     judged = _settled(_judged(sights, cover, standing or Standing(fps=fps)))
     faded = beside(judged, lambda items: fade((item.reason == "" for item in items), lookahead(fps) - 1))
@@ -99,8 +99,8 @@ def confident(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one frame alone tells. covered: share of the lips' surroundings, lent: of all that it would lend;
-    doubt: another reason.
+    """One frame without its neighbours. covered: share of the lips' surroundings; lent: of all that it would
+    lend; doubt: another reason.
     """
 
     covered: float = 0.0
@@ -111,7 +111,7 @@ class _Seen:
 
 
 def in_front(cover: Array, standing: Array | None, landmarks: Floats) -> Array:
-    """How much of each pixel is in front, (128, 128), as one frame tells and, if sure, its motion."""
+    """How much of each pixel is in front, (128, 128), by one frame and, if sure, by its motion."""
     if standing is None or lips_covered(standing, landmarks, near=AROUND) < STOOD:
         return cover
     return np.maximum(cover, standing)
@@ -141,9 +141,9 @@ def _judged(sights: Iterable[Sight | None], cover: Cover, standing: Standing) ->
 
 
 def _settled(seen: Iterable[_Seen]) -> Iterator[Confidence]:
-    """Confidence before fading, one frame late.
+    """Confidence before fading, with a delay of one frame.
 
-    A single odd frame does not count, and a mouth that is covered stays so until it is free.
+    A single odd frame does not count. A covered mouth counts as covered until it is free.
     """
     hidden = False
     window: deque[_Seen | None] = deque([None, None], maxlen=3)
@@ -235,8 +235,8 @@ def misplaced(landmarks: Floats) -> float:
 def jumped(landmarks: Floats, before: Floats) -> float:
     """How far eyes and nose moved against each other since the frame before, crop pixels.
 
-    That is what is left of their motion without its turn, scale and shift: little for a head that turns,
-    much for landmarks that were lost.
+    The turn, scale and shift of their motion are removed. The rest is small for a head that turns, and large
+    for lost landmarks.
 
     Args:
         landmarks, before: (68, 2 or 3) crop pixels.

@@ -1,8 +1,8 @@
 """What is in front of the lower face: hands, microphones, masks, cups, captions [ours].
 
-A small network looks at an aligned crop and says of each pixel how much of it something else covers. It is
-told where the landmarks say that face, lips and the gap between them are, so it knows what should be there.
-It learns from people whose faces are free and from things drawn over them (`training/covers/`).
+A small network predicts how much of each pixel of an aligned crop is covered. Outlines of face, lips and
+the gap between them, from the landmarks, are inputs too. It is trained on free faces with things drawn
+over them (`training/covers/`).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ FINER = 4  # how much finer outlines are drawn, so that they move smoothly
 class Cover(nn.Module):
     """A window of a face and its outlines -> how much of each pixel is covered.
 
-    A U-Net [Ronneberger et al. 2015] on blocks of 2 x 2 pixels: four levels, two convolutions each on the way
-    down and one on the way up.
+    A U-Net [Ronneberger et al. 2015] on blocks of 2 x 2 pixels: four levels, two convolutions each on
+    the way down and one on the way up.
     """
 
     def __init__(self, channels: tuple[int, ...] = (16, 24, 40, 64)) -> None:
@@ -82,7 +82,8 @@ class Cover(nn.Module):
             landmarks: (68, 2 or 3) that the face has, crop pixels.
 
         Returns:
-            (128, 128) float32 in [0, 1]; 0 outside the square that the network sees: rows from 32 on, columns
+            (128, 128) float32 in [0, 1]; 0 outside the square that the network sees: rows from 32 on,
+                columns
             16 to 112.
         """
         picture, outlines = inputs(crop, landmarks)
@@ -94,8 +95,8 @@ class Cover(nn.Module):
 
 
 def inputs(crop: Pixels, landmarks: Floats) -> tuple[Tensor, Tensor]:
-    """What the network is given of a crop (128, 128, 3) and its landmarks: picture and outlines, each (3,
-    SIDE, SIDE) in [0, 1].
+    """Inputs of the network from a crop (128, 128, 3) and its landmarks: picture and outlines, each (3, SIDE,
+    SIDE) in [0, 1].
 
     Raises:
         ValueError: the crop has another size.

@@ -20,9 +20,9 @@ class Face:
 
     points: (478, 3) float32, MediaPipe's mesh and irises: pixels of the frame (the centre of the top left
     pixel is (0, 0)), x right, y down, z in the same scale, smaller = nearer. landmarks: (68, 3), the ones
-    the models use. score: the network's belief in a face, 0.5 to 1; 0 where a short gap was interpolated.
+    the models use. score: of the mesh network, 0.5 to 1; 0 where a short gap was interpolated.
     box: (x0, y0, x1, y1), the points' extent. cut: this is the first face after a cut. detection: the
-    detector's belief, where it was asked.
+    detector's score, if it was run.
     """
 
     points: Array

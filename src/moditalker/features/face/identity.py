@@ -57,7 +57,7 @@ class FaceFrame:
 
     landmarks: (68, 3) pixels of the frame, None where there is no face; matrix: (2, 3) frame -> crop pixels;
     yaw: degrees that the head is turned by; cut: the first face of a new shot; shot: its number, the same
-    where it is shown again and remembered; strength: of the generated mouth, less than 1 near frames whose
+    if it is shown again and remembered; strength: of the generated mouth, less than 1 near frames whose
     face is not usable; frontal: (68, 3) canonical, the landmarks without the head's pose, of a usable frame
     once its shot's identity is known.
     """
@@ -95,7 +95,7 @@ class FaceFrame:
         return self.crops[size]
 
     def look(self, crop: Pixels, fps: float) -> Look:
-        """What a usable frame shows; crop: its own. fps: of the source."""
+        """The look of a usable frame; crop: its own; fps: of the source."""
         assert self.landmarks is not None
         points = transform(self.landmarks[None], self.matrix[None])[0]
         return look_at(self.frame.image, self.matrix, crop, points, self.frame.index / fps)
@@ -112,7 +112,7 @@ class FaceFrame:
         return self.affine.posed(shut_mouth(identity.frontal)[None])
 
     def candidate(self, size: int, fps: float) -> Candidate:
-        """What `choose_anchor` wants to know of a usable frame. fps: of the source."""
+        """The input of `choose_anchor` from a usable frame. fps: of the source."""
         assert self.landmarks is not None
         return self.landmarks, self.look(self.crop(size), fps)
 
@@ -136,10 +136,10 @@ class Follower:
         return _faded(self._found(frames, fps), fps)
 
     def follow_again(self, frames: Iterable[Frame]) -> Iterator[FaceFrame]:
-        """`follow` for a source that may be shown again and again: what is known is not looked for again.
+        """`follow` for a source that may be shown again: frames that were seen are not searched again.
 
-        frames: all of the source's first, then any of them in any order. One longer than REMEMBERED frames
-        is looked at each time.
+        frames: all of the source's first, then any of them in any order. A source longer than REMEMBERED
+        frames is searched each time.
         """
         fps = float(self.source.info.fps)
         return _faded(_remembered(frames, lambda fresh: self._found(fresh, fps)), fps)
@@ -220,7 +220,7 @@ def displayed(
 
 
 def stretch(looks: list[Look]) -> float:
-    """How many times too wide a face is shown, where no tag says so; 0 where it may be that wide."""
+    """How many times too wide a face is shown without a tag for it; 0 if it may be that wide."""
     points = np.stack([look.landmarks for look in looks]).astype(np.float64)
     wide = np.abs(points[:, 45, 0] - points[:, 36, 0])  # between the outer corners of the eyes
     high = points[:, 33, 1] - points[:, [36, 45], 1].mean(1)  # from these to the nose's base
@@ -239,7 +239,7 @@ def _faded(found: Iterable[FaceFrame], fps: float) -> Iterator[FaceFrame]:
 def _remembered(
     frames: Iterable[Frame], find: Callable[[Iterator[Frame]], Iterator[FaceFrame]]
 ) -> Iterator[FaceFrame]:
-    """What `find` says of frames, and from the first one on that was there before, what it said then."""
+    """The results of `find`; from the first frame that comes again, the remembered results."""
     source, again = iter(frames), list[Frame]()
     known: dict[int, tuple[int, Array | None, Matrix, float]] = {}  # by index: shot, landmarks, matrix, yaw
 
@@ -264,7 +264,7 @@ def _remembered(
 
 
 def _seen(face: Face | None, matrix: Matrix) -> tuple[Array | None, Matrix, float, bool]:
-    """A face as `FaceFrame` tells of it."""
+    """The fields of `FaceFrame` for a face: landmarks, matrix, yaw, cut."""
     if face is None:
         return None, matrix, 0.0, False
     pose = procrustes(face.landmarks[None], default_model().mean, WEIGHTS)
@@ -304,7 +304,7 @@ def anchored(
 
 
 def uncovered(faces: list[Candidate]) -> list[Candidate]:
-    """Those whose lips nothing is in front of; all of them where there is none, or where nobody can tell."""
+    """Faces whose lips are free; all faces if there is none, or if it cannot be known."""
     if len(faces) < 2 or any(len(look.crop) != CROP for _, look in faces):  # nothing to choose, or to see
         return faces
     covered = load_cover().covered
@@ -323,8 +323,8 @@ def uncovered(faces: list[Candidate]) -> list[Candidate]:
 def choose_anchor(faces: list[Candidate]) -> Identity:
     """The identity out of some frames of one person: the one whose mouth is shut most.
 
-    What speech adds to it is then all that moves. Measured against rather open mouths, lips follow the speech
-    at least as well and the picture is nearer to the source [ours].
+    Then all motion is what speech adds. Compared with an open mouth, lips follow the speech at least as
+    well, and the picture is nearer to the source [ours].
     """
     light = np.array([look.crop.mean() for _, look in faces])
     usual = np.sort(light)[len(light) // 2]  # no face that is dark as a fade begins, or white with a flash

@@ -1,10 +1,9 @@
 """Frontal landmarks: a linear identity + expression model of the 68 points, fitted along with the head pose.
 
 Face meshes that a network sees in a picture are not free of the head's pose: their jaw follows the
-silhouette, their depth grows with the turn, so that with the rotation taken away yaw and pitch can still be
-read from them (R^2 above 0.9), and a motion model would learn nods as mouth movements. So the shape is
-fitted with what pose does to it as noise of known covariance; what the model cannot say is kept apart, in
-`Pose.residual`.
+silhouette, and their depth grows with the turn. After removing the rotation, yaw and pitch can still be
+predicted from them (R^2 above 0.9), and a motion model would learn nods as mouth movements. So the fit
+treats the effect of pose on the shape as noise of known covariance. The rest is kept in `Pose.residual`.
 
 The default model is learned by `tools/build_face_model.py`; `FaceModel.from_bfm` reads the Basel Face Model
 [paper: 3DMM] where the user has it.
@@ -124,8 +123,9 @@ class FaceModel:
     def neutral(self, points: Array) -> Float:
         """The resting shape (68, 3), canonical, of the one person whose image points (S, 68, 3) are given.
 
-        More frames make it steadier; it is an anchor: taken once, and given to `fit` and `frontalize` for all
-        frames of that person, their frontal landmarks differ by expression alone, however the frames arrive.
+        More frames make it steadier; it is an anchor: taken once, and given to `fit` and `frontalize`
+        for all frames of that person, their frontal landmarks differ by expression alone, however the
+        frames arrive.
         """
         return self._rest(np.asarray(points, np.float64))[1]
 

@@ -1,4 +1,4 @@
-"""How much each frame differs from the one before, and where that may be a cut."""
+"""Differences between successive frames, and cuts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ CUT_USUAL = 0.006  # the least that counts as usual: people talking before a fix
 class Change:
     """A frame against the one before.
 
-    look: (32, 32) grey samples in [0, 1]; size: their mean difference; jump: far more than usual, as a cut.
+    look: (32, 32) grey samples in [0, 1]; size: their mean difference; jump: far larger than usual, as
+    at a cut.
     """
 
     look: Array

@@ -1,4 +1,4 @@
-"""A followed face without short gaps and without jitter; both look a fixed number of frames ahead."""
+"""Removes short gaps and jitter from a followed face. Both steps look a fixed number of frames ahead."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fill_gaps(track: Iterable[Face | None], limit: int) -> Iterator[Face | None]
 
 
 def smooth(track: Iterable[Face | None], radius: int) -> Iterator[Face | None]:
-    """Take the jitter off each point and leave motion alone; looks ``radius`` frames back and ahead.
+    """Remove each point's jitter but not its motion; looks ``radius`` frames back and ahead.
 
     A Gaussian over time whose weights also fall with the distance from where the point is now (a bilateral
     filter): nothing lags, and a point that moves by more than jitter keeps its path.

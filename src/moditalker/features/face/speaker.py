@@ -1,8 +1,8 @@
 """Who speaks in a video of several people: in each shot, the one whose lips move with the sound [ours].
 
 The rule: over the first seconds of a shot, the speed of a face's lips counts for it where the video's own
-sound is loud, and against it where it is not; the face with the most is the speaker. Loud is within 20 dB of
-the loudest (but for the loudest twentieth). Without sound, the lips that move most.
+sound is loud, and against it where it is not. The face with the highest sum is the speaker. Loud is within
+20 dB of the loudest (without the loudest twentieth). Without sound, it is the face whose lips move most.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Shot:
 
 
 class Speakers:
-    """The place of who speaks, for each frame of a source; it is read ahead only as far as is asked for."""
+    """The speaker's place in each frame of a source, which is read ahead only as far as needed."""
 
     def __init__(self, tracker: FaceTracker, source: Source) -> None:
         self.tracker, self.source = tracker, source
@@ -113,7 +113,7 @@ class Speakers:
 
 
 def _loudness(source: Source) -> NDArray[np.float32] | None:
-    """Of the source's sound, as a share of the loudest, at RATE; None where it has none."""
+    """Loudness of the source's sound, as a share of the loudest, at RATE; None without sound."""
     if not source.info.has_audio:
         return None
     step = SAMPLE_RATE // int(RATE)

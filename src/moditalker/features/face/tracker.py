@@ -157,7 +157,7 @@ class FaceTracker:
         return found if found.score >= PRESENCE and _moved(face, found) < 0.5 else None
 
     def _candidates(self, image: Image, tiles: int, small: bool = True) -> list[tuple[Region, float]]:
-        """Where a detector believes in a face, and how much, best first."""
+        """Faces that a detector found, with scores, best first."""
         height, width = image.shape[:2]
         side = max(height, width)
         whole = Region((width - 1) / 2, (height - 1) / 2, side)
@@ -196,7 +196,7 @@ class FaceTracker:
 
     @torch.inference_mode()
     def _detections(self, image: Image, region: Region, network: FaceNetwork, anchors: Array) -> Array:
-        """One look of a detector: (N, 9) rows of score, x0, y0, x1, y1 and the two eyes' x, y in pixels."""
+        """One run of a detector: (N, 9) rows of score, x0, y0, x1, y1 and the two eyes' x, y in pixels."""
         size = network.size
         out = network(cut_out(image, region, size, "zeros") / 127.5 - 1).values()
         logits, values = sorted((value[0].numpy() for value in out), key=lambda value: value.shape[1])
@@ -273,7 +273,7 @@ def cut_out(image: Image, region: Region, size: int, outside: str = "border") ->
 
 
 def _pick(faces: list[Face], choose: Choice, last: Face | None, seconds: float) -> Face | None:
-    """The one to follow: the face seen ``seconds`` ago where there is one, else the one asked for."""
+    """The face to follow: the one seen ``seconds`` ago if there is one, else the chosen one."""
     if last is not None:
         nearest = min(faces, key=lambda face: _moved(last, face), default=None)
         return nearest if nearest is not None and _moved(last, nearest) < 0.5 + 2 * seconds else None
@@ -285,7 +285,7 @@ def _pick(faces: list[Face], choose: Choice, last: Face | None, seconds: float) 
 
 
 def largest(faces: list[Face]) -> int:
-    """Which of at least one face is the largest that is no mere pattern."""
+    """Index of the largest face that is no mere pattern; there must be one face."""
     best = max(face.detection for face in faces)
     return max(
         (i for i, face in enumerate(faces) if face.detection > best - DOUBT), key=lambda i: faces[i].size
@@ -293,7 +293,7 @@ def largest(faces: list[Face]) -> int:
 
 
 def _moved(a: Face, b: Face) -> float:
-    """How far b is from a, in sizes of a, or how many times a's size was doubled or halved: the larger."""
+    """The larger of the distance of b from a, in sizes of a, and |log2| of their sizes' ratio."""
     return max(math.dist(a.centre, b.centre) / a.size, abs(math.log2(b.size / a.size)))
 
 

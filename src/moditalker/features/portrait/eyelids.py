@@ -1,4 +1,4 @@
-"""Eyes that shut in a still picture: the lids' skin is drawn over the eye, which stays where it is [ours].
+"""Shuts the eyes of a still picture: the lids' skin is drawn over the eye [ours].
 
 Each eye has coordinates of its own: x from -1 at one corner to 1 at the other, y downwards in the same unit.
 The lids' edges are smooth curves y(x) that meet in the corners. The upper lid falls to a line just above the
@@ -82,7 +82,7 @@ class Eye:
         return np.asarray((1 - x**2) * np.polynomial.polynomial.polyval(x, edge))
 
     def shut(self, image: Pixels, closure: float) -> None:
-        """Draw the lids into the picture (H, W, 3): 0 open as it is, 1 shut."""
+        """Draw the lids into the picture (H, W, 3); closure: 0 open as in the picture, 1 shut."""
         if closure <= 0 or self.x.size == 0:
             return
         upper, lower = self._at(self.upper), self._at(self.lower)
@@ -130,7 +130,7 @@ def sample(image: Array, grid: Tensor) -> Array:
 
 
 def shut_eyes(image: Pixels, eyes: list[Eye], closure: float) -> Pixels:
-    """A copy of the picture with both eyes so far shut."""
+    """A copy of the picture with both eyes shut by this share."""
     result = image.copy()
     for eye in eyes:
         eye.shut(result, closure)

@@ -66,7 +66,7 @@ def idle(seed: int = 0) -> HeadMotion:
 
 @dataclass(frozen=True)
 class Blinks:
-    """When the eyes are how far shut: `rate` blinks a minute, unevenly spaced by the seed.
+    """How far the eyes are shut over time: `rate` blinks a minute, unevenly spaced by the seed.
 
     One blink falls into each interval of 60 / rate seconds. Raises UserError for a rate that is not 0 to 60.
     """
@@ -92,7 +92,7 @@ class Blinks:
 
 
 def _lids(seconds: float) -> float:
-    """How far shut so many seconds after a blink's beginning."""
+    """How far the eyes are shut this many seconds after a blink's beginning."""
     return float(smooth_step(seconds / SHUTTING) - smooth_step((seconds - SHUTTING - SHUT) / OPENING))
 
 
@@ -146,10 +146,10 @@ def _numbers(path: Path, number: int, row: list[str], count: int, separator: str
 
 
 class Copied:
-    """The head motion of a video, beside its usual pose; one that is too short goes on back and forth.
+    """The head motion of a video, relative to its usual pose; a short video continues back and forth.
 
-    The usual pose is the median of the first faces. What turns far is turned less, so that no angle exceeds
-    LIMIT; while no face is seen the head goes straight to where it is seen next.
+    The usual pose is the median of the first faces. Large angles are reduced, so that none exceeds LIMIT.
+    While no face is seen, the head moves linearly to its next pose.
 
     Args:
         tracker: finds the face, the largest one.

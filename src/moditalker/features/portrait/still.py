@@ -2,8 +2,8 @@
 
 The face's mesh says how near each part of the head is. Turning it moves each pixel by what the turn does to
 a point of that depth, by the full amount on the head, by less around it, and not at all beyond a margin and
-at the picture's edges: nothing tears there, and the background is the picture's, exactly. The landmarks
-that move along are known, not found again.
+at the picture's edges. So nothing tears there, and the background stays the picture's, exactly. The moved
+landmarks are computed, not detected again.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class Still:
 
     @classmethod
     def found(cls, tracker: FaceTracker, source: Source, choose: Choice = "largest") -> Still:
-        """Of a picture that shows a face."""
+        """The still of a picture that shows a face."""
         image = next(iter(source)).image
         face = next(tracker.track([image], 1.0, choose))
         assert face is not None
         return cls(image, face)
 
     def _place(self, points: Matrix) -> None:
-        """Find what moves, how deep it lies and the pivot."""
+        """Compute weights, depths and the pivot of the motion."""
         height, width = self.image.shape[:2]
         roll = np.radians(self.angles[2])
         turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])  # from upright
@@ -139,7 +139,7 @@ class Still:
         return self._drawn(image, moved), landmarks.astype(np.float32)
 
     def _turn(self, angles: Angles) -> Matrix:
-        """What turning the head by so many degrees adds to a place beside the pivot: (3, 3)."""
+        """The matrix (3, 3) of the change that a turn by these degrees adds to a place relative to the pivot."""
         return np.asarray(_rotation(self.angles + angles) @ self.upright.T - np.eye(3))
 
     def _swing(self, places: Matrix, depth: Matrix, turn: Matrix) -> Matrix:
@@ -159,7 +159,7 @@ class Still:
         return found[0].numpy()[:, None], found[1].numpy()[:, None]
 
     def _drawn(self, image: Pixels, moved: Array) -> Pixels:
-        """The picture whose pixels come from so far away, (h, w, 2) at the nodes; a band at a time."""
+        """The picture warped by offsets (h, w, 2) at the nodes; a band at a time."""
         result = image.copy()
         width = self.columns.stop - self.columns.start
         far = math.ceil(float(np.abs(moved[..., 1]).max())) + 3  # bicubic looks two pixels around
