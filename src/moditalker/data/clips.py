@@ -38,7 +38,7 @@ class VideoClip:
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """What the video stage trains on; videos (B, 3, S, H, W) in [-1, 1], landmarks in pixels of the
+    """A batch of the video stage; videos (B, 3, S, H, W) in [-1, 1], landmarks in pixels of the
     region.
     """
 
@@ -52,12 +52,12 @@ class VideoBatch:
 
     @property
     def conditions(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What the ``warp`` decoder takes beside the planes."""
+        """Arguments of the ``warp`` decoder besides the planes."""
         return self.identity, self.landmarks, self.identity_landmarks
 
 
 def read_clip(sample: Sample) -> VideoClip:
-    """What the video stage wants of a sample; its crops stay on the disk.
+    """The arrays of a sample that the video stage uses; its crops stay on the disk.
 
     Raises:
         UserError: the sample lacks it.
@@ -107,7 +107,7 @@ class VideoClips:
         return collate(items)
 
     def _another(self, clip: VideoClip, rng: np.random.Generator) -> VideoClip:
-        """The clip that x_id is from: this one, or any of the same speaker."""
+        """The clip that x_id comes from: this one, or another of the same speaker."""
         share = self.augmentation.other_clip
         if not share or rng.random() >= share:
             return clip

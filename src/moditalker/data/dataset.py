@@ -1,7 +1,7 @@
-"""A dataset grows in a folder: workers make parts of videos, and parts become shards in the videos' order.
+"""Makes a dataset in a folder: workers make a part of each video, and parts are joined to shards in order.
 
-The same videos give the same shards, however many workers there are and however often the run was killed, and
-what a killed run had finished is kept.
+The same videos give the same shards, for any number of workers and interruptions. A run that was killed
+resumes after the videos that it had finished.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UNSPLIT = "data"  # in place of a part in the names of shards
 
 
 class Dataset:
-    """The folder that a dataset grows in: its report, its shards, and parts that are in no shard yet."""
+    """The folder of a dataset: its report, its shards, and parts that are in no shard yet."""
 
     def __init__(
         self, out: Path, made_by: dict[str, Any], split: Split | None, shard_bytes: int = SHARD_BYTES
@@ -82,7 +82,7 @@ class Dataset:
                 )
 
     def finished(self, job: Job) -> Record | None:
-        """What an earlier run knows of a video, if it need not be looked at again."""
+        """The record of an earlier run for a video, if the video need not be done again."""
         record = self.records.get(job.video) or self._part(job)
         if record is None or (record.shard and not (self.out / record.shard).is_file()):
             return None
@@ -111,7 +111,7 @@ class Dataset:
             self.seal(job.split)
 
     def seal(self, split: str) -> None:
-        """Join the waiting parts to a shard; then only the report says that they are in it, then they go."""
+        """Join the waiting parts to a shard, write the report, then delete the parts."""
         prefix = split or UNSPLIT
         numbers = [
             int(r.shard.split("-")[1][:-4]) for r in self.records.values() if r.shard.startswith(f"{prefix}-")
@@ -129,7 +129,7 @@ class Dataset:
             (self.parts / f"{job.key}.json").unlink(missing_ok=True)
 
     def close(self) -> dict[str, Any]:
-        """Make shards of what is left; the report."""
+        """Make shards of the remaining parts; returns the report."""
         for split in sorted(self.open):
             self.seal(split)
         report = self.save_report()
@@ -221,7 +221,7 @@ def prepare(
 
 
 def lost(outcome: Outcome[Job, Record]) -> Record:
-    """The record of a video that no worker came back from."""
+    """The record of a video whose workers died."""
     record = Record.of(outcome.item)
     record.error, record.failed = outcome.error, True
     return record

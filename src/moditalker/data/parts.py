@@ -1,4 +1,4 @@
-"""Which samples of a dataset train a model, and which validate it."""
+"""Splits a dataset's samples into those for training and those for validation."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def find_data(folder: Path, split: Path | None = None, held_out: frozenset[str] 
 
 
 def chance(name: str) -> float:
-    """A number in [0, 1) that is as good as random, and always the same for a name."""
+    """A pseudorandom number in [0, 1), always the same for a name."""
     content = name.encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.sha256(content).digest()[:4], "big") / 2**32
 
 
 def judged(speakers: Iterable[str]) -> set[str]:
-    """The speakers to validate on, no more than `JUDGED` of them: the same ones in each run."""
+    """At most `JUDGED` of the validation speakers, the same in each run."""
     return set(sorted(set(speakers), key=lambda speaker: (chance(speaker), speaker))[:JUDGED])

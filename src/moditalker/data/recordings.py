@@ -1,4 +1,4 @@
-"""What AToM learns from: clips of one speaker become long, varied recordings.
+"""AToM's training data: clips of one speaker become long, varied recordings.
 
 Clips of a corpus like GRID all begin and end in silence, at one loudness, in one room. Trained on them
 alone, AToM would learn where in a window speech stands, and how that room sounds. So pieces of a speaker's
@@ -71,7 +71,7 @@ def motion_clip(name: str, speaker: str, points: Array, waveform: Array) -> Moti
 
 
 def read_motion_clip(sample: Sample) -> MotionClip:
-    """What AToM wants of a sample.
+    """The clip of a sample that AToM uses.
 
     Raises:
         UserError: it has no sound.
@@ -88,7 +88,7 @@ def fill_gaps(landmarks: Array) -> Array:
 
 
 def rest_mouth(clips: Iterable[MotionClip]) -> Array:
-    """The speaker's face at rest, (68, 3): the mean of the frames that are quiet and have the mouth shut."""
+    """The speaker's face at rest, (68, 3): the mean of quiet frames with a shut mouth."""
     faces = []
     for clip in clips:
         level = np.abs(clip.waveform[: len(clip.landmarks) * FRAME])
@@ -100,7 +100,7 @@ def rest_mouth(clips: Iterable[MotionClip]) -> Array:
 
 
 def faces(clips: Iterable[MotionClip]) -> tuple[Array, Array]:
-    """All frames of a speaker, and those in which the mouth is shut as far as it gets: (n, 68, 3) each."""
+    """All frames of a speaker, and those with the mouth shut most: (n, 68, 3) each."""
     every, shut = [], []
     for clip in clips:
         for frames in (clip.landmarks, clip.faces):
@@ -122,7 +122,7 @@ def closed_pause(frames: int, before: Array, after: Array, rest: Array) -> Array
 def piece(clip: MotionClip, frames: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """A stretch of a clip, at most ``frames`` long -> landmarks (n, 68, 3), waveform (640 n,).
 
-    Of a clip that is no longer, nearly all; of a longer one, any part.
+    Of a longer clip, a random part; else nearly all of it.
     """
     length = len(clip.landmarks)
     if length > frames:
@@ -190,7 +190,7 @@ def varied(
 
 
 def weight_of(speaker: str, frames: int, config: RecordingsConfig) -> float:
-    """How often a person with so many frames is drawn, beside others."""
+    """Relative weight with which a person of this many frames is drawn."""
     return float((frames / RATE) ** config.imbalance) * (FAVOUR if speaker in config.favoured else 1.0)
 
 
@@ -222,7 +222,7 @@ def make_recording(
     config: RecordingsConfig,
     rng: np.random.Generator,
 ) -> Recording:
-    """One recording: a speaker is drawn, then whether they speak, then what.
+    """One recording: draws a speaker, whether there is speech, and which.
 
     rest: of each speaker, the face (68, 3) with a shut mouth.
     """
@@ -249,7 +249,7 @@ def make_recording(
 
 
 def count_recordings(clips: Iterable[MotionClip], config: RecordingsConfig) -> int:
-    """How many recordings the clips deserve."""
+    """Number of recordings to make of these clips."""
     seconds = sum(len(clip.landmarks) for clip in clips) / RATE
     return max(1, min(config.most, math.ceil(seconds * config.repeats / config.seconds)))
 

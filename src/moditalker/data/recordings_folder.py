@@ -96,7 +96,7 @@ def save_recordings(recordings: list[Recording], path: Path, origin: str = "") -
 
 
 def read_origin(path: Path) -> str:
-    """What a file says that its recordings were made of; "" if it does not say, or cannot be read."""
+    """The origin of a file's recordings; "" if it has none, or cannot be read."""
     try:
         with safe_open(path, "numpy") as file:
             return (file.metadata() or {}).get("origin", "")
@@ -105,7 +105,7 @@ def read_origin(path: Path) -> str:
 
 
 def load_recordings(path: Path) -> list[Recording]:
-    """What :func:`save_recordings` wrote."""
+    """Read what :func:`save_recordings` wrote."""
     tensors = load_file(path)
     names = sorted({name.rsplit(".", 1)[0] for name in tensors})
     return [

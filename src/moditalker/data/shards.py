@@ -2,7 +2,7 @@
 
 A sample is a run of tar members that share their name up to the first dot: KEY.json, which describes it, and
 KEY.FIELD.npy, its arrays. Shards appear whole or not at all, and the same samples give the same bytes. They
-are mapped, not loaded: of a sample only what is looked at is read, so a dataset may be larger than memory.
+are memory-mapped: only the parts in use are read, so a dataset may be larger than memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sounds of the world for AToM's training: other voices, rooms and channels, and what is not speech.
+"""Varies sound for AToM's training: voices, rooms, channels, and sounds that are not speech.
 
 Everything is made from formulas and random numbers; waveforms are (N,) float32 in [-1, 1] at 16 kHz. No
 function moves a sound in time, since the lips that belong to it stay where they are.
@@ -113,7 +113,7 @@ def telephone(waveform: NDArray[np.floating], rng: np.random.Generator) -> Array
 
 
 def compressed(waveform: NDArray[np.floating], rng: np.random.Generator) -> Array:
-    """What a sparing codec leaves: the strongest lines of each short-time spectrum, the rest is dropped."""
+    """The sound of a codec at a low bit rate: only the strongest lines of each short-time spectrum."""
     seen = spectra(waveform)
     size = np.abs(seen)
     least = np.quantile(size, rng.uniform(0.5, 0.85), axis=1, keepdims=True)

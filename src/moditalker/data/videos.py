@@ -1,4 +1,4 @@
-"""Which videos there are to prepare, and what became of each."""
+"""The videos to prepare, and a record of each."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Job:
 
 @dataclass
 class Record:
-    """What became of a video.
+    """The record of a prepared video.
 
-    dropped: stretches that no sample holds, {"from", "to": seconds, "why"}. error: why nothing of it could be
-    used; failed: not for a reason of its own, so the next run tries again. split: its part of the dataset;
-    shard: where its samples are. offset: frames of 25 Hz by which the lips lead the sound, and its
-    confidence (`metrics.offset`); corrected: frames by which the samples' sound was advanced, 0 where
-    the offset is not known well enough or is small.
+    dropped: stretches that no sample holds, {"from", "to": seconds, "why"}. error: why nothing of it
+    could be used; failed: not for a reason of its own, so the next run tries again. split: its part of
+    the dataset; shard: where its samples are. offset: frames of 25 Hz by which the lips lead the sound,
+    and its confidence (`metrics.offset`); corrected: frames by which the samples' sound was advanced, 0
+    where the offset is not known well enough or is small.
     """
 
     video: str
@@ -65,7 +65,7 @@ class Record:
 
     @classmethod
     def of(cls, job: Job) -> Record:
-        """Of a video that nothing is known of yet; one that is gone has failed."""
+        """The first record of a video; a video that is gone has failed."""
         try:
             state = job.path.stat()
         except OSError as error:

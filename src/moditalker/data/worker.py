@@ -43,7 +43,7 @@ SILENT = 1e-4  # peak of a sound that holds nothing
 
 @dataclass(frozen=True)
 class Aligned:
-    """What is kept of a frame: source frames are many times as large."""
+    """The part of a frame that is kept; the frame itself is many times larger."""
 
     points: Array  # (68, 3) landmarks, pixels of the frame
     matrix: Array  # (2, 3) frame -> crop pixels
@@ -67,7 +67,7 @@ class Worker:
             return self.written(job)
 
     def written(self, job: Job) -> Record:
-        """The same, where the disk has room."""
+        """As `__call__`, without the error for a full disk."""
         record = Record.of(job)
         try:
             source = VideoReader(job.path, planes=False)
@@ -155,7 +155,7 @@ class Worker:
         return around[start : start + len(frames) * FRAME]
 
     def lacks(self, face: FaceFrame) -> str:
-        """Why a frame is of no use; "" where it is."""
+        """Why a frame cannot be used; "" if it can."""
         if not face.lacks and self.config.crop.eye_distance:
             enlarged = float(np.sqrt(abs(np.linalg.det(face.matrix[:, :2]))))
             if enlarged > MAX_ENLARGED:
@@ -164,7 +164,7 @@ class Worker:
         return face.lacks
 
     def has_rival(self, face: FaceFrame) -> bool:
-        """Whether another face is about as large as the followed one: whose the speech is cannot be told."""
+        """Whether another face is about as large as the followed one, so that the speaker is unknown."""
         assert face.landmarks is not None
         own, size = face.landmarks[:, :2].mean(0), extent(face.landmarks)
         return any(
@@ -209,7 +209,7 @@ class Sound:
         self.taken = range(0)  # samples of that stretch
 
     def take(self, first: int, count: int) -> NDArray[np.float32]:
-        """What is heard during frames first to first + count - 1: (640 count,); silence after the end."""
+        """The sound of frames first to first + count - 1: (640 count,); silence after the end."""
         self.taken = range(first * FRAME, (first + count) * FRAME)
         heard = self.between(self.taken.start, self.taken.stop)
         self.missing = (len(self.taken) - len(heard)) / SAMPLE_RATE

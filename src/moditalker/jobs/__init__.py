@@ -1,1 +1,1 @@
-"""Work: streams and threads (`streams`, `machine`), worker processes (`pool`), files and folders."""
+"""Tools for long work: streams, threads (`machine`), worker processes (`pool`), files and folders."""

@@ -26,7 +26,7 @@ except ImportError:  # Windows, where nobody is kept out
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make a folder and keep other runs out of it; a run that is killed lets it go.
+    """Make a folder and lock it against other runs; the lock ends with its process.
 
     Raises:
         UserError: it cannot be made, another run is at work in it, or its disk is full.
@@ -62,7 +62,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def disk_full_named(folder: Path) -> Iterator[None]:
-    """Raise UserError where the disk of a folder has no room for what the block writes to it."""
+    """Raise UserError if the disk of a folder is full while the block runs."""
     try:
         yield
     except OSError as error:
@@ -78,8 +78,8 @@ SHOWN = 40  # letters of a name that is too long, in a sentence about it
 def shortened(name: str, more: int, target: str | None = None) -> str:
     """The name, or one cut by whole letters, so that with ``more`` bytes it is no longer than the target's.
 
-    A file that takes the target's place later lies beside it under such a name. Two names that are cut to the
-    same letters stay different.
+    Unfinished files have such names, next to their target. Two names that are cut to the same letters stay
+    different.
 
     Args:
         more: bytes that are added to the name.
@@ -105,7 +105,7 @@ def check_name(path: str | os.PathLike[str]) -> None:
 
 
 def too_long(path: str | os.PathLike[str]) -> UserError:
-    """The sentence about a path that has a name which is too long."""
+    """The error for a path with a name that is too long."""
     name = max(Path(path).parts, key=len, default="")
     size = len(name.encode(errors="surrogateescape"))
     return UserError(
@@ -116,7 +116,7 @@ def too_long(path: str | os.PathLike[str]) -> UserError:
 
 @contextmanager
 def appearing(path: Path, secret: bool = False) -> Iterator[IO[bytes]]:
-    """A file to write that takes its place only if the block succeeds: nobody ever sees half of it.
+    """A file to write that appears only if the block succeeds, complete.
 
     secret: this user alone may read it, and a file that is there already stays.
     """
@@ -138,7 +138,7 @@ def appearing(path: Path, secret: bool = False) -> Iterator[IO[bytes]]:
 
 
 def _place_first(name: str, path: Path) -> None:
-    """Give a file its place, unless one is there already."""
+    """Move a file to its place, unless one is there already."""
     try:
         os.link(name, path)
     except FileExistsError:
@@ -149,6 +149,6 @@ def _place_first(name: str, path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes, secret: bool = False) -> None:
-    """Write a file that readers and power cuts see whole or not at all; secret: as for `appearing`."""
+    """Write a file completely or not at all, also if the power fails; secret: as for `appearing`."""
     with appearing(path, secret) as file:
         file.write(content)

@@ -17,7 +17,7 @@ _BEFORE: list[int] = []  # torch's threads before, once for each block of `half_
 
 
 class _Own(threading.local):
-    """Blocks that are open in a thread: torch counts by thread, and new threads take what was set last."""
+    """Open blocks of a thread: torch has a setting for each thread, and new threads take the last one."""
 
     open = 0
 
@@ -29,8 +29,9 @@ _OWN = _Own()
 def half_the_threads() -> Iterator[None]:
     """Torch with half of its threads: stages run in parallel, and their operations are small.
 
-    On a busy machine this also saves a small operation from waiting for a processor that is not free: finding
-    the anchor took 53 s with two threads beside another program on two cores, and 0.9 s with one.
+    On a busy machine this also saves a small operation from waiting for a processor that is not free:
+    finding the anchor took 53 s with two threads beside another program on two cores, and 0.9 s with
+    one.
     """
     share_heaps()
     with _LOCK:
@@ -48,7 +49,7 @@ def half_the_threads() -> Iterator[None]:
 
 
 def adopt_threads() -> None:
-    """Let a new thread use as many threads of its own as torch was told.
+    """Let a new thread use as many OpenMP threads as torch is set to.
 
     Until a thread asks torch for their number, its OpenMP regions take all processors: two stages then have
     twice as many threads as there are processors, which wait for each other in busy loops.
@@ -57,7 +58,7 @@ def adopt_threads() -> None:
 
 
 def check_device(device: str) -> None:
-    """Raise UserError where a device ("cpu", "cuda", "cuda:1", "mps") is not there."""
+    """Raise UserError if a device ("cpu", "cuda", "cuda:1", "mps") is not available."""
     kind = device.partition(":")[0]
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(kind, False):
@@ -66,7 +67,7 @@ def check_device(device: str) -> None:
 
 
 def peak_rss() -> int | None:
-    """Most memory that this process held, bytes; None where the system does not say (Windows)."""
+    """Peak memory of this process, bytes; None if the system does not tell (Windows)."""
     try:
         import resource
     except ImportError:

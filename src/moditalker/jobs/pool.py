@@ -1,7 +1,7 @@
 """Many jobs by a few worker processes, on this machine or, through Ray (extra ``cluster``), on many.
 
-Each worker prepares once (loads its models) and then does one job after the other. A job that fails is an
-outcome like any other; a worker that is killed is replaced, and its job given to another one.
+Each worker prepares once (loads its models) and then does one job after the other. A failed job is an
+outcome too. A killed worker is replaced, and its job goes to another one.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ PATIENCE = 10.0  # s that a worker has to leave in good order
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Result]):
-    """What became of a job: a result, or the sentence that says why there is none.
+    """The outcome of a job: a result, or the sentence of an error.
 
-    details: a traceback where the failure is a bug rather than the user's mistake.
+    details: a traceback if the failure is a bug and no mistake of the user.
     """
 
     item: Item
@@ -62,8 +62,8 @@ def work(
         workers: processes at a time, in all; never more than jobs are left.
         cluster: address of a Ray cluster ("auto", "host:6379", "ray://host:10001"), or "local" for a Ray of
             this machine's own; its hosts need this package and see the same files under the same names.
-            Ray listens on the network without asking who calls: only where everybody is trusted.
-        gpus: that each worker of a cluster is given.
+            Ray listens on the network without authentication: use it only in a trusted network.
+        gpus: for each worker of a cluster.
 
     Yields:
         One outcome for each item, in the order in which they end.
@@ -102,16 +102,16 @@ class _Dead:
 
 
 class _Crew(Protocol):
-    """Workers, somewhere; a worker is anything hashable."""
+    """Workers on this machine or a cluster; a worker is any hashable value."""
 
     def hire(self) -> Any:
         """A new worker, whose first message is `_Ready` or `_Unfit`."""
 
     def give(self, worker: Any, item: Any) -> None:
-        """Let a worker that has nothing to do do a job; its next message is the `Outcome`."""
+        """Give a job to an idle worker; its next message is the `Outcome`."""
 
     def hear(self) -> list[tuple[Any, Any]]:
-        """Wait for messages: workers, and what each says; `_Dead` is a worker's last."""
+        """Wait for messages: (worker, message) pairs; `_Dead` is a worker's last."""
 
     def dismiss(self) -> None:
         """End all workers."""
@@ -119,7 +119,7 @@ class _Crew(Protocol):
 
 @dataclass(eq=False)
 class _Task:
-    """A job and the workers that died of it."""
+    """A job, and how many workers died while doing it."""
 
     item: Any
     deaths: int = field(default=0)
@@ -192,7 +192,7 @@ def _unexpected(error: Exception) -> str:
 
 
 class _LocalCrew:
-    """Processes of this machine, each with a pipe of its own: nothing shared that a dead one could hold."""
+    """Processes of this machine, each with its own pipe, so that a dead one blocks no other."""
 
     def __init__(self, start: Start[Any, Any], workers: int) -> None:
         self.start, self.threads = start, max(1, (os.cpu_count() or 1) // workers)
@@ -262,7 +262,7 @@ def _share(threads: int) -> None:
 
 
 def _follow_parent() -> None:
-    """End this process when its parent has, were it in the middle of a job."""
+    """End this process when its parent has ended, even during a job."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""Tables as office programs save them: semicolons or tabs, capital headers, decimal commas, UTF-16."""
+"""Reads tables that office programs save: semicolons or tabs, capital headers, decimal commas, UTF-16."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def decoded(content: bytes) -> str:
 
 
 def divided(text: str) -> tuple[str, str]:
-    """What separates a table's columns (comma, semicolon or tab), and the table without a line "sep=;".
+    """The separator of a table (comma, semicolon or tab), and the table without a line "sep=;".
 
     The first line decides: semicolons and tabs are in no header, commas may be in numbers.
     """
@@ -31,7 +31,7 @@ def divided(text: str) -> tuple[str, str]:
 
 
 def column(name: str) -> str:
-    """The name of a column as our tables have it: small letters, no spaces around, "_" for "-" and spaces."""
+    """The name of a column in our form: small letters, no spaces around, "_" for "-" and spaces."""
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 

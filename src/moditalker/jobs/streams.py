@@ -21,7 +21,7 @@ B = TypeVar("B")
 
 
 def beside(items: Iterable[A], function: Callable[[Iterator[A]], Iterable[B]]) -> Iterator[tuple[A, B]]:
-    """Each item with its result of a function from stream to stream that may look ahead.
+    """Pairs of each item and its result, for a function from stream to stream that may look ahead.
 
     `function` gives one result an item, in order; items wait here for as long as it looks ahead.
     """
@@ -61,7 +61,8 @@ class Timeline:
         """The track at a time; before the start its first, after the end its last sample.
 
         Raises:
-            ValueError: an empty track, or a time before one that was asked for earlier by more than a sample.
+            ValueError: an empty track, or a time before one that was asked for earlier by more than a
+                sample.
         """
         place = max(0.0, seconds * self.rate)
         index = int(place + 1e-6)
@@ -87,9 +88,9 @@ class Timeline:
 
 
 def ahead(items: Iterable[A], count: int) -> Iterator[A]:
-    """`items`, made in a thread of its own that is at most `count` of them ahead.
+    """`items`, made in another thread that is at most `count` of them ahead.
 
-    What they raise is raised here; where the reader stops early, so does the thread.
+    Its errors are raised here. If the reader stops early, the thread stops too.
     """
     made: Queue[tuple[A] | BaseException | None] = Queue(count)
     stopped = threading.Event()
@@ -128,9 +129,9 @@ def ahead(items: Iterable[A], count: int) -> Iterator[A]:
 
 
 class Clock:
-    """Seconds by stage; of stages inside each other the innermost counts. Each thread counts its own time.
+    """Seconds by stage. Of nested stages the innermost counts. Each thread counts its own time.
 
-    seconds: as they pass; cpu: in which the thread really ran.
+    seconds: of wall time; cpu: of processor time.
     """
 
     def __init__(self) -> None:
@@ -146,7 +147,7 @@ class Clock:
         own.mark, own.cpu_mark = now, cpu
 
     def forget(self, keep: Container[str] = ()) -> None:
-        """Set all stages to zero, but for some."""
+        """Set all stages to zero, except some."""
         for times in (self.seconds, self.cpu):
             for stage in [name for name in times if name not in keep]:
                 del times[stage]
@@ -163,7 +164,7 @@ class Clock:
             self._thread.stages.pop()
 
     def each(self, name: str, items: Iterable[A]) -> Iterator[A]:
-        """`items`, whose making counts for `name`."""
+        """`items`; the time to make them counts for `name`."""
         source = iter(items)
         while True:
             with self.stage(name):

@@ -199,7 +199,7 @@ def cross_fitted(
     log: Callable[[str], None],
     processes: Processes,
 ) -> list[NDArray[np.float32]]:
-    """How far a first estimate that never heard the speaker moves the face, for each recording of the task.
+    """For each recording, the motion of a first estimate that was not trained on its speaker.
 
     People are parted in ``atom_loss.folds``, and each part is left out of an estimate of its own.
 

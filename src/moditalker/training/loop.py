@@ -1,4 +1,4 @@
-"""THE training loop: one story for all tasks. A task brings a model, batches, a loss and a validation.
+"""The training loop of all tasks. A task brings a model, batches, a loss and a validation.
 
 A step is a pure function of (weights, optimiser, seed, step): a run that is killed and resumed from its last
 checkpoint ends with the same weights as one that was never stopped (same threads, CPU). A step's batch is
@@ -42,7 +42,7 @@ class Drawn:
 
 
 class Task(Protocol):
-    """What the loop needs to know of a task."""
+    """The interface of a task."""
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ class Task(Protocol):
 
     @property
     def config(self) -> Config:
-        """That the weights travel with."""
+        """The configuration that is saved with the weights."""
 
     @property
     def model(self) -> nn.Module:
@@ -66,7 +66,7 @@ class Task(Protocol):
         """Figures on held-out data, with ``model`` as it is (the loop puts the averaged weights in)."""
 
     def score(self, figures: dict[str, float]) -> float:
-        """How good the figures of a validation are, more is better."""
+        """The figures of a validation as one number; more is better."""
 
     def preview(self) -> NDArray[np.uint8] | None:
         """A picture (H, W, 3) of what the model makes of held-out data, if there is something to see."""

@@ -1,4 +1,4 @@
-"""Processes that train together, by Hugging Face Accelerate where it is asked for; else one, on the CPU."""
+"""Processes that train together, by Hugging Face Accelerate if asked for; else one, on the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FP16_SCALE = 2.0**14  # of the loss, so that small gradients do not vanish
 
 
 class Processes:
-    """One process on the CPU in full precision: what needs no package."""
+    """One process on the CPU in full precision, without Accelerate."""
 
     rank, count, precision, scale = 0, 1, "no", 1.0
     workers = 0  # threads that make batches ahead: on a CPU training itself uses all of them
@@ -35,14 +35,14 @@ class Processes:
         """The gradients of all processes added up, in each of them, and divided by ``scale``."""
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in one of the processes; all have to ask."""
+        """Whether the flag is set in any process; all processes have to call this."""
         return flag
 
     def wait(self) -> None:
-        """Until all processes have come here."""
+        """Wait until all processes have called this."""
 
     def lower_scale(self) -> bool:
-        """After gradients that are not finite: halve ``scale``; False where it is no reason for them."""
+        """Halve ``scale`` after gradients that are not finite; False if it cannot be their cause."""
         if self.scale <= 1:
             return False
         self.scale /= 2

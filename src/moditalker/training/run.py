@@ -34,7 +34,7 @@ FREE = {"steps", "validate_every", "save_minutes"}  # what of a training may cha
 
 
 def check_folder(run: Path, resume: bool) -> None:
-    """Raise UserError where a folder holds a run that was not to be resumed, or holds none to resume."""
+    """Raise UserError if a folder holds a run and `resume` is off, or none and it is on."""
     if (run / CHECKPOINT).exists() and not resume:
         raise UserError(f"{run}: holds a run; resume it with --resume, or choose another folder")
     if resume and not any((run / name).exists() for name in (CHECKPOINT, CONFIG)):
@@ -68,7 +68,7 @@ def record(run: Path, task: str, config: Config, data: Data) -> None:
 
 
 def _fixed(config: Config) -> Iterator[tuple[str, Any]]:
-    """All settings that a run keeps from its begin to its end, by their keys."""
+    """All settings that may not change during a run, by their keys."""
     for section, values in configuration.to_dict(config).items():
         if not isinstance(values, dict):
             yield section, values
@@ -172,7 +172,7 @@ class Run:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with the averaged weights, to be judged; afterwards it trains on with its own."""
+        """In the block the model has the averaged weights, for validation; then its own again."""
         current = copy.deepcopy(self.model.state_dict())
         self.model.load_state_dict(self.average)
         self.model.eval()
@@ -188,7 +188,7 @@ class Run:
             self.best = {"score": score, "step": self.step, "figures": figures, "weights": weights}
 
     def finish(self) -> dict[str, float] | None:
-        """Give the model the weights that the run ends with; the figures of the best, if these are its."""
+        """Give the model its final weights; returns the figures of the best validation, if it is kept."""
         self.model.load_state_dict(self.best["weights"] or self.average)
         self.model.eval()
         return dict(self.best["figures"]) if self.best["weights"] else None
@@ -210,7 +210,7 @@ def trained_weights(run: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or Ctrl-C came, asked between steps; a second Ctrl-C ends the step too."""
+    """Yields a function: whether SIGTERM or Ctrl-C came. A second Ctrl-C ends the step at once."""
     came = False
 
     def stop(number: int, _: object) -> None:
@@ -229,7 +229,7 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def curves(run: Path, step: int, main: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Where a step's figures go: log.jsonl, without lines of steps that are done again, and TensorBoard."""
+    """Yields a function that logs a step's figures; lines of steps that will be redone are removed."""
     if not main:
         yield lambda step, record: None
         return

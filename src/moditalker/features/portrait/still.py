@@ -139,7 +139,7 @@ class Still:
         return self._drawn(image, moved), landmarks.astype(np.float32)
 
     def _turn(self, angles: Angles) -> Matrix:
-        """The matrix (3, 3) of the change that a turn by these degrees adds to a place relative to the pivot."""
+        """The change that a turn by these degrees makes to places relative to the pivot: (3, 3)."""
         return np.asarray(_rotation(self.angles + angles) @ self.upright.T - np.eye(3))
 
     def _swing(self, places: Matrix, depth: Matrix, turn: Matrix) -> Matrix:
