@@ -1,1 +1,1 @@
-"""Videos in, the paper's tables out: pairs -> observe -> measures -> run -> report."""
+"""Judges videos and writes tables: pairs -> observe -> measures -> run -> report."""

@@ -1,7 +1,7 @@
-"""The same clips through our model and through baselines, judged in one run (docs/lab/benchmark.md).
+"""Runs our model and baselines on the same clips and judges them (docs/lab/benchmark.md).
 
-Driven by their own sound, by another person's, by silence, by their own landmarks; beside the whole model a
-linear AToM through the same video stage, the source's own mouth, and any other models.
+Videos are driven by their own sound, another person's, silence, and their own landmarks. Baselines are a
+linear AToM with the same video stage, the source's own mouth, and any other models.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Job:
-    """A video to make: the face of one clip, what drives it, and where it goes."""
+    """A video to make: the face of one clip, its driver, and its file."""
 
     face: Path
     audio: Path
@@ -84,7 +84,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Set:
-    """A row of the table: videos of one kind and what they are held against. method: its name in Table 1."""
+    """A row of the table: videos of one kind with their references. method: its name in Table 1."""
 
     title: str
     pairs: list[Pair]
@@ -146,8 +146,8 @@ def plan(
 ) -> dict[str, Set]:
     """All sets of a benchmark; nothing is made yet.
 
-    pairings: voices that each face is given; others: models with rows of their own; seconds: of each clip, at
-    most; away: of sources from the frames that real landmarks make, see `MoDiTalker.video`.
+    pairings: voices that each face is given; others: models with rows of their own; seconds: of each
+    clip, at most; away: of sources from the frames that real landmarks make, see `MoDiTalker.video`.
     """
     videos, pairing = out / "videos", crossed(clips, pairings)
 
@@ -221,7 +221,7 @@ def plan(
 
 
 def choose_sets(sets: dict[str, Set], wanted: str) -> dict[str, Set]:
-    """Those that are named, with commas between the names; "all": all of them.
+    """The sets of a list of names with commas; "all": all sets.
 
     Raises:
         UserError: a name that no set has; none at all.
@@ -297,7 +297,7 @@ class _Step:
 
 
 def _steps(sets: dict[str, Set], folders: Mapping[str, Path], settings: Settings) -> list[_Step]:
-    """What is left to do, set by set."""
+    """The steps that are left, set by set."""
     steps = []
     for name, one in sets.items():
         jobs = {job.out: job for job in one.jobs if not job.out.exists()}
@@ -327,7 +327,7 @@ class _Telling:
         self.records: dict[str, list[dict[str, Any]]] = {name: [] for name in self.left}
 
     def done(self, step: _Step, result: tuple[float, dict[str, Any] | None] | None) -> None:
-        """Another step ended; a result has its seconds and the record of its figures."""
+        """Count a finished step; a result has its seconds and the record of its figures."""
         made = step.job is not None
         self.left[step.name] -= 1
         self.making[made] -= 1
@@ -339,7 +339,7 @@ class _Telling:
             self.say(self.line(step.name))
 
     def line(self, name: str) -> str:
-        """What is known of a set that is finished, and when all will be."""
+        """A line on a finished set, with the time left for all."""
         records, figures = self.records[name], []
         for key in SHOWN:
             values = [float(v) for one in records if (v := one["values"].get(key)) is not None]
@@ -365,7 +365,7 @@ def _start(
     again: frozenset[Path],
     folder: Path,
 ) -> Callable[[_Step], tuple[float, dict[str, Any] | None]]:
-    """What a worker prepares. others: None where nothing is to be made; folder: what workers share."""
+    """The settings of a worker. others: None if nothing is to be made; folder: shared by workers."""
     maker = None if others is None else _Maker(preset, others, folder)
     return partial(_step, maker, judging(settings, again, folder))
 
@@ -382,7 +382,7 @@ def _step(
 
 
 class _Maker:
-    """Makes videos; what it finds out about a source's face serves all rows, also those of other workers.
+    """Makes videos; faces found in a source are shared with all rows and workers.
 
     folder: private to this run, since what is kept there is believed.
     """
@@ -443,12 +443,12 @@ def _length(path: Path) -> Fraction:
 
 
 def _exactly(seconds: float) -> Fraction:
-    """The number that was meant: one more than it by a rounding error makes another frame."""
+    """Seconds without a rounding error, which would make another frame."""
     return Fraction(seconds).limit_denominator(10**6)
 
 
 def _named(path: Path, *said: object) -> str:
-    """A name for what is known of a file."""
+    """A key for the knowledge of a file."""
     return sha256(repr((str(path.absolute()), *said)).encode()).hexdigest()[:24]
 
 

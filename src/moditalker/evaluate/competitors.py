@@ -1,4 +1,4 @@
-"""Other models beside the one that is benchmarked: other weights, or other settings of the same ones."""
+"""Other models in a benchmark: other weights, or other settings of the same weights."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def versions(preset: str) -> list[Competitor]:
 
 
 def weights_of(source: str, preset: str) -> dict[str, Any]:
-    """What `MoDiTalker.from_pretrained` is given for a source; of what it lacks, the preset's.
+    """The arguments of `MoDiTalker.from_pretrained` for a source; missing parts are the preset's.
 
     Raises:
         UserError: a file that is no weights of AToM or of the video stage.

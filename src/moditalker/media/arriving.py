@@ -1,4 +1,4 @@
-"""Sound that is still arriving: a microphone's, a call's, a speech synthesizer's."""
+"""Sound that is still arriving: from a microphone, a call, or a speech synthesizer."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PIECES = 1000  # that are held for readers who do not come, at most: of 100 s
 
 
 class ArrivingSound:
-    """Chunks of sound for one reader, and its length for others, in threads of their own.
+    """Chunks of sound for one reader, and the sound's length for others, in any threads.
 
-    Chunks are taken when somebody needs one, and held until the reader has had it.
+    A chunk is taken when one is needed, and held until it is read.
 
     Args:
-        chunks: arrays (n,) of floats in [-1, 1], mono, of any sizes; what is beyond is clipped.
+        chunks: arrays (n,) of floats in [-1, 1], mono, of any sizes; values beyond are clipped.
         rate: their samples a second.
-        listening: from the first need on, take chunks as they come, in a thread of its own.
+        listening: once one is needed, take all chunks as they come, in another thread.
 
     Raises:
-        UserError: a rate or, while reading, a chunk that is none; less sound than MIN_SECONDS in all.
+        UserError: an impossible rate; while reading, an impossible chunk, or less than MIN_SECONDS in all.
     """
 
     def __init__(self, chunks: Iterable[ArrayLike], rate: int = SAMPLE_RATE, listening: bool = False) -> None:

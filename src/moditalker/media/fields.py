@@ -1,4 +1,4 @@
-"""Interlaced frames -> whole ones, in a stream: as many, at the same times."""
+"""Deinterlaces a stream: as many frames, at the same times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening local files safely, and what they hold."""
+"""Opens local files safely and finds out what they hold."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def local(path: PathLike) -> Path:
 
 @contextmanager
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a local file for reading; what goes wrong in the block, too, becomes a UserError."""
+    """Open a local file for reading; errors in the block, too, become a UserError."""
     try:
         # Prefix and whitelist: no playlist, and no name that looks like an address, may reach the network.
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
@@ -194,9 +194,7 @@ def moving_frames(path: Path, damage: list[str]) -> Iterator[Any]:
 
 
 def _shown(picture: Image.Image) -> int:
-    """For how long the frame of a moving picture is shown, in MOVING_BASE: 1/10 s for 10 ms or less, as in
-    browsers.
-    """
+    """Duration of a moving picture's frame, in MOVING_BASE: 1/10 s for 10 ms or less, as in browsers."""
     try:
         duration = round(float(picture.info.get("duration", 0)))
     except (TypeError, ValueError, OverflowError):

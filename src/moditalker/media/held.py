@@ -1,4 +1,4 @@
-"""Faces and sounds that are in memory, as files for as long as somebody holds them."""
+"""Temporary files for faces and sounds in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Sound = str | Path | ArrayLike | Iterable[ArrayLike] | IO[bytes]
 
 @dataclass(frozen=True)
 class Held:
-    """A file; a temporary one goes when nothing holds it any more."""
+    """A file; a temporary one is deleted with this object."""
 
     path: Path
     folder: Path | None = None
@@ -38,7 +38,7 @@ def _new(name: str) -> Held:
 
 
 def _copied(given: Any, name: str) -> Held:
-    """What an open file holds from where it stands on."""
+    """A copy of an open file from its position on."""
     held = _new(Path(str(getattr(given, "name", ""))).name or name)
     content = given.read()
     if not isinstance(content, bytes):

@@ -1,4 +1,4 @@
-"""Frames as RGB and as YUV, upright, HDR as BT.709."""
+"""Converts frames between RGB and YUV, rotates them upright, maps HDR to BT.709."""
 
 from __future__ import annotations
 

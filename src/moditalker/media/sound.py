@@ -34,7 +34,7 @@ HELD_BYTES = 16 << 20  # of decoded sound that are held in memory, 4 minutes; mo
 
 
 def anew(start: Fraction, expected: Fraction) -> bool:
-    """Whether a time stamp is so far from where it should be, seconds, that the clock was set anew."""
+    """Whether a time stamp differs so much from the expected one, seconds, that the clock was reset."""
     return not expected - MAX_BACK < start < expected + MAX_GAP
 
 
@@ -49,7 +49,7 @@ class AudioReader:
     has been read. ``track``: number of the sound track, from 1; None: the one that players take. Raises
     UserError if there is no sound, or no such track.
 
-    A file is decoded once: what was decoded for `seconds` is held for who iterates later.
+    A file is decoded once: the sound that `seconds` decodes is held for later iteration.
     """
 
     def __init__(self, path: PathLike, track: int | None = None) -> None:
@@ -232,7 +232,7 @@ class _Decoded:
 
 
 def _described(audio: Any) -> str:
-    """A sound track in words."""
+    """The description of a sound track."""
     default = audio.disposition & av.stream.Disposition.default
     words = (audio.metadata.get("title"), audio.language, audio.codec_context.codec.canonical_name)
     return ", ".join([*filter(None, words), "the default" if default else "the first"])

@@ -1,4 +1,4 @@
-"""A face's frames: pictures and videos, forwards and backwards, for as long as the speech lasts."""
+"""Reads a face's frames from pictures and videos, forwards and backwards, for the length of the speech."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def open_source(path: PathLike) -> Source:
 
 
 def check_extend(extend: str) -> None:
-    """Raise UserError where a way to go on is none of `EXTEND`."""
+    """Raise UserError for an `extend` that is none of `EXTEND`."""
     if extend not in EXTEND:
         raise UserError(f"extend is {extend!r}; it must be one of {', '.join(EXTEND)}.")
 
@@ -258,14 +258,15 @@ def check_extend(extend: str) -> None:
 def plan_frames(source: Source, seconds: Length, extend: str = "pingpong") -> Iterator[Frame]:
     """The output's frames, with the output's times, for so many seconds of speech.
 
-    Where these are not known yet, ``seconds`` is a function that says, for any time, how long the speech is,
-    or any number beyond that time if it is longer. It is asked at most SLACK ahead of the next frame.
+    If the length is not known yet, ``seconds`` is a function of a time: it returns the length of the
+    speech, or any number beyond that time if the speech is longer. It is called at most SLACK ahead of
+    the next frame.
 
-    A picture gives ceil(seconds x fps) frames. A video that is longer than the speech ends with it; a shorter
-    one goes on by ``extend``: "pingpong" (back and forth), "loop", "hold" (its last frame), or "none" (ends
-    before the speech). If the two ends are within SLACK, which is the usual padding of audio codecs, the
-    frames are exactly the video's. Each frame keeps its own duration, also backwards. Raises UserError for
-    another ``extend``.
+    A picture gives ceil(seconds x fps) frames. A video that is longer than the speech ends with it; a
+    shorter one continues by ``extend``: "pingpong" (back and forth), "loop", "hold" (its last frame), or
+    "none" (ends before the speech). If the two ends are within SLACK, which is the usual padding of
+    audio codecs, the frames are exactly the video's. Each frame keeps its own duration, also backwards.
+    Raises UserError for another ``extend``.
     """
     check_extend(extend)
     still = source.info.kind == "picture"
@@ -296,7 +297,7 @@ def plan_frames(source: Source, seconds: Length, extend: str = "pingpong") -> It
 
 
 def _continued(source: Source, extend: str, time: Fraction) -> Iterator[Frame]:
-    """What follows the last frame: for ever, except for "none"."""
+    """The frames after the last one: without end, except for "none"."""
     if extend == "none":
         return
     if extend == "hold" or next(islice(source, 1, None), None) is None:

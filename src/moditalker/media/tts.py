@@ -1,4 +1,4 @@
-"""Typed text -> spoken sound, by the espeak-ng that the system has. [ours]"""
+"""Speaks typed text, by the system's espeak-ng [ours]."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def speak(text: str, out: str | Path, voice: str = DEFAULT_VOICE) -> None:
 
 
 def _run(arguments: list[str], text: str = "") -> str:
-    """What espeak-ng prints. The text is its standard input: it can be taken for no option or file."""
+    """The output of espeak-ng. The text is its standard input, so it is never an option or a file."""
     try:
         return subprocess.run(
             [PROGRAM, *arguments],

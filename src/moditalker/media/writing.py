@@ -1,4 +1,4 @@
-"""Videos written: frames, and the sound of a file, whole or not at all."""
+"""Writes videos: frames, and the sound of a file, completely or not at all."""
 
 from __future__ import annotations
 
@@ -41,15 +41,16 @@ _NUMBERS = count()  # of this process's writers: two of one file do not write in
 class VideoWriter:
     """Writes frames and a file's sound. A context manager: the file appears only if the block succeeds.
 
-    ``info`` gives size, time base, colour tags and pixel aspect: the source's, or ``plain_info``. ``audio``:
-    a file whose sound packets are copied untouched if the container takes them and usual players play them
-    there (`PLAYED`), else encoded as AAC, which ``notes`` says; uncompressed sound in .mp4 always is.
-    ``track``: number of its sound track, from 1; None: the one that players take. ``recode_audio`` asks for
-    AAC. ``quality``: x264's constant rate factor, 0 (best) to 40; VP9 gets its like, and ``lossless`` has no
-    need of it. Sound that goes on for more than SLACK behind the video is cut. In .mp4 and .mov an odd side
-    becomes even: the last row or column is repeated; ``width`` and ``height`` are the file's. .mkv rounds all
-    times to milliseconds. ``seal`` makes the file that appears out of the encoded one: source, target.
-    Raises UserError for an ending, folder, size or disk that cannot take the file, or for another quality.
+    ``info`` gives size, time base, colour tags and pixel aspect: the source's, or ``plain_info``.
+    ``audio``: a file whose sound packets are copied untouched if the container takes them and usual
+    players play them there (`PLAYED`), else encoded as AAC, which ``notes`` says; uncompressed sound in
+    .mp4 always is. ``track``: number of its sound track, from 1; None: the one that players take.
+    ``recode_audio`` asks for AAC. ``quality``: x264's constant rate factor, 0 (best) to 40; VP9 gets a
+    similar one, ``lossless`` ignores it. Sound that lasts more than SLACK longer than the video is cut.
+    In .mp4 and .mov an odd side becomes even: the last row or column is repeated; ``width`` and
+    ``height`` are the file's. .mkv rounds all times to milliseconds. ``seal`` makes the file that
+    appears out of the encoded one: source, target. Raises UserError for an ending, folder, size or disk
+    that cannot take the file, or for another quality.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class VideoWriter:
         return stream
 
     def _note_depth(self) -> None:
-        """Note which bits and colours of the source do not go into the file."""
+        """Note bits and colours of the source that the file cannot hold."""
         if self.info.kind != "video" or self.info.path == Path():
             return
         form = av.VideoFormat(self.info.pixel_format)
@@ -239,7 +240,7 @@ class VideoWriter:
             self._part.replace(self.path)
 
     def abort(self) -> None:
-        """Leave nothing behind."""
+        """Delete the unfinished file."""
         with suppress(av.error.FFmpegError, OSError, AttributeError, ValueError):
             self._sound.close()
             self._container.close()
@@ -269,7 +270,7 @@ class VideoWriter:
 
 
 def check_quality(quality: Any) -> float:
-    """A constant rate factor as a plain float. Raises UserError for what is no number from 0 to `WORST`."""
+    """A constant rate factor as a float. Raises UserError for anything but a number from 0 to `WORST`."""
     try:
         number = math.nan if isinstance(quality, (bool, str)) else float(quality)
     except (TypeError, ValueError, OverflowError):
@@ -280,12 +281,12 @@ def check_quality(quality: Any) -> float:
 
 
 def _part_stem(path: Path) -> str:
-    """What the names of a file's parts begin with."""
+    """The beginning of the names of a file's unfinished parts."""
     return shortened(path.stem, 32, path.name)  # for the dots, two numbers, the kind of part and the ending
 
 
 def remove_parts(path: PathLike) -> None:
-    """Remove what writers of this file, whose processes were killed, have left beside it."""
+    """Remove unfinished parts of this file that killed processes left next to it."""
     path = Path(path)
     left = re.compile(rf"\.{re.escape(_part_stem(path))}\.\d+-\d+\.(part|sealed){re.escape(path.suffix)}")
     for part in path.absolute().parent.iterdir():
@@ -346,7 +347,7 @@ def plain_info(width: int, height: int, fps: Fraction | float = PICTURE_FPS) -> 
 
 
 def through_codec(frames: Pixels, fps: Fraction | float, crf: int = 18) -> Pixels:
-    """Frames (S, H, W, 3) as they come back from H.264 4:2:0: what a file in that codec would show.
+    """Frames (S, H, W, 3) after coding as H.264 4:2:0 and decoding.
 
     crf: the constant rate factor, 0 (best) to 51. The same frames give the same, on any number of cores.
     """

@@ -1,1 +1,1 @@
-"""What is trained: each task brings a model, batches, a loss and a validation."""
+"""The training tasks: each has a model, batches, a loss and a validation."""

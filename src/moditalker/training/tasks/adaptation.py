@@ -1,4 +1,4 @@
-"""The video stage, fine-tuned to one person from a clip of theirs: on a CPU, within the minutes given."""
+"""Fine-tunes the video stage to one person from a clip of them, on a CPU, within given minutes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Adapted:
     """What became of the model: its configuration and state, PSNR (dB) on the held-out seconds before and
     after, steps made.
 
-    ``config`` and ``state`` are those given where learning did not better them.
+    If training did not improve them, ``config`` and ``state`` are the given ones.
     """
 
     config: Config
@@ -103,7 +103,7 @@ def _stills(clip: VideoClip) -> list[Still]:
 @torch.inference_mode()
 def known_texture(model: VideoModel, clips: list[VideoClip]) -> tuple[Tensor, Tensor]:
     """How this person's texture follows the lips, over all their clips: slopes (SHAPE, 3, H, W) and the
-    landmarks (1, 68, 2) of the face that they are for. What the texture is at rest, each video tells itself.
+    landmarks (1, 68, 2) of the face that they are for. The texture at rest comes from each video.
     """
     length, landmarks = model.config.autoencoder.frames, None
     sums: list[tuple[Tensor, Tensor]] = []
@@ -150,7 +150,7 @@ def _clips(frames: Iterable[FaceFrame], size: int, most: int) -> Iterator[VideoC
 
 
 def split(clips: list[VideoClip], frames: int) -> tuple[list[VideoClip], list[VideoClip]]:
-    """What is learnt from, and the end (a share 1 / HELD_OUT of all).
+    """The clips to train on, and the held-out end (a share 1 / HELD_OUT of all).
 
     Pieces of fewer than ``frames`` are left out.
 
@@ -194,10 +194,10 @@ def adapt(
     """Fine-tune a video model to one person.
 
     Args:
-        config, state: of the video model that is started from.
+        config, state: of the video model to start from.
         clips: of the person, made by :func:`person_clips`.
         run: an empty folder for the run.
-        minutes: that it may take, by this machine's clock: as many steps as go into them.
+        minutes: of training; it makes as many steps as fit.
         begun: `time.monotonic()` when the minutes began, if that was before now.
 
     Raises:

@@ -1,4 +1,4 @@
-"""AToM as a training task: windows of `recordings`, an l_id each, Eq. 4 and terms that look at the lips."""
+"""AToM as a training task: windows of `recordings`, each with an l_id; Eq. 4 and terms on the lips."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SHUT_SHARE = 0.6  # of the l_id have the mouth shut, as a chosen source frame ha
 
 @dataclass(frozen=True)
 class MotionBatch:
-    """What AToM learns from."""
+    """A batch of windows."""
 
     x0: Tensor  # (B, S, 204)
     speech: Tensor  # (B, 2S, D)
@@ -59,8 +59,8 @@ class AtomTask:
 
     Args:
         recordings: to learn from, made by `make_recordings`.
-        clips: the speakers' own clips, from which l_id and rest faces are taken.
-        validation: clips to judge by, in named groups.
+        clips: of the speakers, the source of l_id and of faces at rest.
+        validation: clips to validate on, in named groups.
         encoder: for the validation's sound.
         batch_size: windows a step.
     """
@@ -189,9 +189,9 @@ class AtomTask:
         estimate.map.bias.copy_(solution[-1])
 
     def of_usual_range(self, landmarks: Array, speaker: str) -> Array:
-        """A person's landmarks (..., 68, 3) as if their lips moved as far as people's do on average.
+        """A person's landmarks (..., 68, 3), scaled to the average size of people's lip motion.
 
-        How far lips move is a person's style, which their speech does not tell.
+        The size of lip motion is a person's style, which cannot be predicted from speech.
         """
         rest, factor = self.styles[speaker]
         moved = landmarks.copy()
@@ -231,7 +231,7 @@ class AtomTask:
         ).sum()
 
     def terms(self, x0: Tensor, batch: MotionBatch) -> dict[str, Tensor]:
-        """How x0 (B, S, 204) misses the batch's, by the names of their weights."""
+        """The terms of the error of x0 (B, S, 204), by the names of their weights."""
         real = batch.x0
         error = x0 - real
         weight = self.weight.to(error.device)
@@ -309,9 +309,9 @@ class AtomTask:
 
 
 class EstimateTask:
-    """The first estimate alone, for `training.loop.fit`: AToM then learns what it leaves over, and keeps it.
+    """The first estimate alone, for `training.loop.fit`; AToM then learns the remainder with it fixed.
 
-    It shares the data, the loss and the judges of the task that it is made for.
+    It shares data, loss and validation with the task that it is made for.
     """
 
     name = "estimate"
@@ -329,7 +329,7 @@ class EstimateTask:
         return self.task.weighted(terms), {name: value.item() for name, value in terms.items()}
 
     def validate(self) -> dict[str, float]:
-        """As AToM, whose output adds nothing to the estimate yet."""
+        """Evaluate AToM, whose own output is still zero."""
         self.task.model.eval()
         return self.task.validate()
 
@@ -354,17 +354,17 @@ def speaking_range(clips: Iterable[MotionClip]) -> float:
 
 
 def most_shut(faces: Array) -> Array:
-    """Of faces (n, 68, 3) the one whose mouth is shut most."""
+    """The face of (n, 68, 3) whose mouth is shut most."""
     face: Array = faces[lip_opening(faces).argmin()]
     return face
 
 
 @torch.no_grad()
 def whiten(linear: nn.Linear, samples: NDArray[np.floating]) -> None:
-    """Start a linear layer as the principal components of what it will see, (N, D), at unit variance.
+    """Initialise a linear layer with the principal components of its inputs (N, D), at unit variance.
 
-    Speech features have a few directions that outweigh all others, and faces differ by little of their size:
-    a random start would spend a short training on that. Components below 3 % of the largest stay small.
+    A few directions dominate speech features, and faces differ by little of their size: a short training
+    would be spent on that after a random start. Components below 3 % of the largest stay small.
     """
     x = torch.from_numpy(samples.astype(np.float32))
     mean = x.mean(0)

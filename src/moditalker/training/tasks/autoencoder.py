@@ -53,17 +53,17 @@ FACE = PixelLossConfig(mouth=3.0, interior=4.0, outside=0.08)  # what counts as 
 
 
 def face_psnr(output: Tensor, batch: VideoBatch) -> Tensor:
-    """PSNR over the pixels that count as face."""
+    """PSNR over the pixels of the face."""
     height, width = output.shape[-2:]
     weight = face_weight(batch.landmarks, height, width, FACE)
     return psnr(output, batch.video, (weight > 0.5).float())
 
 
 class PixelLoss:
-    """Eq. 5 as the config weighs it: clips against what they should be.
+    """Eq. 5 with the config's weights: decoded clips against real ones.
 
     Raises:
-        UserError: LPIPS is wanted and its weights are not there.
+        UserError: LPIPS has a weight, and its weights are not there.
     """
 
     def __init__(self, config: PixelLossConfig) -> None:
@@ -107,14 +107,12 @@ def beside(model: nn.Module, batch: VideoBatch) -> VideoBatch:
 
 
 def mean_psnr(figures: dict[str, float], speakers: Iterable[str]) -> float:
-    """Of the speakers' figures that have no suffix."""
+    """The mean of the speakers' figures without a suffix."""
     return float(np.mean([figures[name] for name in speakers]))
 
 
 class AutoencoderTask:
-    """Reconstruct clips through their planes; noise on the planes keeps the decoder from reading too much in
-    them.
-    """
+    """Reconstruct clips through their planes; noise on the planes makes the decoder robust."""
 
     name = "autoencoder"
 
@@ -140,8 +138,8 @@ class AutoencoderTask:
         return z + self.config.pixel_loss.plane_noise * torch.randn(z.shape, generator=generator).to(z)
 
     def _hide_landmarks(self, batch: VideoBatch, generator: torch.Generator) -> VideoBatch:
-        """Some clips get the identity's landmarks on every frame, so that their planes have to tell what
-        moves.
+        """Some clips get the identity's landmarks on every frame, so that their planes have to carry the
+        motion.
         """
         share = self.config.pixel_loss.hidden_landmarks
         hidden = (torch.rand(len(batch.video), 1, 1, 1, generator=generator) < share).to(batch.video.device)

@@ -1,9 +1,9 @@
-"""Task ``cover``: what is in front of a face, learnt from free faces and things that are drawn over them.
+"""Task ``cover``: learns what is in front of a face from free faces with things drawn over them.
 
 Faces are found once and kept in a file. Each example is one of them, varied, and in about half of the
 examples something is put in front of it: a hand, a microphone, a mask, a cup, a caption, a sheet, a piece of
-another picture. Beards, shadows, painted lips, glints, odd colours, noise and compression are put on faces
-too, and are not to be called covered.
+another picture. Faces also get beards, shadows, painted lips, glints, odd colours, noise and compression,
+which do not count as covered.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CoverBatch:
 
 
 class CoverTask:
-    """The network that says what is in front of a face, for `training.loop.fit`."""
+    """The network that finds what is in front of a face, for `training.loop.fit`."""
 
     name = "cover"
 
@@ -67,9 +67,9 @@ class CoverTask:
         return loss, {"entropy": loss.item()}
 
     def validate(self) -> dict[str, float]:
-        """On people who are not learnt from: overlap (IoU) of what is covered in their faces; share of the
-        free faces with more than a fiftieth of the lips' surroundings called covered; share of those with
-        more than a twentieth of these surroundings really covered that are not called so.
+        """On people outside of training: overlap (IoU) of covered pixels in faces; false alarms, the share of
+        free faces of whose lips' surroundings more than a fiftieth is predicted as covered; misses, the
+        share of faces with more than a twentieth really covered that are not found.
         """
         common = both = 0.0
         alarms, misses = list[bool](), list[bool]()
@@ -97,7 +97,7 @@ class CoverTask:
         return figures["iou"] - figures["false_alarms"]
 
     def preview(self) -> NDArray[np.uint8]:
-        """Pictures above what is called covered above what is, eight in a row."""
+        """Rows of pictures, of predicted and of real covered pixels, eight in a row."""
         batch = collated(self.fixed[:32])
         made = self.model(batch.pictures, batch.outlines).sigmoid()
         rows = []

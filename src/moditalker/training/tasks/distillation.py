@@ -1,7 +1,7 @@
 """Task ``distillation``: the video stage in fewer sampling steps (Salimans and Ho, 2022).
 
 The student starts as its teacher and learns to do in one step what the teacher does in two. Only the UNet
-learns; encoders and decoder stay the teacher's.
+is trained; encoders and decoder stay the teacher's.
 """
 
 from __future__ import annotations

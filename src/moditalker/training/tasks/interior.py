@@ -1,4 +1,4 @@
-"""Task ``interior``: what is between the lips, learnt from a sharp recording of a person who opens them wide.
+"""Task ``interior``: learns the inside of a mouth from a sharp recording of a person who opens it wide.
 
 The layers of `video.interior` are fitted to every frame at once. Landmarks are not exact to a pixel, so each
 frame may shift its teeth a little while they are learnt; without that, textures blur.
@@ -104,7 +104,7 @@ class InteriorBatch:
 
 
 class Fitted(nn.Module):
-    """The layers, and how far each mouth's teeth are from where landmarks put them.
+    """The layers, and each mouth's shift of its teeth from the place that landmarks give.
 
     shifts: (N, 8), for upper and for lower teeth: right, down, wider, turned.
     """
@@ -167,7 +167,7 @@ class InteriorTask:
         return points + SHIFT * shifts + SMOOTH * rough, {"points": points.item(), "shifts": shifts.item()}
 
     def validate(self) -> dict[str, float]:
-        """L1 between the lips, on mouths that were kept aside, whose teeth are where landmarks put them."""
+        """L1 between the lips on held-out mouths, whose teeth have no shift."""
         rng, errors = np.random.default_rng(0), []
         for number in self.validation:
             batch = self._collated([number], rng)
@@ -180,7 +180,7 @@ class InteriorTask:
         return -figures["l1"]
 
     def preview(self) -> NDArray[np.uint8]:
-        """Both textures: how bright, how much they hide, and the product."""
+        """Pictures of both textures: brightness, opacity, and their product."""
         rows = []
         for texture in (self.model.interior.upper, self.model.interior.lower):
             bright, share = (QUICK * texture[:1]).sigmoid(), (2 * QUICK * texture[1:]).sigmoid()
@@ -191,7 +191,7 @@ class InteriorTask:
 
 
 def learn_tint(interior: Interior, mouths: Iterable[Mouth], own: Iterable[Mouth]) -> None:
-    """Set how the colour of teeth follows the skin's, from many people's mouths.
+    """Fit the colour of teeth to the skin's, from many people's mouths.
 
     mouths: of others, one or a few each; own: some of the person that was learnt from.
     """

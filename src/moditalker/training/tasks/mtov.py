@@ -1,8 +1,8 @@
 """Task ``mtov``: diffusion over the planes (Eq. 6), with the condition encoders and, for ``warp``, the
 decoder.
 
-Beside Eq. 6 the predicted planes are decoded and compared in pixels [ours]: planes made only to reconstruct
-have directions that cannot be predicted and others that decide the picture, and pixels tell which.
+Besides Eq. 6, predicted planes are decoded and compared in pixels [ours]. Some directions of planes
+cannot be predicted, and others decide the picture; the pixels tell which.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class MToVTask:
 
     @torch.no_grad()
     def _plane_scale(self, batches: int = 12) -> Tensor:
-        """Root mean square of the planes, a number per channel and plane, spread over the cells: (C, L)."""
+        """Root mean square of each channel and plane, repeated over its cells: (C, L)."""
         squares = []
         for i in range(batches):
             batch = self.train.batch(4, np.random.default_rng((self.training.seed, i)))
@@ -92,7 +92,7 @@ class MToVTask:
 
     @property
     def training(self) -> TrainingConfig:
-        """The section of the config that says how it is trained."""
+        """The section of the config for its training."""
         return self.config.mtov_training
 
     def batch(self, rng: np.random.Generator) -> VideoBatch:
@@ -130,7 +130,7 @@ class MToVTask:
         return sheet(self.made(batch), batch)
 
     def made(self, batch: VideoBatch) -> Tensor:
-        """What the model makes of a batch's conditions, (B, 3, S, H, W)."""
+        """The clips that the model makes from a batch's conditions, (B, 3, S, H, W)."""
         conditions = self.conditions(batch)
         return self.model.decode(self.model.restore(self.sampled(conditions)), conditions)
 

@@ -41,7 +41,7 @@ class SyncClip:
     speech: NDArray[np.float16]  # (1 + rooms, 2S, D), the first as recorded
 
     def mouths(self, side: int) -> Tensor:
-        """What the expert sees, (S, side, side)."""
+        """Inputs of the expert, (S, side, side)."""
         part = torch.from_numpy(self.surround[:, SURROUND:-SURROUND, SURROUND:-SURROUND]).float() / 255
         return F.adaptive_avg_pool2d(part, side)
 
@@ -55,7 +55,7 @@ class SyncBatch:
 
 
 def read_sync_clip(sample: Sample, config: Config, encoder: SpeechEncoder, rooms: int, seed: int) -> SyncClip:
-    """A sample with its sound as it is and as other ``rooms`` would have it. UserError: it has no sound."""
+    """A sample with its own sound and with that of other ``rooms``. UserError: it has no sound."""
     clip, waveform = read_clip(sample), sample["audio"].astype(np.float32)
     frames = min(len(clip.crops), len(waveform) // FRAME)
     waveform = waveform[: frames * FRAME]
@@ -105,7 +105,7 @@ class SyncExpertTask:
         self.voices = np.stack([clip.speech[0].mean(0, dtype=np.float32) for clip in self.train])
 
     def batch(self, rng: np.random.Generator) -> SyncBatch:
-        """Random parts of different clips, seen by another camera, heard in another room and voice."""
+        """Random parts of different clips, with another camera, room and voice."""
         size = self.config.sync_expert_training.batch
         mouths, speech = [], []
         for index in rng.choice(len(self.train), size=size, replace=False, p=self.probability):
@@ -121,9 +121,9 @@ class SyncExpertTask:
         return SyncBatch(torch.stack(mouths), torch.stack(speech))
 
     def _film(self, surround: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-        """What the expert sees, by a camera that is turned, shifts, shakes, blurs, compresses and flickers.
+        """The expert's input from a camera that is turned, shifts, shakes, blurs, compresses and flickers.
 
-        Its judgement must not rest on what tells a camera's picture from a generated one.
+        Its judgement must not depend on differences between a camera's picture and a generated one.
         """
         frames, side = len(surround), self.config.sync_expert.side
         if rng.random() < COMPRESSED:
@@ -202,7 +202,7 @@ class SyncExpertTask:
         return figures
 
     def score(self, figures: dict[str, float]) -> float:
-        """The contrast, which does not saturate, mean over the groups."""
+        """The contrast, averaged over the groups; it does not saturate."""
         return float(np.mean([value for name, value in figures.items() if name.endswith("contrast")]))
 
     def preview(self) -> NDArray[np.uint8]:
