@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -10,12 +11,16 @@ import pytest
 import torch
 
 from moditalker.config import load
+from moditalker.features.face.identity import FaceFrame
 from moditalker.features.face.shape import default_model
-from moditalker.geometry.align import inverse
-from moditalker.geometry.looks import MOST, Look, look_at
+from moditalker.geometry.align import inverse, transform
+from moditalker.geometry.looks import MOST, Identity, Look, look_at
 from moditalker.geometry.points import MOUTH, lip_opening, shut_mouth
 from moditalker.geometry.pose import Pose, apply_pose
 from moditalker.geometry.raster import warp
+from moditalker.media import Frame
+from moditalker.talker.layers import Layers
+from moditalker.talker.targets import Target
 from moditalker.video.compose import Composer
 from moditalker.video.flow import Gap, Spline, outline_distance
 from moditalker.video.interior import Interior
@@ -263,3 +268,44 @@ def test_the_painter_paints_where_no_look_shows_it():
     places = np.stack(np.mgrid[:SIDE, :SIDE][::-1], -1) @ MATRIX[:, :2].T + MATRIX[:, 2]
     assert changed.any()
     assert not changed[outline_distance(places, face(7.0)) > 1].any()
+
+
+def test_nothing_is_seen_through_a_slit():
+    """Lips that hardly part over a look whose lips touch: a painted line would be a dark thread."""
+    region = -torch.ones(3, CROP.size - CROP.region_top, CROP.size)
+    plain, painted = (composed(0.0, 0.7, [look(0.0)], one)[1].frame for one in (None, region))
+    assert np.array_equal(plain, painted)
+    open_, dark = (composed(0.0, 4.0, [look(0.0)], one)[1].frame for one in (None, region))
+    assert (open_ != dark).any()
+
+
+def test_a_look_shows_nothing_from_beyond_the_faces_edge():
+    """The lips of a turned face touch its outline; behind it a look has another background."""
+    image, points = picture(face(3.0)), face(3.0)
+    points[:9, 0] = np.maximum(points[:9, 0], points[48, 0] - 2)  # the outline is 2 pixels beside the lips
+    shown = look(3.0)
+    wall = shown.pixels.copy()
+    x, y = np.meshgrid(np.arange(wall.shape[1]), np.arange(wall.shape[0]))
+    beyond = (np.stack([x, y], -1) @ shown.matrix[:, :2].T + shown.matrix[:, 2])[..., 0] < points[48, 0] - 2
+    wall[beyond] = [0, 255, 0]
+    turned = replace(shown, pixels=wall, landmarks=points.astype(np.float32))
+    made = Composer(CROP).compose(image, MATRIX, aligned(image), points, points, [(turned, 1.0)]).frame
+    green = made[..., 1].astype(int) - made[..., 0]
+    assert green.max() < 30
+
+
+def test_a_mouth_that_comes_or_goes_turns_into_the_frames_own():
+    own, wanted = face(0.0).astype(np.float32), face(6.0).astype(np.float32)
+    image = picture(own)
+    landmarks = transform(own[None], np.linalg.inv(np.vstack([MATRIX, [0, 0, 1]]))[None, :2])[0]
+    still = FaceFrame(Frame(0, Fraction(0), Fraction(1, 25), image), landmarks, MATRIX, strength=0.25)
+    target = Target(still, 0, Identity(aligned(image), own), aligned(image), own, wanted)
+    there = look(6.0)
+    fading = Layers(target, [(there, 1.0)]).fading(25.0)
+    (first, much), (second, rest) = fading.looks
+    assert (first, much, rest) == (there, 0.25, 0.75)
+    assert second.opening == 0
+    assert np.allclose(fading.target.wanted, own + 0.25 * (wanted - own), atol=1e-4)
+    assert Layers(replace(target, face=replace(still, strength=1.0)), [(there, 1.0)]).fading(25.0).looks == [
+        (there, 1.0)
+    ]

@@ -84,6 +84,9 @@ def test_nothing_is_learnt_near_what_is_covered(points):
 def test_one_odd_frame_is_not_a_cover(points):
     assert all(item.reason == "" for item in judged(points, "....c...."))
     assert judged(points, "....cc...")[4].reason == COVERED
+    # Teeth that are once taken for something in front would show the source's mouth through the made one.
+    assert all(item.front is None for item in judged(points, "....c...."))
+    assert judged(points, "....cc...")[4].front is not None
 
 
 def test_a_new_shot_begins_free(points):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby, repeat
 
+import numpy as np
 from torch import Tensor
 
 from moditalker.config import ComposeConfig
@@ -29,6 +30,19 @@ class Layers:
     target: Target
     looks: Sequence[tuple[Look, float]] = ()
     region: Tensor | None = None
+
+    def fading(self, fps: float) -> Layers:
+        """The same where the generated mouth comes or goes: it turns into the frame's own.
+
+        Shown over each other, there would be two mouths. fps: of the source.
+        """
+        target, strength = self.target, self.target.strength
+        if strength in (0, 1) or target.crop is None or target.landmarks is None or target.wanted is None:
+            return self
+        between = target.landmarks + np.float32(strength) * (target.wanted - target.landmarks)
+        own = target.face.look(target.crop, fps)
+        looks = [*((look, weight * strength) for look, weight in self.looks), (own, 1 - strength)]
+        return replace(self, target=replace(target, wanted=between), looks=looks)
 
 
 @dataclass(frozen=True)

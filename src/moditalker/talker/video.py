@@ -161,6 +161,8 @@ class Video:
         }
 
     def _pasted(self, blender: Blender, composer: Composer, layers: Layers) -> Pixels:
+        if layers.looks:
+            layers = layers.fading(float(self.face.source.info.fps))
         target, region, face = layers.target, layers.region, layers.target.face
         image: Pixels = face.frame.image
         if face.cut:
@@ -183,12 +185,10 @@ class Video:
         elif region is not None:
             generated = region.permute(1, 2, 0).float().cpu().numpy()
             result = blender.paste(image, generated, face.matrix, target.landmarks, target.wanted)
-            pasted, mask = result.frame, result.mask
+            change = (result.frame.astype(np.float32) - image) * target.strength
+            pasted, mask = (image + change).round().astype(np.uint8), result.mask
         else:
             return image
-        if target.strength < 1:
-            change = (pasted.astype(np.float32) - image) * target.strength
-            pasted = (image + change).round().astype(np.uint8)
         if self.provenance is not None and face.landmarks is not None:
             seconds, aspect = float(face.frame.time), float(self.face.source.info.pixel_aspect)
             pasted = mark.embed(pasted, mask, face.landmarks, seconds, target.strength, aspect)

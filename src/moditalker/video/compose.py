@@ -27,7 +27,7 @@ from moditalker.config import CropConfig
 from moditalker.geometry.align import inverse
 from moditalker.geometry.looks import Look
 from moditalker.geometry.points import JAW, NOSE, smooth_step
-from moditalker.video.flow import OUTLINE, SIDES, Gap, Spline, outline_distance
+from moditalker.video.flow import FACE, OUTLINE, SIDES, Gap, Spline, outline_distance
 from moditalker.video.interior import Interior, skin_around
 from moditalker.video.match import light_gain, relit, wide_blurred
 
@@ -39,6 +39,7 @@ NODE, MOUTH_NODE = 4.0, 2.0  # between the places where flows are calculated: of
 RING = 22.0  # beyond the jaw, where nothing moves any more
 NECK = 1.6  # times RING below the chin
 NEAR, FAR = 3.0, 8.0  # from the lips' outline: nearer is a look's alone, farther is the current frame's alone
+MARGIN = 4.0  # within the face's edge, over which a look fades out
 AROUND_MOUTH = 14.0  # of the mouth's box beyond the outline
 STILL = 0.05  # pixels of the frame: less is no motion
 TOP = 10.0  # rows above the nose's base over which motion fades out
@@ -50,7 +51,7 @@ LIGHT_ODD = 0.12  # of white: pixels that differ by more than others do hardly s
 LIGHT_TRUST, LIGHT_LEAST = 0.02, 12  # see `match.light_gain`
 BORDER = 4.0  # at the other borders
 LEAST_GAP = 1.0  # a look whose lips are nearer shows nothing of what is between them
-STRETCH_FROM = 0.3  # the least opening in which something can be missing
+SLIT = 1.0, 2.5  # wanted openings: up to the first nothing is seen through the slit, from the second on all
 PARTED = 0.25, 0.5  # the wanted opening over a look's: below, lips hide what is between them; above, none
 STRETCH = (
     0.25,
@@ -148,13 +149,20 @@ class Composer:
         halves = [Spline(wanted[points], unit**2).at(field.places) for points in SIDES]
         side = torch.from_numpy(lips.gap.is_below(field.places))
         share = 1 - smooth_step((either / unit - NEAR) / (FAR - NEAR))
+        turned = np.linalg.norm(wanted[OUTLINE, None] - wanted[JAW], axis=-1).min() < (FAR + MARGIN) * unit
+        if turned:  # beyond the face's edge is another background
+            share = share * self._within(field.places, wanted)
         total = torch.zeros(3, *mouth.places.shape[1:])
         for look, weight in looks:
             upper, lower = (
                 _tensor(basis @ (look.landmarks - wanted)[points].astype(np.float32))
                 for basis, points in zip(halves, SIDES, strict=True)
             )
-            seen = _sample(_floats(look.crop), _tensor(field.places) + torch.where(side, lower, upper))
+            shift = torch.where(side, lower, upper)
+            if turned:
+                there = field.places + shift.permute(1, 2, 0).numpy()
+                share = np.minimum(share, self._within(there, look.landmarks))
+            seen = _sample(_floats(look.crop), _tensor(field.places) + shift)
             light = light_gain(
                 here,
                 seen,
@@ -174,6 +182,10 @@ class Composer:
                     picture = torch.lerp(picture, inside, missing * lips.between)
             total += weight * relit(picture, fine[4:])
         return total, field.with_values(share).at(mouth)[0]
+
+    def _within(self, places: Floats, landmarks: Floats) -> Floats:
+        """How far places (..., 2) are within a face: 0 at its edge and beyond, 1 from MARGIN on."""
+        return np.asarray(smooth_step(-outline_distance(places, landmarks, FACE) / (MARGIN * self.unit)))
 
     def _inside(
         self, wanted: Floats, look: Look, rest: Floats | None, lips: _Lips, region: Tensor | None
@@ -213,11 +225,10 @@ class _Lips:
 
     def missing(self, look: Look) -> float:
         """How little of what is between the wanted lips a look can show, from 0 to 1."""
-        if self.open < STRETCH_FROM * self.unit:
-            return 0.0
+        through = float(smooth_step((self.open / self.unit - SLIT[0]) / (SLIT[1] - SLIT[0])))
         ratio = look.opening / max(self.open, 1e-3)
         shown = min(1.0, look.opening / (LEAST_GAP * self.unit))
-        return 1 - shown * float(smooth_step((ratio - STRETCH[0]) / (STRETCH[1] - STRETCH[0])))
+        return through * (1 - shown * float(smooth_step((ratio - STRETCH[0]) / (STRETCH[1] - STRETCH[0]))))
 
     def drawn(self, look: Look, upper: Tensor, lower: Tensor) -> Tensor:
         """What a look shows, (3, h, w), its lips carried to the wanted ones by the flow of either."""

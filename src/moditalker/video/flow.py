@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
+Indices = NDArray[np.integer]
 
 # Points of either lip with both corners, and of the face around them, which both lips share.
 UPPER = np.array([48, 49, 50, 51, 52, 53, 54, 60, 61, 62, 63, 64])
@@ -19,6 +20,7 @@ LOWER = np.array([48, 54, 55, 56, 57, 58, 59, 60, 64, 65, 66, 67])
 AROUND = np.array([*range(3, 14), 30, 31, 32, 33, 34, 35])
 SIDES = np.union1d(UPPER, AROUND), np.union1d(LOWER, AROUND)  # what either lip's flow goes through
 OUTLINE = np.arange(48, 60)  # of the lips, closed
+FACE = np.array([*range(17), *range(26, 16, -1)])  # of the face, closed: jaw and brows
 
 
 def kernel(places: Floats, points: Floats) -> Floats:
@@ -109,17 +111,19 @@ def _curve(points: Floats, x: Floats) -> Floats:
     return np.asarray(ends * line + (1 - ends) * np.interp(x, px, py))
 
 
-def outline_distance(places: Floats, landmarks: Floats) -> Floats:
-    """Distance of places (..., 2) to the lips' outline, negative inside; landmarks (68, 2), crop pixels."""
-    start = landmarks[OUTLINE, :2].astype(np.float64)
-    end = np.roll(start, -1, axis=0)
-    along = end - start
-    offset = places[..., None, :] - start  # ... 12 2
-    share = np.clip((offset * along).sum(-1) / np.maximum((along * along).sum(-1), 1e-6), 0, 1)
-    distance = np.sqrt(((offset - share[..., None] * along) ** 2).sum(-1)).min(-1)
-    y0, y1 = start[:, 1], end[:, 1]
-    py, px = places[..., None, 1], places[..., None, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = start[:, 0] + (py - y0) * along[:, 0] / np.where(along[:, 1] == 0, 1e-9, along[:, 1])
-    crossings = (((y0 <= py) != (y1 <= py)) & (px < at)).sum(-1)
+def outline_distance(places: Floats, landmarks: Floats, outline: Indices = OUTLINE) -> Floats:
+    """Distance of places (..., 2) to a closed outline, by default the lips', negative inside.
+
+    landmarks: (68, 2), crop pixels; outline: which of them, in their order.
+    """
+    start = landmarks[outline, :2].astype(np.float32)
+    x0, y0 = start.T
+    along_x, along_y = (np.roll(start, -1, axis=0) - start).T
+    px, py = (np.asarray(places[..., None, axis], np.float32) for axis in (0, 1))
+    dx, dy = px - x0, py - y0
+    share = (dx * along_x + dy * along_y) / np.maximum(along_x**2 + along_y**2, 1e-6)
+    np.clip(share, 0, 1, out=share)
+    distance = np.sqrt(((dx - share * along_x) ** 2 + (dy - share * along_y) ** 2).min(-1))
+    at = dy * (along_x / np.where(along_y == 0, 1e-9, along_y))  # of the edge, at a place's height
+    crossings = (((y0 <= py) != (np.roll(y0, -1) <= py)) & (dx < at)).sum(-1)
     return np.asarray(np.where(crossings % 2 == 1, -distance, distance))

@@ -163,20 +163,17 @@ def _settled(seen: Iterable[_Seen]) -> Iterator[Confidence]:
         share = shares[(len(shares) - 1) // 2]
         hidden = share > (SEEN if hidden else HIDDEN)
         free = max(one.lent for one in near) <= LENT and now.doubt == ""
-        yield Confidence(1.0, now.doubt or (COVERED if hidden else ""), _mean_front(now, near), free)
+        yield Confidence(1.0, now.doubt or (COVERED if hidden else ""), _usual_front(near), free)
 
 
-def _mean_front(now: _Seen, near: list[_Seen]) -> Array | None:
-    """What is in front, half of it the frame's own and half its neighbours'."""
-    others = [one.front for one in near if one is not now]
-    if now.front is None and all(front is None for front in others):
+def _usual_front(near: list[_Seen]) -> Array | None:
+    """What is in front in most of some frames that follow each other; of two, what is in both."""
+    fronts = [one.front for one in near if one.front is not None]
+    place = (len(near) - 1) // 2 - (len(near) - len(fronts))  # of the median among those that have any
+    if place < 0:
         return None
-    empty = np.zeros((CROP, CROP), np.float32)
-    own = empty if now.front is None else now.front
-    if not others:
-        return own
-    mean = sum((empty if front is None else front for front in others), empty) / np.float32(len(others))
-    return np.asarray((own + mean) / 2, np.float32)
+    usual = np.sort(np.stack(fronts), axis=0)[place]
+    return usual if usual.any() else None
 
 
 # --- each part of it ---------------------------------------------------------------------------------------
