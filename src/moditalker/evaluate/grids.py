@@ -1,7 +1,6 @@
-"""Methods compared moment by moment, as in the paper's Fig. 4: a row a video, a column a word being said.
+"""Comparisons of methods as in the paper's Fig. 4: a row for each video, a column for each spoken word.
 
-The paper marks phonemes; a corpus like GRID tells words, so words it is. Where label files hold phonemes,
-they are drawn just the same.
+The paper shows phonemes. GRID's labels are words; label files with phonemes work too.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _INK, _PALE = (20, 20, 20), (110, 110, 110)
 
 @dataclass(frozen=True)
 class Word:
-    """What is said from `start` to `end`, seconds."""
+    """A label from `start` to `end`, seconds."""
 
     text: str
     start: float
@@ -69,7 +68,7 @@ class Grid:
 
 
 def read_words(path: Path) -> list[Word]:
-    """What is said when: a line for each label, with start, end and text; silences are left out.
+    """Read labels: a line for each, with start, end and text; silences are left out.
 
     .align: GRID's, in 1/25000 s. .txt: in seconds, as Audacity exports its label tracks. Raises UserError.
     """
@@ -145,7 +144,8 @@ def choose_moments(words: Sequence[Word], opening: NDArray[np.floating], fps: fl
 def compare(title: str, spoken: Observed, words: Sequence[Word], rows: Sequence[Row]) -> Grid:
     """The lower faces of some videos at moments of the speech.
 
-    spoken: the real video of the speech, whose lips choose the moments. Only what all rows last is looked at.
+    spoken: the real video of the speech, whose lips choose the moments. Only what all rows last is
+    looked at.
     """
     seconds = min(len(one.frames) / one.fps for row in rows for one in (row.clip, row.aligned))
     moments = choose_moments(words, spoken.opening[: math.ceil(seconds * spoken.fps)], spoken.fps)
@@ -191,7 +191,7 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _fitting(text: str, width: int) -> str:
-    """As much of a text as fits in so many pixels."""
+    """A text, cut to a width in pixels."""
     while text and font(20).getlength(text) > width:
         text = text[:-2].rstrip() + "…"
     return text

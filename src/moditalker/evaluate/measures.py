@@ -1,4 +1,4 @@
-"""Every figure of the report: its name, its unit, which way is better, what it needs, how it is made."""
+"""The metrics of the report: name, unit, which way is better, inputs, function."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Measure:
     weights: str = ""
 
     def badness(self, value: float) -> float:
-        """How bad a value is: larger is worse."""
+        """A value as a badness: larger is worse."""
         if math.isnan(value):
             return -math.inf
         if self.better in (HIGHER, LOWER):
@@ -140,7 +140,7 @@ def _silence(case: Case) -> float:
 
 
 def _drift(case: Case) -> float:
-    """The region's mean colour against the face clip's: what is the same in both does not count."""
+    """The region's mean colour relative to the face clip's."""
     made, face, colours = case.generated.frames, _face(case).frames, np.full((len(case.mask), 3), np.nan)
     for t, mask in enumerate(case.mask):
         if (inside := mask > 0.5).any():
@@ -381,7 +381,7 @@ def choose(wanted: str, known: Collection[str] = (*MEASURES, *SETS)) -> list[str
 
 
 def lacking(case: Case, measure: Measure) -> str:
-    """What the pair lacks for a measure; "" if nothing."""
+    """What a pair lacks for a measure; "" if nothing."""
     for need in measure.needs:
         one = getattr(case, "face" if need == "identity" else need)
         if one is None:

@@ -120,7 +120,7 @@ class Observed:
 
     @cached_property
     def colours(self) -> Floats:
-        """Of what is between the lips, and of the teeth: (S, 2, 3) in CIELAB, NaN where nothing is."""
+        """Colours between the lips, and of the teeth: (S, 2, 3) in CIELAB, NaN if nothing is seen."""
         return mouth_colours(self.frames, self.landmarks)
 
     def close_up(self, step: int = 1) -> NDArray[np.uint8]:
@@ -291,13 +291,13 @@ class Case:
 
     @cached_property
     def offsets(self) -> Offsets:
-        """Lips and sound of the generated video, as SyncNet sees them."""
+        """Lips and sound of the generated video, as inputs of SyncNet."""
         made = self.generated
         return sync(face_crops(made.frames, made.landmarks, made.fps), made.heard())
 
     @cached_property
     def match(self) -> Match:
-        """The same, as the package's own judge sees them."""
+        """The same, as inputs of the package's sync expert."""
         made = self.generated
         return load_expert().match(made.frames, made.landmarks, made.heard(), made.fps)
 
@@ -310,12 +310,12 @@ class Case:
 
 
 class Observer:
-    """Looks at videos, and remembers those that come again.
+    """Observes videos, and remembers those that are needed again.
 
     Args:
         seconds, recode: as for `observe`.
-        again: the files worth remembering; no more of them than `KEPT_BYTES` of frames, those looked at last.
-        cache: a folder that keeps what is seen in them, also for other processes.
+        again: files that are needed again; at most `KEPT_BYTES` of frames are kept, of the last ones.
+        cache: a folder for observations of these files, shared with other processes.
     """
 
     def __init__(
@@ -343,7 +343,7 @@ class Observer:
         return found
 
     def _kept(self, path: Path) -> Path | None:
-        """The file that keeps what is seen in a file as it is now."""
+        """The cache file for a file's present content."""
         try:
             stat = path.stat()
         except (OSError, ValueError):

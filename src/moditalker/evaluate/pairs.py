@@ -1,4 +1,4 @@
-"""Which videos are judged, and by what: folders and manifests."""
+"""Reads which videos are judged against which: folders and manifests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_BYTES, MAX_PAIRS = 64 << 20, 100_000  # of a manifest
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated video and the real ones that it is held against.
+    """A generated video and the real ones that it is compared with.
 
     name: how the report calls it. generated: the file to judge. reference: the real video that it should
     equal (self-driven). face: the video or picture whose face it shows; by default the reference. speech:
@@ -86,7 +86,7 @@ def videos_in(folder: Path, also: Collection[str] = ()) -> dict[str, Path]:
 
 
 def read_bounded(path: Path, most: int, why: str) -> str:
-    """A text file of at most so many bytes, its line ends as they are; why: what follows in the refusal.
+    """A text file of limited size, with its own line ends; why: the end of the error's sentence.
 
     Raises UserError: larger, or no text.
     """

@@ -1,4 +1,4 @@
-"""What the figures look like: contact sheets, and curves of lip opening."""
+"""Pictures for the report: contact sheets, and curves of lip opening."""
 
 from __future__ import annotations
 

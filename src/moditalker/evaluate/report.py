@@ -1,4 +1,4 @@
-"""Results as files: report.json for programs, report.md for a paper's table, report.html for the eye."""
+"""Writes results: report.json for programs, report.md with tables, report.html with pictures."""
 
 from __future__ import annotations
 

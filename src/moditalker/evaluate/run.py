@@ -1,4 +1,4 @@
-"""Judging many pairs: in parallel, resumable, each failure told beside the others' figures."""
+"""Judges many pairs in parallel. It can resume, and reports failures next to the other pairs' figures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESAMPLES, PART = 10_000, 500  # of the bootstrap, and those made at once
 
 @dataclass(frozen=True)
 class Settings:
-    """What a figure depends on besides files: metrics by name, seconds read, whether the codec is applied."""
+    """The settings that a figure depends on: metrics by name, seconds read, whether the codec is applied."""
 
     metrics: tuple[str, ...]
     seconds: float = 30.0
@@ -44,7 +44,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Results:
-    """What the report tells. videos: a record each, in the order of the pairs; see docs/evaluation.md."""
+    """The content of the report. videos: a record each, in the order of the pairs; see docs/evaluation.md."""
 
     settings: Settings
     videos: list[dict[str, Any]]
@@ -66,7 +66,7 @@ def evaluate(
     workers: int = 1,
     progress: Progress = lambda stage, done, total: None,
 ) -> Results:
-    """Measure pairs; what is known of unchanged files in the folder `out` is not measured again.
+    """Measure pairs; figures of unchanged files in the folder `out` are not measured again.
 
     metrics: names of `MEASURES` and `SETS`; those whose weights are missing are left out, and
     `Results.missing` says how to get them. Raises UserError where the folder cannot be written.
@@ -118,7 +118,7 @@ def available(metrics: Sequence[str], seconds: float, recode: bool) -> tuple[Set
 
 
 def tasks_of(sets: Mapping[Path, Sequence[Pair]], settings: Settings) -> list[Task]:
-    """What is to be measured, set by set, each set's folder made. Raises UserError where one cannot be."""
+    """The pairs to measure, set by set; makes each set's folder. Raises UserError where one cannot be."""
     for out in sets:
         try:
             _folder(out).mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ class Task:
 
     @property
     def face(self) -> str:
-        """Pairs of one face come one after the other: what is remembered of it serves them all."""
+        """Sorts pairs of one face together, so that its observation serves all of them."""
         return str(self.pair.face or self.pair.reference or "")
 
     def known(self) -> dict[str, Any] | None:
@@ -159,7 +159,7 @@ def _described(pair: Pair) -> dict[str, Any]:
 
 
 def _key(pair: Pair, settings: Settings) -> str:
-    """A name for the figures of these files by these settings."""
+    """A key for the figures of these files with these settings."""
     files = []
     for path in (pair.generated, pair.reference, pair.face, pair.speech):
         try:
@@ -183,8 +183,8 @@ def _known(folder: Path, key: str) -> dict[str, Any] | None:
 def judging(
     settings: Settings, again: Collection[Path], cache: Path | None = None
 ) -> Callable[[Task], dict[str, Any]]:
-    """What a worker process prepares: the networks that find faces. again: files of several pairs; cache: a
-    folder where other workers find what one saw in them.
+    """Prepare a worker: load the networks that find faces. again: files of several pairs; cache: the folder
+    of observations that workers share.
     """
     from moditalker.features.face.tracker import FaceTracker
 
@@ -192,7 +192,7 @@ def judging(
 
 
 def _judge(observer: Observer, task: Task) -> dict[str, Any]:
-    """Measure a pair and keep what was found; the record comes last, so that it is whole or not there."""
+    """Measure a pair and store the figures; the record is written last, so that it is complete or missing."""
     key, folder, settings = task.key, task.folder, task.settings
     case = build_case(task.pair, observer)
     values, reasons = measure(case, [name for name in settings.metrics if name in MEASURES])
@@ -232,7 +232,7 @@ def _openings(case: Case) -> dict[str, list[float | None]]:
 
 
 def _plain(value: float | None) -> float | str | None:
-    """JSON knows no infinity."""
+    """A number for JSON, which has no infinity."""
     return value if value is None or math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 

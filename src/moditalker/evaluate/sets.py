@@ -1,4 +1,4 @@
-"""Figures of all videos together: Fréchet distances of features of the generated and of the real ones."""
+"""Figures of sets of videos: Fréchet distances between features of generated and of real videos."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SetMeasure:
 
 
 def _alexnet_video(clip: Observed) -> Features:
-    """Mean and deviation over each piece of 16 frames: what it shows and how it moves, (pieces, 512)."""
+    """Mean and deviation over each piece of 16 frames, for appearance and motion, (pieces, 512)."""
     frames = clip.appearance
     pieces = [frames[i : i + CLIP] for i in range(0, len(frames) - CLIP + 1, CLIP)]
     moments = [np.concatenate([piece.mean(0), piece.std(0)]) for piece in pieces]

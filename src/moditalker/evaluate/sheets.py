@@ -1,6 +1,6 @@
-"""Contact sheets to look at: mouths of some videos side by side, at 100 % and enlarged.
+"""Contact sheets: mouths of some videos side by side, at 100 % and enlarged.
 
-Pixels are the videos' own, neither turned nor put through a codec: what is seen is what a viewer gets.
+Pixels are the videos' own, neither rotated nor coded again.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Shown:
 def sheet_of(pairs: Sequence[tuple[str, Pair]], tracker: FaceTracker, seconds: float = 30.0) -> Image.Image:
     """The sheet of some videos of one face, each with the name of who made it: the real one first.
 
-    The real one is the reference, else the face, a video or a picture, of the first pair. Raises UserError: a
-    file that cannot be read or shows no face.
+    The real one is the reference, else the face, a video or a picture, of the first pair. Raises
+    UserError: a file that cannot be read or shows no face.
     """
     first = pairs[0][1]
     real = first.reference or first.face or first.speech
@@ -51,8 +51,8 @@ def sheet_of(pairs: Sequence[tuple[str, Pair]], tracker: FaceTracker, seconds: f
 def mouth_sheet(title: str, rows: Sequence[Shown]) -> Image.Image:
     """All rows at 100 %, then all of them enlarged, around the mouth of each row's own frame.
 
-    Columns are moments in equal parts of the video at which the lips are most open or most shut: those of the
-    first row, or of the second where the first is a picture, which is the same in each column.
+    Columns are moments in equal parts of the video at which the lips are most open or most shut: those
+    of the first row, or of the second where the first is a picture, which is the same in each column.
     """
     timed = [row.clip for row in rows if not row.clip.picture] or [rows[0].clip]
     length = min(len(clip.frames) / clip.fps for clip in timed)

@@ -1,4 +1,4 @@
-"""How fast it is and what it takes: start-up, first frame, each stage, memory, arithmetic."""
+"""Measures speed: start-up, first frame, each stage, memory, floating point operations."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def measure(
         face, audio: as for `MoDiTalker.generate`.
         seconds: length of the video; the audio is cut or repeated to it. None: the audio's own.
         preset, device, steps: as for `MoDiTalker.from_pretrained` and `generate`.
-        repeat: how often; start-up is measured as often, in processes of its own.
+        repeat: number of runs; start-up is measured as often, in new processes.
 
     Returns:
         startup_seconds: from the start of a new process until the weights are loaded.
@@ -169,7 +169,7 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
 
 
 def _counted(work: Callable[[], object]) -> int:
-    """Operations of some work in this thread; attention is counted as the matrix products that it is."""
+    """Operations of some work in this thread; attention counts as its matrix products."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         work()

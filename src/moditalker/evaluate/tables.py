@@ -1,4 +1,4 @@
-"""What a benchmark found as Markdown: the paper's Table 1 with its rows quoted, each person, everything."""
+"""Tables of a benchmark as Markdown: the paper's Table 1 with its rows quoted, each person, all figures."""
 
 from __future__ import annotations
 

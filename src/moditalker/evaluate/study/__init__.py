@@ -1,1 +1,1 @@
-"""A user study: a page that people answer, and what their answers say."""
+"""A user study: a page with questions, and the score of its answers."""

@@ -1,8 +1,8 @@
 """Makes a page for a user study: people compare videos of two models without knowing which is which.
 
-The page is static files and needs neither server nor network. A key outside its folder says which side is
-which. Nothing inside does: all videos are recoded by one codec, without metadata, under random names and with
-one date. `preference` reads the answers.
+The page is static files and needs neither server nor network. A key outside its folder says which side
+is which. Nothing inside tells: all videos are recoded by one codec, without metadata, under random names
+and with one date. `preference` reads the answers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Videos:
 
 @dataclass(frozen=True)
 class Trial:
-    """What the page shows at once."""
+    """A pair as the page shows it."""
 
     videos: Videos
     a_is_left: bool
@@ -83,7 +83,7 @@ def match_videos(a: Path, b: Path, face: Path | None = None) -> list[Videos]:
 
 
 def arrange(videos: Sequence[Videos], rng: random.Random) -> list[Trial]:
-    """Trials in an order by chance, each model on the left in half of them, give or take one."""
+    """Trials in random order; each model is on the left in half of them, give or take one."""
     lefts = [bool(number % 2) for number in range(len(videos))]
     if rng.random() < 0.5:  # who is left once more often
         lefts = [not left for left in lefts]
@@ -134,7 +134,7 @@ def make_page(
 
 
 def _differences(videos: Videos) -> list[str]:
-    """How the two look different before anybody judges them. Raises UserError: unreadable, or no sound."""
+    """Obvious differences of two videos: size and length. Raises UserError: unreadable, or no sound."""
     infos = []
     for path in (videos.a, videos.b):
         infos.append(VideoReader(path).info)

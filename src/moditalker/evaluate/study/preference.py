@@ -1,4 +1,4 @@
-"""What people preferred: answers of a blind page, with its key, become wins, losses and how sure that is."""
+"""Scores the answers of a blind page with its key: wins, losses, their test and interval."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _text(path: Path) -> str:
 
 
 def _rows(path: Path) -> list[tuple[str, list[str]]]:
-    """Each row behind the header, with the words that say where it stands."""
+    """Each row after the header, with its place for error messages."""
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     rows = []
     try:
@@ -208,7 +208,7 @@ def _lower(wins: int, n: int, tail: float) -> float:
 
 
 def as_table(found: dict[str, Preference], answers: Sequence[Answer], key: Key, per: str) -> str:
-    """A row a question, for the eye."""
+    """A table with a row for each question."""
     people, trials = len({a.rater for a in answers}), len({a.trial for a in answers})
     rows = [("question", "A wins", "B wins", "no difference", "prefer A", "95 %", "p")]
     for question, one in found.items():
@@ -232,7 +232,7 @@ def as_table(found: dict[str, Preference], answers: Sequence[Answer], key: Key, 
 
 
 def as_json(found: dict[str, Preference], answers: Sequence[Answer], key: Key, per: str) -> dict[str, Any]:
-    """The same, for programs."""
+    """The same as JSON."""
     return {
         "format": "moditalker-ab-result",
         "version": 1,
