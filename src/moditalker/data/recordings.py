@@ -96,7 +96,8 @@ def rest_mouth(clips: Iterable[MotionClip]) -> Array:
         faces.append(clip.landmarks[level <= np.quantile(level, 0.25)])
     quiet = np.concatenate(faces)
     opening = lip_opening(quiet)
-    return quiet[opening <= np.quantile(opening, 0.25)].mean(0)
+    result: Array = quiet[opening <= np.quantile(opening, 0.25)].mean(0)
+    return result
 
 
 def faces(clips: Iterable[MotionClip]) -> tuple[Array, Array]:
@@ -116,7 +117,8 @@ def closed_pause(frames: int, before: Array, after: Array, rest: Array) -> Array
 
     opened = smooth_step((step - (frames - CLOSING)) / CLOSING)[:, None, None]
     closed = smooth_step((step + 1) / CLOSING)[:, None, None]
-    return (before + closed * (rest - before) + opened * (after - rest)).astype(np.float32)
+    result: Array = (before + closed * (rest - before) + opened * (after - rest)).astype(np.float32)
+    return result
 
 
 def piece(clip: MotionClip, frames: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -212,7 +214,8 @@ def chances(recordings: list[Recording], config: RecordingsConfig) -> NDArray[np
         chance[kind] = share * size[kind] / total[who[kind]]
     people = np.array([weight_of(s, int(n), config) for s, n in zip(speakers, frames, strict=True)])
     chance = chance * people[who]
-    return chance / chance.sum()
+    result: NDArray[np.float64] = chance / chance.sum()
+    return result
 
 
 def make_recording(

@@ -99,7 +99,8 @@ def read_origin(path: Path) -> str:
     """The origin of a file's recordings; "" if it has none, or cannot be read."""
     try:
         with safe_open(path, "numpy") as file:
-            return (file.metadata() or {}).get("origin", "")
+            result: str = (file.metadata() or {}).get("origin", "")
+            return result
     except (OSError, SafetensorError):
         return ""
 

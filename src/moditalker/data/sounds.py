@@ -28,7 +28,8 @@ def coloured(samples: int, rng: np.random.Generator) -> Array:
     spectrum = np.fft.rfft(rng.normal(size=samples))
     spectrum = spectrum / np.maximum(np.fft.rfftfreq(samples) * samples, 1.0) ** rng.uniform(0, 1)
     noise = np.fft.irfft(spectrum, samples)
-    return (noise / max(noise.std(), 1e-9)).astype(np.float32)
+    result: Array = (noise / max(noise.std(), 1e-9)).astype(np.float32)
+    return result
 
 
 # --- voices ------------------------------------------------------------------------------------------------
@@ -109,7 +110,8 @@ def telephone(waveform: NDArray[np.floating], rng: np.random.Generator) -> Array
     peak = max(float(np.abs(waveform).max()), 1e-9)
     x = waveform / peak
     steps = np.round(127 * np.sign(x) * np.log1p(MU * np.abs(x)) / np.log1p(MU)) / 127
-    return (peak * np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(MU)) / MU).astype(np.float32)
+    result: Array = (peak * np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(MU)) / MU).astype(np.float32)
+    return result
 
 
 def compressed(waveform: NDArray[np.floating], rng: np.random.Generator) -> Array:
@@ -149,7 +151,8 @@ def music(samples: int, rng: np.random.Generator) -> Array:
         if drums:
             hit = np.exp(-t * rng.uniform(15, 60)) * coloured(length, rng) if length else 0.0
             sound[start : start + length] += rng.uniform(0.5, 2) * hit
-    return (sound / max(np.abs(sound).max(), 1e-9)).astype(np.float32)
+    result: Array = (sound / max(np.abs(sound).max(), 1e-9)).astype(np.float32)
+    return result
 
 
 def beeps(samples: int, rng: np.random.Generator) -> Array:
@@ -173,7 +176,8 @@ def applause(samples: int, rng: np.random.Generator) -> Array:
     sound = np.fft.irfft(np.fft.rfft(bursts, size) * np.fft.rfft(shape, size), size)[:samples]
     swell = 0.2 + np.interp(np.arange(samples), np.linspace(0, samples, 8), rng.random(8))
     sound = sound * swell
-    return (sound / max(np.abs(sound).max(), 1e-9)).astype(np.float32)
+    result: Array = (sound / max(np.abs(sound).max(), 1e-9)).astype(np.float32)
+    return result
 
 
 def no_speech(samples: int, rng: np.random.Generator) -> Array:

@@ -239,7 +239,8 @@ class Case:
         blender = Blender(MEASURED, face.fps)
         for t in np.flatnonzero(self.usable):
             frames[t] = blender.paste(face.frames[t], region, face.matrices[t], here[t], here[first]).frame
-        return frames
+        result: NDArray[np.uint8] = frames
+        return result
 
     def region(self, clip: Observed, at: list[int] | NDArray[np.intp]) -> NDArray[np.float32]:
         """The measured region of some frames, (n, 72, 128, 3) in grey levels, aligned as the face clip's."""
@@ -264,7 +265,8 @@ class Case:
         matrices = np.asarray(self.face.matrices, np.float64).copy()
         matrices[..., 2] -= lips - MOUTH_WIDTH / 2
         scale = self.mouth_side / MOUTH_WIDTH
-        return matrices * scale + np.array([[0, 0, (scale - 1) / 2]] * 2)
+        result: Floats = matrices * scale + np.array([[0, 0, (scale - 1) / 2]] * 2)
+        return result
 
     @cached_property
     def mouth_side(self) -> int:

@@ -35,7 +35,8 @@ def _scores(x: Array, y: Array) -> Array:
     scores: Array = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
         (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     )
-    return scores.transpose(1, 2, 0)
+    result: Array = scores.transpose(1, 2, 0)
+    return result
 
 
 def _blurred(planes: Array) -> Array:

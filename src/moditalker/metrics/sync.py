@@ -72,7 +72,8 @@ def compare_offsets(lips: ArrayLike, sound: ArrayLike, most: int = MOST, zeros: 
 def at_25_fps(frames: int, fps: float) -> NDArray[np.intp]:
     """Numbers of the frames, of ``frames`` at ``fps``, that a video at 25 frames a second shows."""
     wanted = np.arange(round(frames * FPS / fps))
-    return np.minimum(np.floor(wanted * (fps / FPS) + 1e-6).astype(np.intp), frames - 1)
+    result: NDArray[np.intp] = np.minimum(np.floor(wanted * (fps / FPS) + 1e-6).astype(np.intp), frames - 1)
+    return result
 
 
 def auc(higher: Sequence[float], lower: Sequence[float]) -> float:

@@ -221,7 +221,8 @@ def mfcc(audio: ArrayLike) -> NDArray[np.float64]:
     cepstra = logs @ _cosines(26)[:CEPSTRA].T
     cepstra = cepstra * (1 + 11 * np.sin(np.pi * np.arange(CEPSTRA) / 22))
     cepstra[:, 0] = np.log(np.where(energy == 0, least, energy))
-    return cepstra
+    result: NDArray[np.float64] = cepstra
+    return result
 
 
 def _triangles(bands: int, size: int) -> NDArray[np.float64]:
@@ -231,7 +232,8 @@ def _triangles(bands: int, size: int) -> NDArray[np.float64]:
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     bins = np.arange(size // 2 + 1)
     rise, fall = (bins - low) / (centre - low), (high - bins) / (high - centre)
-    return np.clip(np.minimum(rise, fall), 0, None)
+    result: NDArray[np.float64] = np.clip(np.minimum(rise, fall), 0, None)
+    return result
 
 
 def _cosines(size: int) -> NDArray[np.float64]:

@@ -39,7 +39,8 @@ def filtered(motion: Iterable[Array], weights: Array) -> Iterator[Array]:
 def gaussian(sigma: float, reach: int) -> Array:
     """Weights (2 reach + 1,) for `filtered`, which add up to 1; sigma: frames."""
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return (kernel / kernel.sum()).astype(np.float32)
+    result: Array = (kernel / kernel.sum()).astype(np.float32)
+    return result
 
 
 def uncrossed(landmarks: Array) -> Array:
@@ -48,4 +49,5 @@ def uncrossed(landmarks: Array) -> Array:
     crossing = np.minimum(met[:, INNER_UPPER, 1] - met[:, INNER_LOWER, 1], 0) / 2
     met[:, INNER_UPPER, 1] -= crossing
     met[:, INNER_LOWER, 1] += crossing
-    return met
+    result: Array = met
+    return result

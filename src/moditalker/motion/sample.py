@@ -133,7 +133,8 @@ def _denoise(
     """One window: features (2S, D), identity (1, 204), noise (S, 204) -> x0 (1, S, 204)."""
     speech = torch.as_tensor(features, device=identity.device)[None]
     if model.first_estimate is not None and not model.config.added:  # nothing else would be left of it
-        return model.first_estimate(speech, identity[:, None].expand(-1, len(noise), -1))
+        result: torch.Tensor = model.first_estimate(speech, identity[:, None].expand(-1, len(noise), -1))
+        return result
     conditions = model.encode(speech, identity)
     weight = diffusion.config.guidance
     dropped = torch.ones(1, dtype=torch.bool, device=identity.device)

@@ -100,7 +100,8 @@ class Blender:
         )  # profile: lips lead
         above = torch.minimum(*(self._above_nose(face) for face in both))
         hard = (0.5 - torch.maximum(self.hull(points, self.margins), above)).clamp(0, 1)
-        return blurred(hard[None], FEATHER * self.unit)[0] * self.window
+        result: Tensor = blurred(hard[None], FEATHER * self.unit)[0] * self.window
+        return result
 
     def native_mask(
         self,
@@ -194,7 +195,8 @@ class Blender:
         across = points[EYE_LEFT].mean(0) - points[EYE_RIGHT].mean(0)
         x, y = (across / across.norm().clamp_min(1e-6)).tolist()
         nose_x, nose_y = points[33].tolist()
-        return (self.x - nose_x) * y - ((self.y - nose_y) * x)[:, None]
+        result: Tensor = (self.x - nose_x) * y - ((self.y - nose_y) * x)[:, None]
+        return result
 
     def _skin(self, source_points: Tensor, generated_points: Tensor) -> Tensor:
         """(h, w) in [0, 1]: inside both jaws and away from both mouths, where both show the same skin."""
@@ -205,7 +207,10 @@ class Blender:
         jaw, lips = F.interpolate(
             torch.stack([jaw, lips])[None], scale_factor=CELL, mode="bilinear", align_corners=False
         )[0, :, : self.height, : self.width]
-        return (0.5 - jaw / (2 * self.unit)).clamp(0, 1) * (0.5 + lips / (4 * self.unit)).clamp(0, 1)
+        result: Tensor = (0.5 - jaw / (2 * self.unit)).clamp(0, 1) * (0.5 + lips / (4 * self.unit)).clamp(
+            0, 1
+        )
+        return result
 
     def _match(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
         """The region (3, h, w) in [0, 1] with the aligned source's colours at low frequencies."""

@@ -95,7 +95,8 @@ class Gap:
 
     def beyond(self, x: Floats) -> Floats:
         """How far beyond the corners; 0 between them."""
-        return np.maximum(0, np.maximum(self.x[0] - x, x - self.x[-1]))
+        result: Floats = np.maximum(0, np.maximum(self.x[0] - x, x - self.x[-1]))
+        return result
 
 
 def _curve(points: Floats, x: Floats) -> Floats:

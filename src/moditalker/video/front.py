@@ -46,4 +46,5 @@ def keep_front(image: Pixels, made: Pixels, matrix: Floats, front: Floats) -> Pi
     out = made.copy()
     difference = image[box].astype(np.float32) - made[box]
     out[box] = (made[box] + share * difference).round().astype(np.uint8)
-    return out
+    result: Pixels = out
+    return result

@@ -79,4 +79,5 @@ def wide_blurred(image: Tensor, sigma: float) -> Tensor:
 def _gaussian(length: int, sigma: float) -> Tensor:
     at = torch.arange(length, dtype=torch.float32)
     taps = torch.exp(-0.5 * ((at[:, None] - at) / sigma) ** 2)
-    return taps / (sigma * (2 * torch.pi) ** 0.5)
+    result: Tensor = taps / (sigma * (2 * torch.pi) ** 0.5)
+    return result

@@ -86,7 +86,8 @@ class Gallery:
             near = np.array([abs(look.seconds - seconds) < away for look in self.looks])
             if not near.all():
                 cost[near] = np.inf
-        return cost
+        result: Floats = cost
+        return result
 
 
 class Lender:

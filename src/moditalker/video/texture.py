@@ -133,7 +133,8 @@ def slopes(spread: Tensor, change: Tensor, known: Tensor | None = None) -> Tenso
         change = change - torch.einsum("fg,gchw->fchw", spread, known)
     ridge = spread + STIFFNESS * torch.eye(len(spread), device=spread.device)
     found = torch.linalg.solve(ridge, change.flatten(1)).unflatten(1, change.shape[1:])
-    return found if known is None else known + found
+    result: Tensor = found if known is None else known + found
+    return result
 
 
 def lip_shape(landmarks: Tensor, width: int) -> Tensor:

@@ -180,7 +180,8 @@ def sign_test(wins: int, losses: int) -> float:
     for k in range(min(wins, losses) + 1):
         tail += term  # of C(n, 0) + C(n, 1) + ..., in whole numbers
         term = term * (n - k) // (k + 1)
-    return min(1.0, 2 * tail / 2**n)
+    result: float = min(1.0, 2 * tail / 2**n)
+    return result
 
 
 def clopper_pearson(wins: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

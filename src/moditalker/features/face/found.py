@@ -32,7 +32,8 @@ class Face:
 
     @property
     def landmarks(self) -> Array:
-        return self.points[MESH_TO_68]
+        result: Array = self.points[MESH_TO_68]
+        return result
 
     @cached_property
     def box(self) -> tuple[float, float, float, float]:
@@ -41,7 +42,8 @@ class Face:
 
     @property
     def centre(self) -> Array:
-        return np.asarray(self.box, np.float32).reshape(2, 2).mean(0)
+        result: Array = np.asarray(self.box, np.float32).reshape(2, 2).mean(0)
+        return result
 
     @property
     def size(self) -> float:

@@ -134,4 +134,5 @@ def shut_eyes(image: Pixels, eyes: list[Eye], closure: float) -> Pixels:
     result = image.copy()
     for eye in eyes:
         eye.shut(result, closure)
-    return result
+    made: Pixels = result
+    return made

@@ -111,7 +111,8 @@ class Still:
         """1 in the inner ellipse, 0 outside the outer one; own: upright pixels from the mesh's middle."""
         down = np.where(own[..., 1] < 0, ABOVE, BELOW) * half[1]
         distance = np.hypot(own[..., 0] / (SIDES * half[0]), own[..., 1] / down)
-        return smooth_step((FALL_OFF - distance) / (FALL_OFF - 1))
+        result: Matrix = smooth_step((FALL_OFF - distance) / (FALL_OFF - 1))
+        return result
 
     def turned(self, angles: Angles, closure: float = 0.0) -> tuple[Pixels, Array]:
         """The picture with its head turned by (yaw, pitch, roll) degrees, and the 68 landmarks in it.
@@ -178,7 +179,8 @@ class Still:
             drawn = sample(source.astype(np.float32), grid).round().clip(0, 255)
             place = result[first : first + height, self.columns]
             place[...] = np.where(field.any(-1, keepdim=True).numpy(), drawn, place)
-        return result
+        made: Pixels = result
+        return made
 
     def frames(
         self, frames: Iterable[Frame], crop: CropConfig, fps: float, motion: HeadMotion, blinks: Blinks

@@ -118,7 +118,8 @@ class WhisperLayer(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, d)
         heard = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x + self.projection(heard)
-        return x + self.fall(F.gelu(self.rise(self.norm2(x))))
+        result: Tensor = x + self.fall(F.gelu(self.rise(self.norm2(x))))
+        return result
 
 
 class WhisperNetwork(nn.Module):

@@ -120,18 +120,22 @@ def fabric(other: Floats, rng: np.random.Generator) -> Floats:
     colour = rng.uniform(0, 1, 3) if rng.random() < 0.55 else np.full(3, rng.choice([0.05, 0.5, 0.95]))
     if rng.random() < 0.15:
         colour = np.array([0.55, 0.75, 0.9]) * rng.uniform(0.7, 1.1)
-    plain = np.tile(colour, (CROP, CROP, 1))
+    plain: Floats = np.tile(colour, (CROP, CROP, 1))
     second = rng.uniform(0, 1, 3)
     if kind < 0.5:
-        return plain * (1 + 0.06 * hills(rng, 5)[..., None])
-    if kind < 0.7:
+        plain = plain * (1 + 0.06 * hills(rng, 5)[..., None])
+    elif kind < 0.7:
         x, y = grid()[..., 0], grid()[..., 1]
         phase = x * rng.normal(0, 0.5) + y * rng.normal(0, 0.5)
         pattern = np.sin(phase) if rng.random() < 0.5 else np.sin(x * rng.uniform(0.2, 1.5)) * np.sin(y)
-        return plain + (0.5 + 0.5 * pattern[..., None]) * (second - plain) * rng.uniform(0.1, 1)
-    if kind < 0.9:
-        return plain + np.clip(0.5 + hills(rng, int(rng.integers(3, 16))), 0, 1)[..., None] * (second - plain)
-    return plain * (1 + 0.2 * speckle(rng, 0.7, 1.0)[..., None])
+        plain = plain + (0.5 + 0.5 * pattern[..., None]) * (second - plain) * rng.uniform(0.1, 1)
+    elif kind < 0.9:
+        plain = plain + np.clip(0.5 + hills(rng, int(rng.integers(3, 16))), 0, 1)[..., None] * (
+            second - plain
+        )
+    else:
+        plain = plain * (1 + 0.2 * speckle(rng, 0.7, 1.0)[..., None])
+    return plain
 
 
 def hills(rng: np.random.Generator, nodes: int) -> Floats:
@@ -144,14 +148,14 @@ def speckle(rng: np.random.Generator, across: float, along: float) -> Floats:
     """Grain, (CROP, CROP), about standard normal, with these deviations of a Gaussian along x and y."""
     noise = rng.standard_normal((CROP, CROP), np.float32)
     noise = smooth(across) @ noise @ smooth(along).T
-    return noise / max(1e-6, float(noise.std()))
+    return np.asarray(noise / max(1e-6, float(noise.std())))
 
 
 def smooth(sigma: float) -> Floats:
     at = np.arange(CROP, dtype=np.float32)
     taps = np.exp(-0.5 * np.minimum(((at[:, None] - at) / np.float32(sigma)) ** 2, 60))
     taps[taps < 1e-6] = 0  # numbers that are almost 0 are slow to calculate with
-    return taps / taps.sum(1, keepdims=True)
+    return np.asarray(taps / taps.sum(1, keepdims=True))
 
 
 def blurred(image: Floats, sigma: float) -> Floats:
@@ -159,7 +163,7 @@ def blurred(image: Floats, sigma: float) -> Floats:
     taps = smooth(sigma)
     image = np.asarray(image, np.float32)
     if image.ndim == 2:
-        return taps @ image @ taps.T
+        return np.asarray(taps @ image @ taps.T)
     return np.asarray((taps @ np.ascontiguousarray(image.transpose(2, 0, 1)) @ taps.T).transpose(1, 2, 0))
 
 
@@ -174,4 +178,4 @@ def resized(picture: Floats, side: int) -> Floats:
     small = side < picture.shape[0]
     kind = "area" if small else "bilinear"
     made = F.interpolate(pixels, size=(side, side), mode=kind, align_corners=None if small else False)
-    return made[0].numpy().transpose(1, 2, 0)
+    return np.asarray(made[0].numpy().transpose(1, 2, 0))

@@ -197,7 +197,8 @@ class AtomTask:
         moved = landmarks.copy()
         lips = landmarks[..., LIP_RELATED, :]
         moved[..., LIP_RELATED, :] = rest[LIP_RELATED] + factor * (lips - rest[LIP_RELATED])
-        return moved
+        result: Array = moved
+        return result
 
     def augment(self, landmarks: Array, l_id: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Another face: mirrored, of other proportions, mixed with other rest faces; l_id has an error."""

@@ -87,7 +87,8 @@ class PixelLoss:
         if self.config.lpips_frames:
             frames = torch.randperm(len(frames), generator=generator)[: self.config.lpips_frames]
         pictures = (clip[:, :, frames].transpose(1, 2).flatten(0, 1) for clip in (output, target))
-        return loss + self.config.lpips * self.perceptual.to(output.device)(*pictures).mean()
+        result: Tensor = loss + self.config.lpips * self.perceptual.to(output.device)(*pictures).mean()
+        return result
 
 
 def sheet(output: Tensor, batch: VideoBatch, frames: int = 6) -> NDArray[np.uint8]:

@@ -212,4 +212,5 @@ def _teeth(colours: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mean of a mouth's brightest pixels."""
     light = colours.mean(1)
     bright = light >= np.quantile(light, BRIGHTEST)
-    return np.maximum(colours[bright].mean(0), 0.02)
+    result: NDArray[np.float32] = np.maximum(colours[bright].mean(0), 0.02)
+    return result
