@@ -1,29 +1,72 @@
-"""A task for worker processes that needs no network and does what it is told; importing it costs nothing."""
+"""Tasks for worker processes that need no network and do what they are told; importing them costs nothing."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 from moditalker.errors import UserError
-from moditalker.serve.worker import Report, Task
+from moditalker.jobs.pool import report
 
 
-def preparing(word: str) -> Task:
+def preparing(word: str) -> Callable[[str], str | int]:
     """The task, which answers `word` unless it is told something else."""
     if word == "fail":
         raise UserError("there are no such weights")
 
-    def task(report: Report, order: str) -> str | int:
+    def task(order: str) -> str | int:
         report("began", 1, 2)
         if order == "mistake":
             raise UserError("a mistake")
         if order == "bug":
             raise ValueError("a bug")
         if order == "crash":
-            os._exit(1)
+            os.abort()
         if order == "sleep":
             time.sleep(600)
         return os.getpid() if order == "pid" else word
 
     return task
+
+
+def glancing() -> Callable[[Any], Any]:
+    """In place of `serve.tasks.looking`: each file shows one face, or lasts a second."""
+
+    def glance(order: Any) -> Any:
+        from moditalker.serve.tasks import Seen
+
+        if order.out is None:
+            return 1.0
+        order.out.write_bytes(order.file.path.read_bytes())
+        return Seen(100, 100, [(10.0, 10.0, 50.0, 60.0)], 0.0, True)
+
+    return glance
+
+
+def pretending(seconds: float = 0.0) -> Callable[[Any], None]:
+    """In place of `serve.tasks.making`: the video is the face file, twice; what it begins with is obeyed.
+
+    seconds: that a job takes.
+    """
+
+    def make(order: Any) -> None:
+        order.folder.mkdir(parents=True, exist_ok=True)
+        content = order.face.path.read_bytes()
+        (order.folder / "talking.mp4").write_bytes(content)
+        report("video", 1, 2)
+        for _ in range(10):
+            time.sleep(600 if content.startswith(b"sleep") else seconds / 10)
+        if content.startswith(b"mistake"):
+            raise UserError(f"{order.face.name}: a mistake")
+        if content.startswith(b"bug"):
+            raise ValueError("a bug")
+        if content.startswith(b"crash"):
+            os.abort()
+        with (order.folder / "talking.mp4").open("ab") as file:
+            file.write(content)
+        (order.folder / "report.json").write_text(json.dumps({"frames": 1, "pid": os.getpid()}))
+
+    return make

@@ -50,7 +50,8 @@ HEAVY = {
     "transformers",
     "c2pa",
     "cryptography",
-    "gradio",
+    "fastapi",
+    "pydantic",
 }
 # Optional and outer packages, each with the only file or package that may import it.
 ALONE = {
@@ -58,7 +59,11 @@ ALONE = {
     "av": "media",
     "typer": "cli",
     "skimage": "cli/generate.py",
-    "gradio": "serve/page.py",
+    "fastapi": "serve",
+    "pydantic": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve/server.py",
+    "prometheus_client": "serve/figures.py",
     "ray": "jobs/pool.py",
     "onnxruntime": "metrics/onnx_network.py",
     "c2pa": "provenance/manifest.py",

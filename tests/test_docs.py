@@ -69,7 +69,7 @@ def usage(*command: str) -> str:
 
 def test_the_commands_of_the_readme_exist():
     commands = moditalker_commands(README)
-    names = {"batch", "generate", "motion", "prepare", "train", "web"}
+    names = {"batch", "generate", "motion", "prepare", "serve", "train"}
     assert {command[1] for command in commands} == names
     for command in commands:
         assert all(word in usage(command[1]) for word in command if word.startswith("--"))
@@ -94,11 +94,22 @@ def test_the_commands_on_data_and_weights_exist_and_the_first_runs(tmp_path, mon
     assert (tmp_path / "dataset" / "report.json").is_file()
 
 
-def test_the_commands_of_the_web_page_exist():
-    commands = moditalker_commands((ROOT / "docs" / "web.md").read_text(encoding="utf-8"))
-    assert {command[1] for command in commands} == {"web"}
-    for command in commands:
-        assert all(word in usage("web") for word in command if word.startswith("--"))
+def test_the_commands_of_the_page_and_the_service_exist():
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("web.md", "server.md")]
+    commands = moditalker_commands("".join(pages))
+    assert {command[1] for command in commands} == {"serve"}
+    options = set(re.findall(r"`(--[\w-]+)`", pages[1]))
+    options |= {word for command in commands for word in command if word.startswith("--")}
+    assert len(options) > 12
+    assert all(word in usage("serve") for word in options)
+
+
+def test_the_client_of_the_page_on_the_service_has_what_is_shown():
+    from moditalker.serve.client import Client
+
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "server.md").read_text(), flags=re.S)
+    compile(code, "server.md", "exec")
+    assert all(hasattr(Client, name) for name in re.findall(r"client\.(\w+)\(", code))
 
 
 def test_the_command_of_the_page_on_speed_runs(tmp_path, monkeypatch, shipped, face_video, speech_wav):

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
 
+from moditalker.cli.common import app
 from moditalker.media import VideoReader
 from moditalker.weights.named import ASSETS, MODELS
 
@@ -104,6 +107,21 @@ def test_the_dockerfile_and_the_project_agree():
     assert copied == set(re.findall(r"(?m)^!(.*)$", kept))
     install = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     assert set(re.findall(r"--build-arg (\w+)=", install)) <= set(re.findall(r"(?m)^ARG (\w+)", DOCKERFILE))
+
+
+def test_the_compose_file_starts_the_service(tmp_path):
+    described = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    service = described["services"]["moditalker"]
+    command, group = service["command"], typer.main.get_command(app)
+    assert command[0] == "serve"
+    group.commands["serve"].make_context("serve", command[1:])
+    (port,) = service["ports"]
+    assert port == f"127.0.0.1:{command[command.index('--port') + 1]}:7860"  # this machine alone
+    assert set(described["volumes"]) == {volume.split(":")[0] for volume in service["volumes"]}
+    (home,) = re.findall(r"HOME=(\S+)", DOCKERFILE)
+    assert [volume.split(":")[1] for volume in service["volumes"]] == [home]  # jobs and keys are below it
+    assert "serve]" in DOCKERFILE
+    compile(service["healthcheck"]["test"][3], "healthcheck", "exec")
 
 
 @dataclass

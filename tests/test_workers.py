@@ -6,16 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import psutil
 import pytest
+from standin_task import preparing
 
 from moditalker.errors import UserError
-from moditalker.jobs.pool import ATTEMPTS, Outcome, work
+from moditalker.jobs.pool import ATTEMPTS, Outcome, Pool, work
 
 Job = tuple[str, int]
 
@@ -170,3 +173,91 @@ def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
         outcomes = list(work(threads, [("", 1), ("", 2)], 2))
         assert [outcome.result for outcome in outcomes] == [[told, "1"]] * 2
+
+
+# ------------------------------------------------------------------------------------------ an open pool
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    pool = Pool(partial(preparing, "done"), lasting=True)
+    pool.ready()
+    yield pool
+    pool.close()
+
+
+def outcome_of(pool: Pool, order: str, **how: object) -> Outcome:
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    pool.submit(order, outcomes.put, **how)
+    return outcomes.get(timeout=60)
+
+
+def test_an_open_pool_answers_reports_and_lives_on(pool):
+    told = []
+    assert outcome_of(pool, "anything", report=lambda *step: told.append(step)).result == "done"
+    assert told == [("began", 1, 2)]
+    first = outcome_of(pool, "pid").result
+    assert outcome_of(pool, "mistake").error == "a mistake"
+    assert "ValueError" in outcome_of(pool, "bug").details
+    assert outcome_of(pool, "pid").result == first != os.getpid()
+
+
+def test_a_job_that_takes_too_long_costs_its_worker_alone(pool):
+    before = outcome_of(pool, "pid").result
+    assert "took more than 0.2 s" in outcome_of(pool, "sleep", seconds=0.2).error
+    assert outcome_of(pool, "pid").result != before
+    assert not psutil.pid_exists(before)
+
+
+def test_a_job_that_crashes_is_given_up(pool):
+    crashed = outcome_of(pool, "crash")
+    assert crashed.deaths == ATTEMPTS
+    assert not crashed.stopped
+    assert outcome_of(pool, "crash", again=False).deaths == 1
+
+
+def test_jobs_are_stopped_while_they_wait_and_while_they_run(pool):
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    begun = threading.Event()
+    running = pool.submit("sleep", outcomes.put, report=lambda *_: begun.set())
+    waiting = pool.submit("anything", outcomes.put)
+    last = pool.submit("pid", outcomes.put)
+    begun.wait(60)
+    pool.stop(waiting)
+    assert outcomes.get(timeout=60).stopped
+    pool.stop(running)
+    stopped = outcomes.get(timeout=60)
+    assert (stopped.item, stopped.stopped, stopped.result) == ("sleep", True, None)
+    assert outcomes.get(timeout=60).item == last.item == "pid"
+
+
+def test_a_job_survives_that_somebody_kills_its_worker(pool):
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    begun: SimpleQueue[float] = SimpleQueue()
+    task = pool.submit("sleep", outcomes.put, report=lambda *_: begun.put(time.monotonic()))
+    for _ in range(3):
+        begun.get(timeout=60)
+        (worker,) = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+        worker.kill()
+    begun.get(timeout=60)
+    pool.stop(task)
+    assert outcomes.get(timeout=60).stopped
+    assert pool.deaths >= 3
+
+
+def test_a_pool_whose_workers_cannot_start_says_why():
+    pool = Pool(partial(preparing, "fail"), lasting=True)
+    with pytest.raises(UserError, match="no such weights"):
+        pool.ready()
+    assert not pool.up
+    assert outcome_of(pool, "anything").error == "there are no such weights"
+    pool.close()
+
+
+def test_what_is_left_when_a_pool_closes_is_stopped():
+    pool = Pool(partial(preparing, "done"), lasting=True)
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    for _ in range(3):
+        pool.submit("sleep", outcomes.put)
+    pool.close()
+    assert [outcomes.get(timeout=1).stopped for _ in range(3)] == [True] * 3

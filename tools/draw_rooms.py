@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "moditalker"
 OUT = ROOT / "docs" / "images" / "rooms.svg"
 WHAT = {
     "cli": "commands",
-    "serve": "the page",
+    "serve": "the service, the page",
     "training": "the loop, tasks",
     "evaluate": "judging, benchmark, study",
     "talker": "the five steps",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -208,20 +207,13 @@ class Tenths:
 
 
 def parse_choice(text: str) -> str | int | tuple[float, float]:
-    """largest; speaker; a number from the left; x,y in pixels."""
-    if text in ("largest", "speaker"):
-        return text
+    """largest; speaker; a number from the left; x,y in pixels. Raises UserError."""
+    from moditalker.talker.options import parse_choice as parsed
+
     try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 2 and all(map(math.isfinite, numbers)):
-        return numbers[0], numbers[1]
-    if len(numbers) == 1 and text.isdigit():
-        return int(text)
-    raise UserError(
-        f"--choose {text}: largest, speaker, a number from the left (0, 1, ...), or x,y is expected"
-    )
+        return parsed(text)
+    except UserError as error:
+        raise UserError(f"--{error}") from error
 
 
 def parse_provenance(

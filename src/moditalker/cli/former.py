@@ -12,6 +12,7 @@ COMMANDS = {
     "convert": ("weights", "convert"),
     "demo": ("generate",),
     "render": ("generate",),
+    "web": ("serve",),
 }
 MEASURES = ("pairs", "benchmark", "speed", "study")
 CONFIGURED = ("prepare", "train", "convert", "config")  # where --preset names a configuration

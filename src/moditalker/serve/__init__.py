@@ -1,1 +1,1 @@
-"""The web page: `page` is what is seen, `studio` who works, `worker` its processes, `views` their words."""
+"""The service: `api` is HTTP, `service` takes orders, `store` keeps them, workers do `tasks`; and a page."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,13 +20,14 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 HEADERS = {
-    # Scripts and styles of the page are inline, and it evaluates handlers; but nothing comes from elsewhere.
-    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    "object-src 'none'; form-action 'self'; frame-ancestors 'self'",
+    # All that the page loads comes from here; recordings and pictures of its own it holds as blobs.
+    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-FOREIGN = b"This page answers its own visitors only.\n"
+FOREIGN = b'{"error": "another site asked; only its own page, and programs, may use this service"}'
+OWN = ("/jobs/", "/faces/")  # where what visitors gave and got is served
 
 
 def own_address(host: str) -> str:
@@ -50,8 +51,8 @@ def own_address(host: str) -> str:
 def stay_local(own: str = "") -> None:
     """From now on this process connects to this machine only, and asks no name server.
 
-    The page's framework fetches what a visitor names by an address, and asks for its newest version: this is
-    one lock before all such doors. It cannot be undone. own: an address of this machine.
+    This is one lock before all doors, whatever a library would fetch. It cannot be undone. own: an address
+    of this machine.
     """
     sys.addaudithook(partial(_refuse, own))
 
@@ -92,16 +93,17 @@ class Doorkeeper:
     Args:
         name: of this machine, where it alone may ask: a request for any other host comes from a page whose
             name was made to lead here. None: whoever asks.
+        origins: of other sites whose pages may ask.
     """
 
-    def __init__(self, app: App, name: str | None = None) -> None:
-        self.app, self.name = app, name
+    def __init__(self, app: App, name: str | None = None, origins: Collection[str] = ()) -> None:
+        self.app, self.name, self.origins = app, name, frozenset(origins)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 extra = dict(HEADERS)
-                if "/file=" in scope["path"]:
+                if scope["path"].startswith(OWN):
                     extra["cache-control"] = "private, no-store"
                     extra["content-security-policy"] = "sandbox; default-src 'none'; media-src 'self'"
                 names = {name.encode() for name in extra}
@@ -109,21 +111,26 @@ class Doorkeeper:
                 message["headers"] = kept + [(n.encode(), v.encode()) for n, v in extra.items()]
             await send(message)
 
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
-        elif self._foreign(scope):
-            content = [(b"content-type", b"text/plain; charset=utf-8")]
+        elif not self._foreign(scope):
+            await self.app(scope, receive, sending)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            content = [(b"content-type", b"application/json")]
             await sending({"type": "http.response.start", "status": 403, "headers": content})
             await sending({"type": "http.response.body", "body": FOREIGN})
-        else:
-            await self.app(scope, receive, sending)
 
     def _foreign(self, scope: Message) -> bool:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = _host_of("//" + headers.get(b"host", "")), headers.get(b"origin")
         if self.name is not None and not _local(host) and host != self.name.lower():
             return True
-        return scope["method"] not in ("GET", "HEAD") and origin is not None and _host_of(origin) != host
+        if origin is None or origin in self.origins or scope.get("method") in ("GET", "HEAD"):
+            return False
+        return _host_of(origin) != host
 
 
 def _host_of(address: str) -> str:

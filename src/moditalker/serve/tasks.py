@@ -1,12 +1,20 @@
-"""What the worker processes do: look at a face, listen to speech, make a video. Files in, values out."""
+"""What the worker processes do: look at a face, listen to speech, make a video, speak live.
+
+Visitors' files are opened only in such a process: one that hangs or crashes a decoder costs its own job.
+"""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +26,62 @@ from moditalker.errors import UserError
 from moditalker.features.face.identity import FaceFrame
 from moditalker.features.face.tracker import FaceTracker, largest
 from moditalker.geometry.points import lip_opening
-from moditalker.media import AudioReader, Frame, VideoWriter, open_source, probe, tts
+from moditalker.jobs.files import write_whole
+from moditalker.jobs.pool import report
+from moditalker.media import AudioReader, VideoWriter, open_source, probe, tts
+from moditalker.media.files import Pixels
 from moditalker.motion.track import Track
-from moditalker.serve.worker import Report, Task
+from moditalker.serve.guard import stay_local
 from moditalker.talker.options import Options
 from moditalker.talker.talker import MoDiTalker
 from moditalker.talker.video import Video
 
 SHOWN = 1280  # pixels, of the longer side of the frame that is shown
+NEWEST = 640, 0.5  # pixels of the longer side, seconds between two: of frames shown while a video is made
+LIVE = 720  # pixels of the longer side of live frames
 SEARCH_STEP, SEARCH_SECONDS = Fraction(1, 2), 10  # s: where a face is looked for until one is found
+NICENESS = 5  # of processes that work, so that the one that answers is not kept waiting
+VIDEO, SOURCE, MOTION, REPORT, PICTURE = (
+    "talking.mp4",
+    "source.mp4",
+    "motion.json",
+    "report.json",
+    "newest.jpg",
+)
+
+FRAME, WORDS = b"F", b"W"  # what a live message begins with: one is a time and a JPEG, the other JSON
 
 Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Given:
+    """A visitor's file: where it lies here, and what it is called there."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A file to be looked at, of which a picture is written to `out`, or listened to, for `most` seconds."""
+
+    file: Given
+    out: Path | None = None
+    most: float = 0.0
 
 
 @dataclass(frozen=True)
 class Seen:
     """A face file as it was found to be.
 
-    picture: of the frame that is shown, at most SHOWN on a side; scale: its pixels for one of the frame;
-    faces: boxes (x0, y0, x1, y1) in pixels of the frame, from left to right; second: of the frame; still: it
-    is no video; largest: index of the face that is taken unless another is chosen.
+    width, height: of its frames, in pixels; faces: boxes (x0, y0, x1, y1) in pixels of the frame, from left
+    to right; second: of the frame that is shown; still: it is no video; largest: index of the face that is
+    taken unless another is chosen.
     """
 
-    picture: Path
-    scale: float
+    width: int
+    height: int
     faces: list[Box]
     second: float
     still: bool
@@ -50,69 +90,104 @@ class Seen:
 
 @dataclass(frozen=True)
 class Order:
-    """What a visitor wants: a face and speech, either recorded or typed, and how."""
+    """A video to be made into a folder: of a face and speech, either recorded or typed.
 
-    face: Path
-    audio: Path | None = None
+    compare: also write the source as a video that browsers play, if it is none of a picture.
+    """
+
+    face: Given
+    folder: Path
+    audio: Given | None = None
     text: str = ""
     voice: str = tts.DEFAULT_VOICE
-    options: Options = Options()  # noqa: RUF009 (frozen)
+    model: str = ""
+    options: Options = field(default_factory=Options)
+    most: float = 60.0
+    compare: bool = False
+    head: Given | None = None
 
 
 @dataclass(frozen=True)
-class Made:
-    """A video, what it was made from at the same times (None: a still picture), and what else is known.
+class Call:
+    """A live session: sound comes over the line as 16-bit samples, and frames go back."""
 
-    opening: of the lips over the eye distance, RATE times a second.
-    """
-
-    video: Path
-    source: Path | None
-    motion: Path
-    report: Path
-    opening: list[float]
-    told: dict[str, Any]
+    face: Given
+    line: Connection
+    rate: int
+    deadline: float
+    options: Options
 
 
-def looking() -> Task:
-    """The task `look`, with its networks."""
+def begin() -> None:
+    """What each worker does first: it gives way to the server, and speaks to no other machine."""
+    os.nice(NICENESS)
+    stay_local()
+
+
+def looking() -> Callable[[Glance], Seen | float]:
+    """A worker that looks at files and listens to them."""
+    begin()
     tracker = FaceTracker()
     tracker.detect(np.zeros((256, 256, 3), np.uint8))  # the first time costs more
 
-    def look(report: Report, path: Path, out: Path | None = None, most: float = 0) -> Seen | float:
-        """The faces of a picture or video, or, without `out`, the length of a sound of `most` seconds."""
-        with _named(path):
-            return _seconds(path, most) if out is None else _look(tracker, path, out)
+    def look(glance: Glance) -> Seen | float:
+        with named(glance.file):
+            path = glance.file.path
+            return _seconds(path, glance.most) if glance.out is None else _look(tracker, path, glance.out)
 
     return look
 
 
-def making(preset: str, device: str) -> Task:
-    """The task `make`, with its networks."""
-    talker = MoDiTalker.from_pretrained(preset, device)
+def making(models: Sequence[str], device: str) -> Callable[[Order], None]:
+    """A worker that makes videos by the first of some models, or by another one that is asked for."""
+    begin()
+    talkers = {models[0]: MoDiTalker.from_pretrained(models[0], device)}
 
-    def make(report: Report, order: Order, folder: Path, most: float) -> Made:
-        """Make a video into a folder."""
-        audio = order.audio or folder / "speech.wav"
-        with _named(order.face, audio):
+    def make(order: Order) -> None:
+        with named(order.face, order.audio, order.head):
+            order.folder.mkdir(parents=True, exist_ok=True)
+            audio = order.audio.path if order.audio else order.folder / "speech.wav"
             if order.audio is None:
                 tts.speak(order.text, audio, order.voice)
-            seconds = _seconds(audio, most)
-            return _make(talker, report, order, audio, seconds, folder)
+            seconds = _seconds(audio, order.most)
+            if order.model not in talkers:
+                while len(talkers) > 1:  # the first and one more are kept
+                    talkers.popitem()
+                talkers[order.model] = MoDiTalker.from_pretrained(order.model, device)
+            _make(talkers[order.model], order, audio, seconds)
 
     return make
 
 
+def living(model: str, device: str) -> Callable[[Call], None]:
+    """A worker that speaks while it is spoken to."""
+    begin()
+    talker = MoDiTalker.from_pretrained(model, device)
+
+    def live(call: Call) -> None:
+        with call.line as line, suppress(BrokenPipeError, ConnectionResetError):  # nobody looks any more
+            try:
+                with named(call.face):
+                    _live(talker, call)
+            except UserError as error:
+                _say(line, "error", error=str(error))
+
+    return live
+
+
 @contextmanager
-def _named(*paths: Path) -> Iterator[None]:
+def named(*files: Given | None) -> Iterator[None]:
     """Mistakes name the visitor's file, not where it lies here."""
     try:
         yield
     except UserError as error:
-        text = str(error)
-        for path in paths:
-            text = text.replace(str(path), path.name)
-        raise UserError(text) from error
+        raise UserError(_renamed(str(error), files)) from error
+
+
+def _renamed(text: str, files: Sequence[Given | None]) -> str:
+    for file in filter(None, files):
+        text = text.replace(str(file.path), file.name).replace(file.path.name, file.name)
+    return text
 
 
 def _look(tracker: FaceTracker, path: Path, out: Path) -> Seen:
@@ -125,21 +200,23 @@ def _look(tracker: FaceTracker, path: Path, out: Path) -> Seen:
         if frame.time >= due:
             due = frame.time + SEARCH_STEP
             if faces := tracker.detect(frame.image):
-                scale = _show(frame, out)
-                boxes = [face.box for face in faces]
-                return Seen(out, scale, boxes, float(frame.time), still, largest(faces))
+                write_whole(out, jpeg(frame.image, SHOWN, 90))
+                boxes = [
+                    (float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in (f.box for f in faces)
+                ]
+                height, width = frame.image.shape[:2]
+                return Seen(width, height, boxes, float(frame.time), still, int(largest(faces)))
     where = "in the picture" if still else f"in its first {SEARCH_SECONDS} seconds"
-    raise UserError(f"{path.name}: no face was found {where}; give one that shows a face from the front")
+    raise UserError(f"{path}: no face was found {where}; give one that shows a face from the front")
 
 
-def _show(frame: Frame, out: Path) -> float:
-    """Write a frame small enough to be shown; how much smaller it is."""
-    picture = Image.fromarray(frame.image)
-    scale = min(1.0, SHOWN / max(picture.size))
-    if scale < 1:
-        picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
-    picture.save(out, quality=92)
-    return scale
+def jpeg(image: Pixels, side: int, quality: int = 80) -> bytes:
+    """A frame (H, W, 3) as a JPEG whose longer side is at most `side` pixels."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    file = io.BytesIO()
+    picture.save(file, "jpeg", quality=quality)
+    return file.getvalue()
 
 
 def _seconds(path: Path, most: float) -> float:
@@ -149,39 +226,49 @@ def _seconds(path: Path, most: float) -> float:
     seconds = float(declared if declared and declared > 2 * most else AudioReader(path).seconds)
     if seconds > most:
         raise UserError(
-            f"{path.name}: {seconds:.1f} s of sound; at most {most:g} s become a video here: cut it, "
-            "or use the command line"
+            f"{path}: {seconds:.1f} s of sound; at most {most:g} s become a video here: cut it, or use the "
+            "command line"
         )
     return seconds
 
 
-def _make(
-    talker: MoDiTalker, report: Report, order: Order, audio: Path, seconds: float, folder: Path
-) -> Made:
+def _make(talker: MoDiTalker, order: Order, audio: Path, seconds: float) -> None:
     report("face", 0, 1)
-    video = talker.generate(order.face, audio, order.options)
-    made_by = {"preset": talker.name, "weights_sha256": talker.digests, "seed": order.options.seed}
-    track = _listen(video, seconds, report, made_by)
+    options, folder = order.options, order.folder
+    if order.head is not None:
+        options = replace(options, head=order.head.path)
+    video = talker.generate(order.face.path, audio, options)
+    model = Path(talker.name).name  # of a folder the name alone: no path leaves the machine
+    track = _listen(video, seconds, {"preset": model, "weights_sha256": talker.digests, "seed": options.seed})
+    track.save(folder / MOTION)
     video = replace(video, motion=track, progress=lambda _, done, total: report("video", done, total))
-    made = Made(
-        folder / "talking.mp4",
-        None if video.face.source.info.kind == "picture" else folder / "source.mp4",
-        folder / "motion.json",
-        folder / "report.json",
-        lip_opening(track.landmarks).astype(float).tolist(),
-        {},
-    )
-    track.save(made.motion)
-    if made.source is None:
-        told = video.save(made.video)
+    shown = _Newest(folder / PICTURE)
+    still = video.face.source.info.kind == "picture"
+    if still or not order.compare:
+        told = video.save(folder / VIDEO, watch=shown)
     else:
-        with VideoWriter(made.source, video.face.source.info) as writer:
-            told = _beside(video, writer).save(made.video)
-    made.report.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    return replace(made, told=told)
+        with VideoWriter(folder / SOURCE, video.face.source.info) as writer:
+            told = _beside(video, writer).save(folder / VIDEO, watch=shown)
+    given = (order.face, order.audio, order.head)
+    told["notes"] = [_renamed(note, given) for note in told["notes"]]
+    opening = lip_opening(track.landmarks).astype(float).round(4).tolist()
+    told |= {"preset": model, "still": still, "lip_opening": opening}
+    write_whole(folder / REPORT, (json.dumps(told, indent=2) + "\n").encode())
 
 
-def _listen(video: Video, seconds: float, report: Report, made: dict[str, Any]) -> Track:
+class _Newest:
+    """Shows the newest frame of a video in the making, now and then."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.due = path, 0.0
+
+    def __call__(self, image: Pixels) -> None:
+        if time.monotonic() >= self.due:
+            write_whole(self.path, jpeg(image, NEWEST[0]))
+            self.due = time.monotonic() + NEWEST[1]
+
+
+def _listen(video: Video, seconds: float, made: dict[str, Any]) -> Track:
     """The motion, made at once: its curve is shown, and its file offered."""
     blocks, done, total = [], 0, max(1, round(seconds * RATE))
     report("speech", 0, total)
@@ -202,3 +289,25 @@ def _beside(video: Video, writer: VideoWriter) -> Video:
             yield face
 
     return replace(video, face=replace(video.face, frames=frames))
+
+
+def _live(talker: MoDiTalker, call: Call) -> None:
+    line = call.line
+    stream = talker.stream(call.face.path, _heard(line), call.rate, call.options, deadline=call.deadline)
+    info, shown = stream.info, 0
+    _say(line, "ready", width=info.width, height=info.height, fps=float(info.fps), ahead=stream.ahead)
+    for frame, image in stream.video:
+        line.send_bytes(FRAME + struct.pack("<d", float(frame.time)) + jpeg(image, LIVE))
+        shown += 1
+    _say(line, "end", frames=shown, dropped=stream.dropped)
+
+
+def _say(line: Connection, kind: str, **facts: Any) -> None:
+    line.send_bytes(WORDS + json.dumps({"type": kind, **facts}).encode())
+
+
+def _heard(line: Connection) -> Iterator[np.ndarray]:
+    """Sound from a line until an empty message, or until it is cut."""
+    with suppress(EOFError, OSError):
+        while samples := line.recv_bytes():
+            yield np.frombuffer(samples, "<i2").astype(np.float32) / 32768

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,4 +75,19 @@ def chosen(choose: object) -> Choice:
         return float(numbers[0]), float(numbers[1])
     raise UserError(
         f'no face is called {choose!r}; give "largest", "speaker", a number from 0 or a place (x, y)'
+    )
+
+
+def parse_choice(text: str) -> Choice:
+    """largest; speaker; a number from the left; x,y in pixels. Raises UserError."""
+    if text in ("largest", "speaker"):
+        return chosen(text)
+    parts = text.split(",")
+    with suppress(ValueError, UserError):
+        if len(parts) == 2:
+            return chosen([float(part) for part in parts])
+        if text.isdigit():
+            return int(text)
+    raise UserError(
+        f"choose {text:.60}: largest, speaker, a number from the left (0, 1, ...), or x,y is expected"
     )
