@@ -45,7 +45,7 @@ class Look:
 
     @cached_property
     def grey(self) -> bool:
-        """Whether it has no colours: what is painted into it must have none."""
+        """Whether the picture is grey, so that paint must be grey too."""
         return int((self.crop.max(-1).astype(int) - self.crop.min(-1)).max()) <= GREY
 
     @property
@@ -56,7 +56,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose face it is, all of it out of one shot of the source: what both stages are given.
+    """The identity of a face, from one shot of the source; both stages take it.
 
     crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
     frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which

@@ -1,10 +1,11 @@
-"""The 68 points: which they are, and how open a mouth is.
+"""The 68 landmarks: their groups, and measures of the mouth.
 
 Pure functions on arrays (..., 68, 3) or (..., 68, 2) in iBUG order: 0-16 jaw from the viewer's left (the
-person's right) ear over the chin (8), 17-26 brows, 27-35 nose, 36-47 eyes, 48-59 outer and 60-67 inner lips.
-Image units are pixels of the source frame, x right, y down, z in the same scale, smaller = nearer; the centre
-of the top left pixel is (0, 0). Canonical (frontal) units: x right, y up, z towards the viewer, origin =
-weighted centroid of the stable points, scale such that the eye centres of the mean face are 1 apart.
+person's right) ear over the chin (8), 17-26 brows, 27-35 nose, 36-47 eyes, 48-59 outer and 60-67 inner
+lips. Image units are pixels of the source frame, x right, y down, z in the same scale, smaller = nearer;
+the centre of the top left pixel is (0, 0). Canonical (frontal) units: x right, y up, z towards the
+viewer, origin = weighted centroid of the stable points, scale such that the eye centres of the mean face
+are 1 apart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Head pose: taken off landmarks, and given to them."""
+"""Head pose: removed from landmarks, and applied to them."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Affine:
         return (self.points + (frontal - self.source) @ self.maps).astype(np.float32)
 
     def error(self) -> NDArray[np.float64]:
-        """What the map leaves over of the frames' own landmarks: (S, 68, 3) image units [ours].
+        """The error of the map at the frames' own landmarks: (S, 68, 3) image units [ours].
 
         A part of it is the person and stays; another goes with what the source's mouth does.
         """

@@ -1,4 +1,4 @@
-"""What a video says about itself: that it is synthetic, and what made it."""
+"""Provenance of a video: that it is synthetic, and what made it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SHOWN = 2000  # characters that are shown of a text which somebody else wrote
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a video says about itself, and how that is signed.
+    """The provenance that a video gets, and its signature.
 
-    consent: whose consent there is, in the user's words; certificate, key: PEM files in place of this
+    consent: who agreed, in the user's words; certificate, key: PEM files in place of this
     user's local ones (see `provenance.credentials`).
 
     Raises:
@@ -41,7 +41,7 @@ DEFAULT = Provenance()
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a file's C2PA manifests say.
+    """The content of a file's C2PA manifests.
 
     state: "valid" (signed, and unchanged since), "tampered" (changed since), "invalid" (problems say why),
     "absent", or "unread" (c2pa-python is not here). signer: the certificate's name; known: it is this user's

@@ -1,6 +1,6 @@
-"""What manifests are signed with: a certificate and key made here once for this user, or the user's own.
+"""The certificate and key that sign manifests: made once for this user, or the user's own.
 
-C2PA refuses certificates that sign themselves, so a root signs a leaf, and the root's key is forgotten at
+C2PA refuses certificates that sign themselves, so a root signs a leaf, and the root's key is deleted at
 once. Nothing in them names the user or the machine; but all that one user signs shows the same certificate.
 """
 

@@ -1,12 +1,12 @@
-"""Each output frame, put together at the source's own size out of the person's own pixels.
+"""Composes each output frame at the source's own size from the person's own pixels.
 
-Three layers, from below:
-1. The current frame, moved from its own landmarks to the wanted ones. What is near either mouth, the one that
+Three layers, from below: 1. The current frame, moved from its own landmarks to the wanted ones. What is
+near either mouth, the one that
    is there and the one that is wanted, never comes from it, so nothing that the source says shows through.
 2. Lips and what is around them: other frames of the same person (`looks`), moved in the same way, in the
    light of the current one.
-3. What lies between the lips where no look shows it: `video.interior` paints it, or MToV's region has it.
-Where nothing moves and nothing is put, a pixel is the source's, exactly.
+3. What is between the lips, if no look shows it: painted by `video.interior`, or from MToV's region.
+Where nothing moves and nothing is added, a pixel is the source's, exactly.
 
 Lengths are in pixels of a crop whose eyes are 42 pixels apart, and grow with the crop's.
 """
@@ -68,11 +68,11 @@ class Composed:
 
 
 class Composer:
-    """Puts the frames of one video together.
+    """Composes the frames of one video.
 
     Args:
         crop: the aligned crop that landmarks and regions are in.
-        interior: paints what is between the lips where no look shows it; None: nothing does, or a region.
+        interior: paints what is between the lips if no look shows it; None: not painted.
     """
 
     def __init__(self, crop: CropConfig, interior: Interior | None = None) -> None:
@@ -118,7 +118,7 @@ class Composer:
     def _move(
         self, image: Pixels, face: _Canvas, flow: _Field, frame: Pixels, mask: NDArray[np.float32]
     ) -> None:
-        """Draw the current frame where the wanted landmarks want it, and note where it moved."""
+        """Move the current frame to the wanted landmarks, and mark where it moved."""
         shift = flow.shifting(face.matrix).at(face)
         moves = shift.abs().amax(0) > STILL
         sampled = _sample(_floats(image[face.box]), shift.add_(face.own))
@@ -190,7 +190,7 @@ class Composer:
     def _inside(
         self, wanted: Floats, look: Look, rest: Floats | None, lips: _Lips, region: Tensor | None
     ) -> Tensor | None:
-        """What is between the lips that a look does not show, (3, h, w) in its light; None: nobody knows."""
+        """What is between the lips that a look does not show, (3, h, w) in its light; None: unknown."""
         places = lips.mouth.places
         if region is not None:
             top = torch.tensor([0.0, float(self.crop.region_top)]).view(2, 1, 1)
@@ -224,14 +224,14 @@ class _Lips:
         self.between = _plane(between * (beyond == 0))
 
     def missing(self, look: Look) -> float:
-        """How little of what is between the wanted lips a look can show, from 0 to 1."""
+        """Share of the gap between the wanted lips that a look cannot show, 0 to 1."""
         through = float(smooth_step((self.open / self.unit - SLIT[0]) / (SLIT[1] - SLIT[0])))
         ratio = look.opening / max(self.open, 1e-3)
         shown = min(1.0, look.opening / (LEAST_GAP * self.unit))
         return through * (1 - shown * float(smooth_step((ratio - STRETCH[0]) / (STRETCH[1] - STRETCH[0]))))
 
     def drawn(self, look: Look, upper: Tensor, lower: Tensor) -> Tensor:
-        """What a look shows, (3, h, w), its lips carried to the wanted ones by the flow of either."""
+        """A look's picture, (3, h, w), with each lip moved to the wanted one by its flow."""
         source, to_pixels = _floats(look.pixels), inverse(look.matrix)
 
         def at(flow: Tensor) -> Tensor:
@@ -385,7 +385,7 @@ def _bytes(image: Tensor) -> Pixels:
 
 
 def _sample(image: Tensor, places: Tensor, mode: str = "bicubic") -> Tensor:
-    """(C, H, W) at places (2, h, w), x and y in its pixels; its edge goes on beyond it."""
+    """(C, H, W) at places (2, h, w), x and y in its pixels; its edge repeats beyond it."""
     lengths = torch.tensor([image.shape[2], image.shape[1]], dtype=torch.float32).view(2, 1, 1)
     # Plane by plane, which `grid_sample` reads fastest.
     grid = torch.addcmul(1 / lengths - 1, places, 2 / lengths).permute(1, 2, 0)

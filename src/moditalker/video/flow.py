@@ -1,4 +1,4 @@
-"""Where each pixel comes from: smooth flows from landmarks to landmarks, split at the lips.
+"""Smooth flows from landmarks to landmarks, split at the lips.
 
 A flow carries a place of the wanted face to the same place of a face that is there: place + flow. All places
 are pixels of the aligned crop, so lengths mean the same on every face.
@@ -49,7 +49,7 @@ class Spline:
         self.inverse = np.linalg.pinv(system) if n < 4 else np.linalg.inv(system + 1e-9 * np.eye(n + 3))
 
     def at(self, places: Floats) -> Floats:
-        """How each point's shift counts at places (..., 2): (..., N); `at(places) @ shifts` is the flow."""
+        """The weight of each point's shift at places (..., 2): (..., N); `at(places) @ shifts` is the flow."""
         n = len(self.points)
         basis = np.concatenate(
             [kernel(places, self.points), np.ones((*places.shape[:-1], 1)), places], axis=-1
@@ -88,7 +88,7 @@ class Gap:
         return float((self.lower - self.upper).max())
 
     def edges(self, x: Floats) -> tuple[Floats, Floats]:
-        """Upper and lower inner edge at any x; beyond the corners the line goes on level, shut."""
+        """Upper and lower inner edge at any x; beyond the corners the line is level and shut."""
         upper = np.interp(x, self.x, self.upper)
         lower = np.interp(x, self.x, self.lower)
         return upper, lower

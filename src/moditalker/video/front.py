@@ -1,4 +1,4 @@
-"""What is in front of a face stays in front: its pixels remain the source's."""
+"""Keeps what is in front of a face: its pixels stay the source's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDER = 2  # crop pixels of 128 by which it is widened: what is beside it was mo
 
 
 def keep_front(image: Pixels, made: Pixels, matrix: Floats, front: Floats) -> Pixels:
-    """A generated frame with what is in front of the face as it was.
+    """A generated frame with the source's pixels where something is in front of the face.
 
     Args:
         image, made: (H, W, 3) uint8, the source's frame and the generated one. Neither is changed.

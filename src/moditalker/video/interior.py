@@ -1,10 +1,10 @@
-"""The inside of a mouth that the source never showed: teeth, tongue and dark, learnt from a recording [ours].
+"""Paints the inside of a mouth that the source never shows: teeth, tongue and dark [ours].
 
-Three layers, as in a mouth. Behind are tongue and dark, a smooth function of the place between the lips. In
-front of them are the lower teeth, which move with the jaw, and the upper teeth, which move with the head.
-Teeth are two textures: they are rigid, so they stay sharp and do not bend while lips uncover them. How much
-light reaches a place is a smooth function too. All four are learnt together; the colour of the light follows
-from the colour of the skin around the lips.
+Three layers, as in a mouth. Behind are tongue and dark, a smooth function of the place between the lips.
+In front of them are the lower teeth, which move with the jaw, and the upper teeth, which move with the
+head. Teeth are two textures: they are rigid, so they stay sharp and do not bend while lips uncover them.
+How much light reaches a place is a smooth function too. All four are trained together on one recording.
+The colour of the light is a function of the colour of the skin around the lips.
 
 Lengths are in pixels of a crop whose eyes are 42 pixels apart.
 """
@@ -50,7 +50,7 @@ QUICK = 10.0  # what textures hold is multiplied by it, so that they learn faste
 
 @dataclass(frozen=True)
 class Place:
-    """Where pixels are in a mouth.
+    """Coordinates of pixels in a mouth.
 
     shape: (n, SHAPE - 1), between the lips; upper: (n, 2), from the upper teeth; lower: (n, 2), from where
     the lower teeth are with a shut mouth; moves: (3,), how far chin and lower lip went down, and 1.
@@ -94,12 +94,12 @@ class Place:
 
 
 class Interior(nn.Module):
-    """What is between the lips.
+    """The layers between the lips.
 
     upper, lower: (2, h, w) logits of how bright teeth are and of how much they hide; enamel, flesh: (3,)
-    logits of the colours of teeth and of what is behind them; behind, light: functions of a place, how bright
-    they are; jaw: how lower teeth follow chin and lower lip; tint: (3, 4), the light's logarithm from the
-    skin's.
+    logits of the colours of teeth and of what is behind them; behind, light: functions of a place, how
+    bright they are; jaw: how lower teeth follow chin and lower lip; tint: (3, 4), the light's logarithm
+    from the skin's.
     """
 
     tint: Tensor
@@ -114,7 +114,7 @@ class Interior(nn.Module):
         self.register_buffer("tint", torch.zeros(3, 4))
 
     def forward(self, place: Place, teeth: float = 1.0) -> Tensor:
-        """Colours (n, 3) in [0, 1], in the light of what was learnt from; teeth: how much they show."""
+        """Colours (n, 3) in [0, 1], in the light of the training recording; teeth: how much they show."""
         down = place.moves @ self.jaw
         lower = place.lower - torch.stack([torch.zeros_like(down), down])
         shape = torch.cat([place.shape, lower[:, 1:] / LONG], dim=1)
@@ -153,7 +153,7 @@ class Interior(nn.Module):
         return torch.where(colours < KNEE, colours, KNEE + room * ((colours - KNEE) / room).tanh())
 
     def tinted(self, skin: Floats) -> Tensor:
-        """What colours are multiplied by where skin looks so: (3,)."""
+        """Factors of colours for this colour of the skin: (3,)."""
         logarithm = torch.from_numpy(np.log(np.maximum(np.asarray(skin, np.float32), 1e-2)))
         mean = logarithm.mean()
         return (mean + self.tint @ torch.cat([logarithm - mean, torch.ones(1)])).exp()

@@ -1,4 +1,4 @@
-"""Brings one picture's light to another's, from where both show the same; Gaussian blurs."""
+"""Matches the light of one picture to another's where both show the same; Gaussian blurs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def light_gain(
     Args:
         weight: (h, w) in [0, 1], where both should show the same.
         blur: (C, h, w) -> (C, h', w'), over which a match is local.
-        odd: of white: pixels that differ by more than others do hardly show the same thing.
+        odd: of white: pixels that differ more than this from the median difference count less.
         trust: weight of the match of the whole against the local one.
-        least: pixels of which the match is made at least, else None.
+        least: fewest pixels for a match; with fewer it returns None.
         floor: weight of every pixel.
     """
     difference = wanted - seen
@@ -63,7 +63,7 @@ def blurred(image: Tensor, sigma: float, zeros: bool = False) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _blur_matrix(length: int, sigma: float, zeros: bool) -> Tensor:
-    """(length, length): what each pixel of a line takes from the others; much faster than a convolution."""
+    """(length, length), the weights of a line's pixels; much faster than a convolution."""
     radius = math.ceil(3 * sigma)
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
     ones = F.pad(torch.eye(length)[:, None], (radius, radius), mode="constant" if zeros else "replicate")

@@ -18,7 +18,7 @@ from moditalker.video.warp import landmark_frames
 
 @dataclass(frozen=True)
 class Stills:
-    """What the encoders make of the identity: planes Z_I (B, C, L), and those that ``residual`` takes the
+    """The identity's codes: planes Z_I (B, C, L), and those that ``residual`` takes the
     landmark and pose planes against, as the autoencoder does.
     """
 
@@ -29,9 +29,7 @@ class Stills:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a clip is made from: planes Z_L, Z_P, Z_I (B, C, L), and what the ``warp`` decoder sees beside
-    planes.
-    """
+    """Conditions of a clip: planes Z_L, Z_P, Z_I (B, C, L), and other inputs of the ``warp`` decoder."""
 
     landmark: Tensor
     pose: Tensor
@@ -43,7 +41,7 @@ class Conditions:
 class VideoModel(nn.Module):
     """E_I, E_L, E_P, the UNet and the decoder of Fig. 1.
 
-    Diffusion runs on the planes as they are [paper], or with ``mtov.normalise`` on planes scaled to unit
+    Diffusion runs on the planes themselves [paper], or with ``mtov.normalise`` on planes scaled to unit
     variance by ``plane_scale`` (C, L).
     """
 
@@ -78,7 +76,7 @@ class VideoModel(nn.Module):
         speech: Tensor | None = None,
         stills: Stills | None = None,
     ) -> Conditions:
-        """Encode what a clip is made from.
+        """Encode the conditions of a clip.
 
         Args:
             pose: (B, 3, S, H, W) pose frames X_P in [-1, 1].
@@ -120,7 +118,7 @@ class VideoModel(nn.Module):
         )
 
     def _drawn(self, landmarks: Tensor) -> Tensor:
-        """(B, S, 68, 2) -> what the landmark encoder sees, (B, 3, S, H, W)."""
+        """(B, S, 68, 2) -> inputs of the landmark encoder, (B, 3, S, H, W)."""
         size = self.config.autoencoder.height, self.config.autoencoder.width
         return landmark_frames(landmarks, *size, self.config.mtov.landmark_frames)
 
@@ -136,7 +134,7 @@ class VideoModel(nn.Module):
         return predicted
 
     def normalise(self, z: Tensor) -> Tensor:
-        """Planes -> what diffusion runs on."""
+        """Planes -> normalised planes, on which diffusion runs."""
         return z / self.plane_scale
 
     def restore(self, z0: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Which look at a person each frame's mouth comes from: the most alike, with a price for changing.
+"""Chooses the look that each frame's mouth comes from: the most similar one, with a cost for changes.
 
-Looks are collected while the shot streams and kept as unlike each other as they can be. Each frame takes the
-one whose lips, nose and size are most like what is wanted. A change costs, so that there are few, and fades.
+Looks are collected while the shot streams and kept as unlike each other as they can be. Each frame takes
+the one whose lips, nose and size are nearest to the wanted ones. A change has a cost, so that changes
+are rare. It fades.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def describe(landmarks: Floats, size: int) -> Floats:
 
 
 class Gallery:
-    """The looks of one shot: as unlike as can be.
+    """The looks of one shot, as different as possible.
 
     Args:
         looks: to begin with.
@@ -57,7 +58,7 @@ class Gallery:
             self.add(look)
 
     def add(self, look: Look) -> None:
-        """Keep a look if it shows something new; where there are too many, the most alike two lose one."""
+        """Keep a look if it is new. If there are too many, drop one of the two most similar."""
         own = describe(look.landmarks, self.size)
         if not self.looks:
             self.looks, self.described = [look], own[None]
@@ -79,7 +80,7 @@ class Gallery:
         return any(look.opening * 128 / self.size > INSIDE for look in self.looks)
 
     def costs(self, wanted: Floats, scale: float, seconds: float, away: float) -> Floats:
-        """How badly each look fits landmarks (68, 2): (K,); those nearer in time than `away` never do."""
+        """The cost of each look for landmarks (68, 2): (K,); infinite for looks nearer in time than `away`."""
         cost = ((self.described - describe(wanted, self.size)) ** 2).sum(1).astype(np.float64)
         cost += SCALE * np.log(np.array([look.scale for look in self.looks]) / scale) ** 2
         if away > 0:
@@ -91,7 +92,7 @@ class Gallery:
 
 
 class Lender:
-    """Lets frames join a gallery once it is known that those around them can be trusted too.
+    """Adds frames to a gallery once the frames around them are known to be trusted too.
 
     Hands come and go: in the frames before one is seen, its tip is there already.
     """
@@ -124,9 +125,9 @@ class _Step(Generic[T]):
 
 @dataclass
 class Chooser(Generic[T]):
-    """Decides for each item of a run which look it takes, `lag` items late [Viterbi 1967, with a fixed lag].
+    """Chooses a look for each item of a run, `lag` items late [Viterbi 1967, with a fixed lag].
 
-    change: price of another look than before.
+    change: cost of a change of the look.
     """
 
     change: float
@@ -134,7 +135,7 @@ class Chooser(Generic[T]):
     steps: deque[_Step[T]] = field(default_factory=deque)
 
     def push(self, item: T, looks: list[Look], cost: Floats) -> Iterator[tuple[T, Look]]:
-        """The next item and how badly each look fits it; gives the item that is decided by now, if any."""
+        """Add the next item with the cost of each look; yields the item that is decided by now, if any."""
         if self.steps:
             before = self.steps[-1]
             best = int(before.total.argmin())

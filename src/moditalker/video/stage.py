@@ -64,8 +64,8 @@ class VideoSampler:
         """Generate the region of each frame.
 
         Args:
-            frames: crops, the landmarks wanted in them and those that they have. The pose rows of a crop say
-                how the head is; with ``mtov.texture`` all of it tells how this person's skin looks.
+            frames: crops, the landmarks wanted in them and those that they have. The pose rows of a crop
+                show the head's pose; with ``mtov.texture`` the whole crop shows this person's skin.
             identity: x_id; its open mouths are for ``mtov.teeth``, its looks for ``mtov.texture`` (without
                 any, the first clip tells how the skin looks).
             seed: of the noise.
@@ -143,8 +143,8 @@ class Shot:
         return model.decode(model.restore(z0), conditions)[0].transpose(0, 1).clamp(-1, 1)
 
     def _look(self, texture: Texture, part: list[Frame]) -> None:
-        """Learn the texture, at once from the frames of before or from the first clip, and again whenever
-        there are frames enough.
+        """Learn the texture: at once from earlier frames or the first clip, and again whenever there are enough
+        frames.
         """
         frames, stride = self.config.autoencoder.frames, self.config.mtov.texture_stride
         fresh = part[self.config.mtov.overlap :] if self.count else part
@@ -204,7 +204,7 @@ def load_sampler(
 
 
 class MissingSampler:
-    """In place of the video stage of a folder that has none: motion can be made with it, videos cannot."""
+    """Stands for the video stage of a folder without one: such weights make motion, but no videos."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,10 +1,10 @@
-"""The source's own skin and teeth, given back to what is generated [ours].
+"""Restores the source's own skin texture and teeth in generated frames [ours].
 
-A small model blurs moles, stubble and the edge of a lip. To find what it misses, it makes frames of the
-source again, and the difference is taken. With the motion of the face removed, this difference depends mainly
-on the shape of the lips. So it is learnt as a function of that shape, and can be predicted for lips that the
-source did not have at that moment: what the source says does not show through.
-Teeth come from frames of the source with an open mouth: from those whose lips are most alike.
+A small model blurs moles, stubble and the edge of a lip. Its error is measured on reproduced frames of
+the source. With the motion of the face removed, this error depends mainly on the shape of the lips. So
+it is learnt as a function of that shape, and predicted for other lips: the source's own speech does not
+show through. Teeth come from frames of the source with an open mouth: from those whose lips are most
+alike.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def _inner(landmarks: Tensor) -> Tensor:
 
 
 class Texture:
-    """What is missing in frames of one person, as a function of the shape of their lips.
+    """The model's error on frames of one person, as a function of the shape of their lips.
 
-    Ridge regression of the missing pixels on :func:`lip_shape`, by sums alone: frames can be learnt from for
-    ever in the same memory, and older ones fade. Pixels are those of the identity's face.
+    Ridge regression of the missing pixels on :func:`lip_shape`, by running sums: memory is constant, and
+    older frames fade. Pixels are those of the identity's face.
 
     Args:
         identity_landmarks: (1, 68, 2), pixels of the region.

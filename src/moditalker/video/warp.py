@@ -49,7 +49,7 @@ def affinity(points: Tensor, grid: tuple[int, int], step: int, reach: float) -> 
 
 
 def coarse_flow(landmarks: Tensor, identity_landmarks: Tensor, height: int, width: int) -> Tensor:
-    """Where each pixel of the target looks in the identity frame, from the landmarks alone.
+    """The coarse flow from target pixels to the identity frame, from the landmarks alone.
 
     A Gaussian-weighted mean of the landmarks' displacements, fading to none far from them.
 
@@ -114,9 +114,7 @@ def mouth_interior(landmarks: Tensor, height: int, width: int) -> Tensor:
 
 
 class LandmarkTokens(nn.Module):
-    """Tokens (B, S, H', W', D) that tell each cell of the landmarks near it, and each frame of all of
-    them.
-    """
+    """Tokens (B, S, H', W', D) with the landmarks near each cell, and all landmarks of each frame."""
 
     lip_related: Tensor
 
@@ -190,7 +188,7 @@ class WarpHead(nn.Module):
 
     @staticmethod
     def _pixels(layer: nn.Linear, x: Tensor, side: int) -> Tensor:
-        """Each cell's answer as side x side pixels: (N, rows, columns, D) -> (N, C, rows side, columns side).
+        """Each cell's output as side x side pixels: (N, rows, columns, D) -> (N, C, rows side, columns side).
 
         The layer's outputs are ordered (channel, row, column), as `pixel_shuffle` has them.
         """
