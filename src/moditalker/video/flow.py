@@ -49,7 +49,7 @@ class Spline:
         self.inverse = np.linalg.pinv(system) if n < 4 else np.linalg.inv(system + 1e-9 * np.eye(n + 3))
 
     def at(self, places: Floats) -> Floats:
-        """The weight of each point's shift at places (..., 2): (..., N); `at(places) @ shifts` is the flow."""
+        """Weights of the points' shifts at places (..., 2): (..., N); `at(places) @ shifts` is the flow."""
         n = len(self.points)
         basis = np.concatenate(
             [kernel(places, self.points), np.ones((*places.shape[:-1], 1)), places], axis=-1

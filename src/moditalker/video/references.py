@@ -80,7 +80,7 @@ class Gallery:
         return any(look.opening * 128 / self.size > INSIDE for look in self.looks)
 
     def costs(self, wanted: Floats, scale: float, seconds: float, away: float) -> Floats:
-        """The cost of each look for landmarks (68, 2): (K,); infinite for looks nearer in time than `away`."""
+        """Costs (K,) of the looks for landmarks (68, 2); infinite for looks nearer in time than `away`."""
         cost = ((self.described - describe(wanted, self.size)) ** 2).sum(1).astype(np.float64)
         cost += SCALE * np.log(np.array([look.scale for look in self.looks]) / scale) ** 2
         if away > 0:

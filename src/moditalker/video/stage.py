@@ -143,9 +143,7 @@ class Shot:
         return model.decode(model.restore(z0), conditions)[0].transpose(0, 1).clamp(-1, 1)
 
     def _look(self, texture: Texture, part: list[Frame]) -> None:
-        """Learn the texture: at once from earlier frames or the first clip, and again whenever there are enough
-        frames.
-        """
+        """Learn the texture: at once from earlier frames or the first clip, then whenever enough came."""
         frames, stride = self.config.autoencoder.frames, self.config.mtov.texture_stride
         fresh = part[self.config.mtov.overlap :] if self.count else part
         first = texture.sums is None
