@@ -49,12 +49,12 @@ def procrustes(points: Array, reference: Array, weights: Array) -> Pose:
     weights = weights / weights.sum()
     centre, origin = weights @ points, weights @ reference
     a, b = points - centre[:, None], reference - origin[:, None]
-    u, s, vt = np.linalg.svd(np.einsum("n,sni,snj->sij", weights, a, b))
+    u, s, vt = np.linalg.svd((a * weights[:, None]).transpose(0, 2, 1) @ b)
     s[:, 2] *= np.sign(np.linalg.det(u @ vt))
     u[..., 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
     rotation = u @ vt
     scale = s.sum(-1) / np.maximum(weights @ (b**2).sum(-1).T, 1e-12)
-    return Pose(rotation, scale, centre - scale[:, None] * np.einsum("sij,sj->si", rotation, origin))
+    return Pose(rotation, scale, centre - scale[:, None] * (rotation @ origin[..., None])[..., 0])
 
 
 def remove_pose(points: Array, pose: Pose) -> NDArray[np.float64]:

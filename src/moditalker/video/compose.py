@@ -27,6 +27,7 @@ from moditalker.config import CropConfig
 from moditalker.geometry.align import inverse
 from moditalker.geometry.looks import Look
 from moditalker.geometry.points import JAW, NOSE, smooth_step
+from moditalker.geometry.raster import planes
 from moditalker.video.flow import FACE, OUTLINE, SIDES, Gap, Spline, outline_distance
 from moditalker.video.interior import Interior, skin_around
 from moditalker.video.match import light_gain, relit, wide_blurred
@@ -376,7 +377,7 @@ def _plane(values: Floats) -> Tensor:
 
 def _floats(pixels: Pixels) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255
+    return planes(pixels).div_(255)
 
 
 def _bytes(image: Tensor) -> Pixels:

@@ -115,10 +115,9 @@ class FaceModel:
 
     def displacement(self, identity: Array, expression: Array) -> Float:
         """What the coefficients add to the mean: (..., 68, 3)."""
-        return np.asarray(
-            np.einsum("nik,...k->...ni", self.identity_basis, identity)
-            + np.einsum("nik,...k->...ni", self.expression_basis, expression)
-        )
+        moved = identity @ self.identity_basis.reshape(204, -1).T
+        moved = moved + expression @ self.expression_basis.reshape(204, -1).T
+        return np.asarray(moved.reshape(*moved.shape[:-1], 68, 3))
 
     def neutral(self, points: Array) -> Float:
         """The resting shape (68, 3), canonical, of the one person whose image points (S, 68, 3) are given.
