@@ -13,10 +13,9 @@ from skimage import data
 
 from moditalker.evaluate.observe import Observed, observe
 from moditalker.evaluate.pairs import Pair, write_pairs
-from moditalker.evaluate.sheets import Shown, mouth_sheet
 from moditalker.features.face.tracker import FaceTracker
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "sheets.py"
+SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "sheets.py"), run_name="sheets")
 PORTRAIT = data.astronaut()[0:240, 100:340]
 
 
@@ -28,7 +27,8 @@ def test_sheets_show_the_videos_own_pixels() -> None:
     landmarks[:, 48:, :2] = 100, 130
     clip = Observed(frames, 25.0, landmarks, np.zeros(0, np.float32))
     still = Observed(frames[:1], 25.0, landmarks[:1], np.zeros(0, np.float32), picture=True)
-    sheet = np.asarray(mouth_sheet("x", [Shown("real", still), Shown("made", clip)]))
+    shown = SCRIPT["Shown"]
+    sheet = np.asarray(SCRIPT["mouth_sheet"]("x", [shown("real", still), shown("made", clip)]))
     expected = frames[0, 130 - 48 : 130 + 48, 100 - 48 : 100 + 48]  # 2.4 eye distances
     windows = np.lib.stride_tricks.sliding_window_view(sheet, (96, 96, 3))[:, :, 0]
     places = np.argwhere((windows[:, :, 0, 0] == expected[0, 0]).all(-1))
@@ -44,7 +44,7 @@ def test_a_sheet_for_each_face_with_all_its_rows(tmp_path: Path, capsys: pytest.
         pairs = [Pair("a", video, face=tmp_path / "face.png"), Pair("b", tmp_path / "none.mp4", video)]
         write_pairs(tmp_path / f"{name}.jsonl", pairs)
         rows += ["--row", f"{name}={tmp_path / name}.jsonl"]
-    main = runpy.run_path(str(SCRIPT))["main"]
+    main = SCRIPT["main"]
     main([*rows, "--out", str(tmp_path / "sheets")])
     with Image.open(tmp_path / "sheets" / "a.jpg") as sheet:
         unit = observe(video, FaceTracker(), recode=False).landmarks[0, [36, 45], 0] @ [-1, 1]
