@@ -33,21 +33,21 @@ def preparing(word: str) -> Callable[[str], str | int]:
 
 
 def glancing() -> Callable[[Any], Any]:
-    """In place of `serve.tasks.looking`: each file shows one face, or lasts a second."""
+    """In place of `serve.tasks.face_worker`: each file shows one face, or lasts a second."""
 
     def glance(order: Any) -> Any:
-        from moditalker.serve.tasks import Seen
+        from moditalker.serve.tasks import FoundFaces
 
         if order.out is None:
             return 1.0
         order.out.write_bytes(order.file.path.read_bytes())
-        return Seen(100, 100, [(10.0, 10.0, 50.0, 60.0)], 0.0, True)
+        return FoundFaces(100, 100, [(10.0, 10.0, 50.0, 60.0)], 0.0, True)
 
     return glance
 
 
 def pretending(seconds: float = 0.0) -> Callable[[Any], None]:
-    """In place of `serve.tasks.making`: the video is the face file, twice; what it begins with is obeyed.
+    """In place of `serve.tasks.video_worker`: the video is the face file, twice, unless that says otherwise.
 
     seconds: that a job takes.
     """

@@ -63,7 +63,7 @@ ALONE = {
     "pydantic": "serve",
     "starlette": "serve",
     "uvicorn": "serve/server.py",
-    "prometheus_client": "serve/figures.py",
+    "prometheus_client": "serve/metrics.py",
     "ray": "jobs/pool.py",
     "onnxruntime": "metrics/onnx_network.py",
     "c2pa": "provenance/manifest.py",
@@ -176,6 +176,7 @@ def test_modules_of_the_last_release_still_import_and_warn():
 
 def test_names_of_the_last_release_still_work_and_say_what_they_are_now(capsys):
     assert present(["demo", "--out", "a.mp4"]) == ["generate", "--out", "a.mp4"]
+    assert present(["web", "--port", "8000"]) == ["serve", "--port", "8000"]
     assert present(["convert", "--preset", "released"]) == ["weights", "convert", "--preset", "released"]
     assert present(["evaluate", "pairs", "videos"]) == ["evaluate", "pairs", "videos"]
     assert present(["evaluate", "videos"]) == ["evaluate", "pairs", "videos"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 import threading
 import time
@@ -31,7 +32,7 @@ from moditalker.serve.api import application
 from moditalker.serve.limits import Limits
 from moditalker.serve.server import listening
 from moditalker.serve.service import Service
-from moditalker.serve.tasks import Given, Glance, Order
+from moditalker.serve.tasks import Inspection, Upload, VideoJob
 from moditalker.talker.options import Options
 from moditalker.weights.named import ASSETS, MODELS
 
@@ -42,18 +43,18 @@ ID = "0123456789abcdefghijkl"
 def at_home() -> Iterator[None]:
     """Workers are functions here: this process keeps its connections and its priority."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "begin", lambda: None)
+        patch.setattr(tasks, "start_worker", lambda: None)
         yield
 
 
 @pytest.fixture(scope="module")
 def look() -> Any:
-    return tasks.looking()
+    return tasks.face_worker()
 
 
 @pytest.fixture(scope="module")
 def make(shipped) -> Any:
-    return tasks.making([str(shipped)], "cpu")
+    return tasks.video_worker([str(shipped)], "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def test_faces_are_found_and_shown(look, two_faces, tmp_path):
-    seen = look(Glance(Given(two_faces, "we.png"), tmp_path / "out.jpg"))
+    seen = look(Inspection(Upload(two_faces, "we.png"), tmp_path / "out.jpg"))
     assert (len(seen.faces), seen.still, seen.width, seen.height) == (2, True, 512, 256)
     assert seen.faces[0][0] < 256 < seen.faces[1][0]
     assert size(tmp_path / "out.jpg") == (512, 256)
@@ -82,15 +83,15 @@ def test_mistakes_name_the_visitors_file_and_no_folder(look, make, shipped, tmp_
     text = tmp_path / ID
     text.write_text("no video")
     with pytest.raises(UserError, match=r"^mine\.mp4: cannot be read") as told:
-        look(Glance(Given(text, "mine.mp4"), tmp_path / "out.jpg"))
+        look(Inspection(Upload(text, "mine.mp4"), tmp_path / "out.jpg"))
     assert str(tmp_path) not in str(told.value)
     long = write_wav(tmp_path / "x", np.zeros(3 * SAMPLE_RATE))
     with pytest.raises(UserError, match=r"^long\.wav: 3\.0 s of sound; at most 2 s"):
-        look(Glance(Given(long, "long.wav"), most=2))
-    order = Order(
-        Given(two_faces, "a.png"),
+        look(Inspection(Upload(long, "long.wav"), most=2))
+    order = VideoJob(
+        Upload(two_faces, "a.png"),
         tmp_path / "try",
-        Given(text.rename(tmp_path / "other"), "b.wav"),
+        Upload(text.rename(tmp_path / "other"), "b.wav"),
         model=str(shipped),
     )
     with pytest.raises(UserError, match=r"^b\.wav: "):
@@ -103,8 +104,8 @@ def test_a_picture_speaks(make, shipped, two_faces, speech_wav, tmp_path, monkey
     audio = tmp_path / "abc"
     audio.write_bytes(speech_wav.read_bytes())
     options = Options(choose=(400.0, 120.0))
-    order = Order(
-        Given(two_faces, "we.png"), tmp_path / "try", Given(audio, "v.wav"), "", "", str(shipped), options
+    order = VideoJob(
+        Upload(two_faces, "we.png"), tmp_path / "try", Upload(audio, "v.wav"), "", "", str(shipped), options
     )
     make(order)
     assert probe(tmp_path / "try" / "talking.mp4").frames == 26
@@ -119,12 +120,24 @@ def test_a_picture_speaks(make, shipped, two_faces, speech_wav, tmp_path, monkey
 
 
 def test_a_video_is_shown_beside_its_source(make, shipped, face_video, speech_wav, tmp_path):
-    given = Given(face_video, "me.mkv"), Given(speech_wav, "v.wav")
-    make(Order(given[0], tmp_path / "try", given[1], model=str(shipped), compare=True))
+    given = Upload(face_video, "me.mkv"), Upload(speech_wav, "v.wav")
+    make(VideoJob(given[0], tmp_path / "try", given[1], model=str(shipped), compare=True))
     made, source = (probe(tmp_path / "try" / name) for name in ("talking.mp4", "source.mp4"))
     assert made.frames == source.frames
-    make(Order(given[0], tmp_path / "plain", given[1], model=str(shipped)))
+    make(VideoJob(given[0], tmp_path / "plain", given[1], model=str(shipped)))
     assert not (tmp_path / "plain" / "source.mp4").exists()
+
+
+def test_another_model_and_another_head(make, shipped, two_faces, speech_wav, tmp_path):
+    other = shutil.copytree(shipped, tmp_path / "other")
+    (poses := tmp_path / "poses.csv").write_text("yaw,pitch,roll\n" + "0,0,0\n" * 10 + "8,0,0\n" * 30)
+    given = Upload(two_faces, "we.png"), tmp_path / "try", Upload(speech_wav, "v.wav")
+    make(VideoJob(*given, model=str(other), head=Upload(poses, "nod.csv")))
+    assert json.loads((tmp_path / "try" / "report.json").read_text())["preset"] == "other"
+    poses.write_text("yaw,pitch\n1,2\n")
+    with pytest.raises(UserError, match=r"^nod\.csv: ") as told:
+        make(VideoJob(*given, model=str(shipped), head=Upload(poses, "nod.csv")))
+    assert str(tmp_path) not in str(told.value)
 
 
 # --------------------------------------------------------------------------------------------- live
@@ -152,7 +165,7 @@ def server(tmp_path_factory) -> Iterator[tuple[str, Service]]:
 
 @pytest.fixture(scope="module")
 def face(server) -> str:
-    number: str = server[1].take("", "face", "a.png", 1, io.BytesIO(ASTRONAUT.read_bytes()))
+    number: str = server[1].add_file("", "face", "a.png", 1, io.BytesIO(ASTRONAUT.read_bytes()))
     return number
 
 
@@ -203,7 +216,7 @@ def test_the_live_place_is_free_again_when_a_visitor_leaves(server, face):
         with connect(address) as other:
             _, words = listen(other)
             assert words == [
-                {"type": "error", "error": "all live places are taken, of 1; try again in some minutes"}
+                {"type": "error", "error": "all live sessions are taken (1); try again in some minutes"}
             ]
         socket.send(bytes(3200))
     until = time.monotonic() + 60
@@ -214,7 +227,7 @@ def test_the_live_place_is_free_again_when_a_visitor_leaves(server, face):
         time.sleep(0.2)
     else:
         raise AssertionError("the place is still taken")
-    assert server[1]._caller.deaths == 0  # it is the same worker
+    assert server[1].sessions.pool.deaths == 0  # it is the same worker
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def server(tmp_path_factory, shipped) -> Iterator[Server]:
     limits = ("--max-seconds", LONGEST, "--max-megabytes", LARGEST, "--max-rate", 10_000)
     process, server = start(folder, "--model", shipped, *limits)
     yield server
-    assert stop(process) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+    assert stop(process) == 0
 
 
 @pytest.fixture(scope="module")
@@ -452,7 +452,9 @@ def test_a_recorded_face_and_a_recorded_voice(page):
         page.wait_for_timeout(1500)
         page.locator(button).click()
         expect(page.locator(where)).not_to_be_empty()
-    expect(page.locator("#found")).to_contain_text("One face was found")
+    expect(page.locator("#found")).to_contain_text(
+        re.compile("One face was|faces were")
+    )  # of a coarse picture
     expect(page.locator("#heard")).to_contain_text("seconds of speech")
     make(page)
 
@@ -553,7 +555,7 @@ def test_a_token_is_asked_for(browser, tmp_path, shipped):
     expect(page.locator("#token")).to_be_hidden()
     expect(page.locator("#tab-live")).to_be_visible()
     page.context.close()
-    stop(process)
+    assert stop(process) == 0
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from moditalker.errors import UserError
 
 
 def state_folder() -> Path:
-    """Where jobs are kept: in the user's folder for what programs remember."""
+    """The default folder of jobs: below the user's folder for states of programs."""
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "moditalker"
 
@@ -65,7 +65,7 @@ def serve(
     keep_minutes: Annotated[float, typer.Option(min=0.1, help="Files are deleted after so long.")] = 60,
     browser: Annotated[bool, typer.Option("--browser", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Serve videos by HTTP, and a page that makes them; on this machine alone unless told otherwise.
+    """Serve videos by HTTP, and a page that makes them; by default for this machine alone.
 
     Nothing is fetched from the network or sent to it. Jobs and their results outlive the server, and are
     deleted after --keep-minutes.
@@ -118,7 +118,7 @@ def serve(
 
 
 def _samples(speech: Path) -> tuple[Path, Path] | None:
-    """The example's portrait and recording, where the portrait is installed."""
+    """The example's portrait and recording, if the portrait is installed."""
     try:
         return portrait(), speech
     except UserError:

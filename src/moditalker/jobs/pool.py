@@ -36,7 +36,7 @@ ATTEMPTS = 2  # workers that a job may cost before it is given up
 KILLS = 5  # the same in a service, of workers that were killed from outside
 STILLBORN = 3  # workers in a row that may die before they are ready
 PATIENCE = 10.0  # s that a worker has to leave in good order
-POLL = 0.1  # s between looks at whether there is something new, where nothing says so
+POLL = 0.1  # s between two looks for messages of a cluster
 KILLED = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM) if hasattr(signal, "SIGKILL") else ()
 
 
@@ -290,7 +290,7 @@ class Pool(Generic[Item, Result]):
         self._busy.clear()
         for task in left:
             stopped = task.stopped or self.failure is None
-            task.done(Outcome(task.item, error=str(self.failure or "stopped"), stopped=stopped))
+            _notify(task.done, Outcome(task.item, error=str(self.failure or "stopped"), stopped=stopped))
 
     def _hand_out(self) -> None:
         while self._waiting and self._idle:
@@ -326,7 +326,7 @@ class Pool(Generic[Item, Result]):
         task.stopped = True
         if task in self._waiting:
             self._waiting.remove(task)
-            task.done(Outcome(task.item, error="stopped", stopped=True))
+            _notify(task.done, Outcome(task.item, error="stopped", stopped=True))
         for worker, other in self._busy.items():
             if other is task and not task.ended:
                 task.ended = "stopped"
@@ -335,7 +335,7 @@ class Pool(Generic[Item, Result]):
     def _hear(self, worker: Any, message: Any) -> None:
         if isinstance(message, _Progress):
             if (told := self._busy.get(worker)) is not None:
-                told.report(*message.step)
+                _notify(told.report, *message.step)
             return
         known, task = worker in self._busy, self._busy.pop(worker, None)
         if isinstance(message, _Unfit):
@@ -345,12 +345,12 @@ class Pool(Generic[Item, Result]):
             self._stillborn = 0
             self._begun.set()
             if isinstance(message, Outcome) and task is not None:
-                task.done(replace(message, item=task.item))
+                _notify(task.done, replace(message, item=task.item))
             return
         if worker in self._idle:
             self._idle.remove(worker)
         if task is not None:
-            self._bury(task, message)
+            self._recover(task, message)
         elif known:
             self._stillborn += 1
             self._hire_from = time.monotonic() + (min(self._stillborn, PATIENCE) if self._lasting else 0)
@@ -361,10 +361,10 @@ class Pool(Generic[Item, Result]):
                 )
         self.deaths += not (task and task.ended)
 
-    def _bury(self, task: Task[Item, Result], message: _Dead) -> None:
-        """What becomes of the job of a worker that died."""
+    def _recover(self, task: Task[Item, Result], message: _Dead) -> None:
+        """Do the job of a dead worker again, or give it up."""
         if task.ended:
-            task.done(Outcome(task.item, error=task.ended, stopped=task.stopped))
+            _notify(task.done, Outcome(task.item, error=task.ended, stopped=task.stopped))
             return
         kills = self._lasting and message.killed
         task.kills, task.deaths = task.kills + kills, task.deaths + (not kills)
@@ -374,7 +374,15 @@ class Pool(Generic[Item, Result]):
         deaths = task.deaths + task.kills
         why = f"{deaths} workers died while they did it ({message.how})"
         error = f"{why}; it may need more memory: use fewer --workers"
-        task.done(Outcome(task.item, error=error, deaths=deaths, stopped=task.stopped))
+        _notify(task.done, Outcome(task.item, error=error, deaths=deaths, stopped=task.stopped))
+
+
+def _notify(callback: Callable[..., None], *values: Any) -> None:
+    """A callback that fails is a bug of its own: the pool continues."""
+    try:
+        callback(*values)
+    except Exception:
+        traceback.print_exc()
 
 
 def _started(start: Start[Any, Any]) -> tuple[Callable[[Any], Any] | None, _Ready | _Unfit]:
@@ -527,6 +535,7 @@ class _RayCrew:
             raise UserError(
                 f"--cluster {address}: no Ray cluster answers there ({error}); give its address, or 'local'"
             ) from error
+        ray.put(None)  # what Ray imports late it imports now, and not in the pool's thread
         self.actor = ray.remote(max_restarts=0, num_cpus=1, num_gpus=gpus)(_Actor)
 
     def hire(self) -> Any:

@@ -1,65 +1,47 @@
-"""The service by HTTP. Everything that is wrong is told as {"error": one sentence}."""
+"""The HTTP interface of the service. An error is {"error": one sentence}."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Form, Header, Query, Request, Response, WebSocket
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import HTTPConnection
 
 from moditalker import __version__
 from moditalker.errors import UserError
 from moditalker.media import tts
 from moditalker.serve import tasks
-from moditalker.serve.figures import Figures, Meter
-from moditalker.serve.forms import Face, Job, Look, Problem, Sound, Wishes, checked
+from moditalker.serve.errors import Absent, TooOften, add_error_handlers
+from moditalker.serve.forms import Face, Job, JobRequest, Problem, Sound, VideoOptions, validated
 from moditalker.serve.guard import Doorkeeper
 from moditalker.serve.limits import Rate
 from moditalker.serve.live import speak
-from moditalker.serve.service import BUG, Absent, Full, Service
+from moditalker.serve.metrics import Meter, Metrics
+from moditalker.serve.service import Service
 from moditalker.serve.store import Row
-from moditalker.serve.uploads import TooLarge, form_of
-from moditalker.serve.visitors import Unknown, Visitors
+from moditalker.serve.uploads import form_of
+from moditalker.serve.visitors import Visitors
 
 PAGE = Path(__file__).parent / "page"
-LOOK_AGAIN = 0.2  # s between looks at how far a job is
-RETRY = "30"  # s after which it may be tried again
+POLL = 0.2  # s between two looks at the progress of a job
 RESULTS = {
     "video": (tasks.VIDEO, "video/mp4"),
     "source": (tasks.SOURCE, "video/mp4"),
     "report": (tasks.REPORT, "application/json"),
     "motion": (tasks.MOTION, "application/json"),
-    "picture": (tasks.PICTURE, "image/jpeg"),
 }
 WRONG: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem} for code in (400, 401, 404, 413, 422, 429, 503)
 }
-
-
 FILES = {"face": "face", "audio": "audio", "head_file": "head"}  # fields that may be files, and their kinds
-
-
-class TooOften(UserError):
-    """A visitor asks faster than he may. seconds: after which he may again."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"too many files and jobs in a minute; try again in {seconds:.0f} s")
-        self.seconds = seconds
-
-
-def status_of(error: UserError) -> int:
-    """The HTTP status of a mistake."""
-    kinds = {Absent: 404, Full: 503, TooLarge: 413, Unknown: 401, TooOften: 429}
-    return next((status for kind, status in kinds.items() if isinstance(error, kind)), 422)
 
 
 def application(
@@ -72,44 +54,44 @@ def application(
     """The application of a service, page included.
 
     Args:
-        name: as for `Doorkeeper`. tokens: of those who may come; none: everybody may.
+        name: as for `Doorkeeper`. tokens: a visitor needs one of them; none: everybody may come.
         origins: of other sites whose pages may use the service, such as "https://talk.example".
         samples: a portrait and a recording that visitors without files may try.
     """
     visitors, rate, limits = Visitors(tokens), Rate(service.limits.rate), service.limits
-    figures = Figures(service)
+    metrics_of_service = Metrics(service)
     app = FastAPI(title="MoDiTalker", version=__version__, docs_url=None, redoc_url=None, responses=WRONG)
-    app.add_middleware(Meter, figures=figures)
+    app.add_middleware(Meter, metrics=metrics_of_service)
     if origins:
         from starlette.middleware.cors import CORSMiddleware
 
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(Doorkeeper, name=name, origins=origins)
 
-    async def owner(asked: HTTPConnection) -> str:
+    async def owner_of(asked: HTTPConnection) -> str:
         return visitors.owner(asked)
 
-    async def paying(asked: HTTPConnection) -> None:
-        if seconds := rate.wait(visitors.payer(asked)):
+    async def limited(asked: HTTPConnection) -> None:
+        if seconds := rate.wait(visitors.rate_key(asked)):
             raise TooOften(seconds)
 
-    Owner = Annotated[str, Depends(owner)]
-    Paying = Depends(paying)
+    Owner = Annotated[str, Depends(owner_of)]
+    Limited = Depends(limited)
 
-    async def kept(who: str, kind: str, file: UploadFile) -> str:
-        take = service.take
-        return await run_in_threadpool(take, who, kind, file.filename or "", file.size or 0, file.file)
+    async def kept(owner: str, kind: str, file: UploadFile) -> str:
+        take = service.add_file
+        return await run_in_threadpool(take, owner, kind, file.filename or "", file.size or 0, file.file)
 
-    async def only(request: Request, who: str, kind: str) -> tuple[str, str]:
-        async with form_of(request, limits, files=1) as form:
+    async def only_file(request: Request, owner: str, kind: str) -> tuple[str, str]:
+        async with form_of(request, service, files=1) as form:
             if not isinstance(file := form.get("file"), UploadFile):
                 raise UserError("file: is missing; send it as the field 'file' of a multipart form")
-            number = await kept(who, kind, file)
-        return number, service.given(who, kind, number).name
+            file_id = await kept(owner, kind, file)
+        return file_id, service.file(owner, kind, file_id).name
 
     def view(row: Row) -> Job:
         progress, before = service.progress(row["id"])
-        wishes = json.loads(row["wishes"])
+        wanted = json.loads(row["request"])
         running = row["state"] == "running"
         return Job(
             id=row["id"],
@@ -124,45 +106,45 @@ def application(
             began=row["began"],
             ended=row["ended"],
             face=row["face"],
-            compare=wishes["compare"],
-            seed=wishes["seed"],
+            compare=wanted["compare"],
+            seed=wanted["seed"],
         )
 
     # ------------------------------------------------------------------------------------------- files
 
-    @app.post("/faces", status_code=201, dependencies=[Paying], openapi_extra=_form({"file": _FILE}))
-    async def send_face(request: Request, who: Owner) -> Face:
-        """Send a picture or a video, and get the faces that are in it."""
-        number, called = await only(request, who, "face")
-        seen = await asyncio.wrap_future(service.look(who, number))
-        return Face(id=number, name=called, **vars(seen))
+    @app.post("/faces", status_code=201, dependencies=[Limited], openapi_extra=_form({"file": _FILE}))
+    async def send_face(request: Request, owner: Owner) -> Face:
+        """Send a picture or a video, and get its faces."""
+        file_id, called = await only_file(request, owner, "face")
+        seen = await asyncio.wrap_future(service.find_faces(owner, file_id))
+        return Face(id=file_id, name=called, **vars(seen))
 
-    @app.get("/faces/{number}/picture", response_class=FileResponse)
-    async def face_picture(number: str, who: Owner) -> FileResponse:
+    @app.get("/faces/{face_id}/picture", response_class=FileResponse)
+    async def face_picture(face_id: str, owner: Owner) -> FileResponse:
         """The frame in which faces were found, at most 1280 pixels wide and high (JPEG)."""
-        return FileResponse(service.given(who, "face", number).path.with_suffix(".jpg"))
+        return FileResponse(service.file(owner, "face", face_id).path.with_suffix(".jpg"))
 
-    @app.post("/sounds", status_code=201, dependencies=[Paying], openapi_extra=_form({"file": _FILE}))
-    async def send_sound(request: Request, who: Owner) -> Sound:
+    @app.post("/sounds", status_code=201, dependencies=[Limited], openapi_extra=_form({"file": _FILE}))
+    async def send_sound(request: Request, owner: Owner) -> Sound:
         """Send speech, and get its length."""
-        number, called = await only(request, who, "audio")
-        seconds = await asyncio.wrap_future(service.listen(who, number))
-        return Sound(id=number, name=called, seconds=seconds)
+        file_id, called = await only_file(request, owner, "audio")
+        seconds = await asyncio.wrap_future(service.measure_sound(owner, file_id))
+        return Sound(id=file_id, name=called, seconds=seconds)
 
     @app.delete("/visit", status_code=204)
-    def forget(who: Owner) -> None:
+    def forget(owner: Owner) -> None:
         """Delete all of one's own files and jobs."""
-        service.forget(who)
+        service.delete_all(owner)
 
     # -------------------------------------------------------------------------------------------- jobs
 
-    @app.post("/jobs", status_code=201, dependencies=[Paying], openapi_extra=_form(_wishes()))
+    @app.post("/jobs", status_code=201, dependencies=[Limited], openapi_extra=_form(_job_fields()))
     async def make(
-        request: Request, who: Owner, idempotency_key: Annotated[str | None, Header(max_length=100)] = None
+        request: Request, owner: Owner, idempotency_key: Annotated[str | None, Header(max_length=100)] = None
     ) -> Job:
         """Make a video. The same Idempotency-Key gives the same job again, and no second one."""
-        async with form_of(request, limits, files=3) as form:
-            if known := service.keyed(who, idempotency_key):
+        async with form_of(request, service, files=3) as form:
+            if known := service.job_of_key(owner, idempotency_key):
                 return view(known)
             service.check_room()
             odd = {name for name, value in form.items() if isinstance(value, UploadFile)} - set(FILES)
@@ -172,57 +154,55 @@ def application(
             try:
                 for field in FILES:
                     if isinstance(file := form.get(field), UploadFile):
-                        form[field] = await kept(who, FILES[field], file)
+                        form[field] = await kept(owner, FILES[field], file)
                         taken.append(form[field])
-                wishes = checked(Wishes, form)
-                return view(await run_in_threadpool(service.order, who, wishes, idempotency_key))
+                job = validated(JobRequest, form)
+                return view(await run_in_threadpool(service.add_job, owner, job, idempotency_key))
             except UserError:
                 service.store.drop_files(taken)
                 raise
 
     @app.get("/jobs")
     async def jobs(
-        who: Owner,
+        owner: Owner,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> list[Job]:
         """One's own jobs, the newest first."""
-        return [view(row) for row in service.jobs(who, limit, offset)]
+        return [view(row) for row in service.jobs(owner, limit, offset)]
 
-    async def known(number: str, who: Owner) -> Row:
-        return service.job(who, number)
+    async def known(job_id: str, owner: Owner) -> Row:
+        return service.job(owner, job_id)
 
     Known = Annotated[Row, Depends(known)]
 
-    @app.get("/jobs/{number}")
+    @app.get("/jobs/{job_id}")
     async def job(row: Known) -> Job:
-        """A job as it is now."""
+        """The present state of a job."""
         return view(row)
 
-    @app.delete("/jobs/{number}", status_code=204)
-    def end(number: str, who: Owner) -> None:
-        """Cancel a job that waits or is being done; delete one that has ended, and its result."""
-        service.end(who, number)
+    @app.delete("/jobs/{job_id}", status_code=204)
+    def end(job_id: str, owner: Owner) -> None:
+        """Cancel a job, or delete it and its result if it has ended."""
+        service.end(owner, job_id)
 
-    @app.get("/jobs/{number}/events", response_class=EventSourceResponse)
+    @app.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
     async def events(row: Known) -> AsyncIterator[Job]:
-        """A job whenever it changes, until it has ended: server-sent events."""
-        told: Job | None = None
-        while told is None or told.state in ("waiting", "running"):
-            now = await run_in_threadpool(lambda: view(service.job(row["owner"], row["id"])))
-            if told is None or now.model_dump(exclude={"seconds_left"}) != told.model_dump(
-                exclude={"seconds_left"}
-            ):
-                yield now
-            told = now
-            if told.state in ("waiting", "running"):
-                await asyncio.sleep(LOOK_AGAIN)
+        """The states of a job, from now until it ends, as server-sent events."""
+        sent = None
+        with suppress(Absent):  # it was deleted
+            while sent is None or sent.state in ("waiting", "running"):
+                now = await run_in_threadpool(lambda: view(service.job(row["owner"], row["id"])))
+                if sent is None or now != sent.model_copy(update={"seconds_left": now.seconds_left}):
+                    yield now
+                sent = now
+                await asyncio.sleep(POLL)
 
     def result(kind: str) -> Callable[[str, str], Awaitable[FileResponse]]:
-        async def download(number: str, who: Owner) -> FileResponse:
+        async def download(job_id: str, owner: Owner) -> FileResponse:
             name, media_type = RESULTS[kind]
             return FileResponse(
-                service.result(who, number, name),
+                service.result(owner, job_id, name),
                 media_type=media_type,
                 filename=name,
                 content_disposition_type="inline",
@@ -230,8 +210,17 @@ def application(
 
         return download
 
+    @app.get("/jobs/{job_id}/picture", response_class=Response)
+    def picture(job_id: str, owner: Owner) -> Response:
+        """The newest frame of a video, also while it is made (JPEG)."""
+        path = service.result(owner, job_id, tasks.PICTURE)
+        try:
+            return Response(path.read_bytes(), media_type="image/jpeg")
+        except FileNotFoundError as error:  # the video has just been made, and its folder has another name
+            raise Absent(f"job {job_id!r}: there is no picture now; ask again") from error
+
     for kind in RESULTS:
-        app.get(f"/jobs/{{number}}/{kind}", response_class=FileResponse, name=kind, description=_SAYS[kind])(
+        app.get(f"/jobs/{{job_id}}/{kind}", response_class=FileResponse, name=kind, description=_SAYS[kind])(
             result(kind)
         )
 
@@ -245,16 +234,16 @@ def application(
     # ----------------------------------------------------------------------------------------- service
 
     @app.get("/service")
-    async def about(who: Owner) -> dict[str, Any]:
-        """What this service has, and what may be asked of it."""
+    async def about(owner: Owner) -> dict[str, Any]:
+        """Models, voices, limits and defaults of this service."""
         return {
             "version": __version__,
             "models": list(service.models),
             "limits": vars(limits),
             "voices": tts.voices(),
             "example": samples is not None,
-            "live": bool(service.live and limits.live),
-            "defaults": Look().model_dump() | {"quality": Wishes(face="x").quality},
+            "live": service.sessions.possible,
+            "defaults": VideoOptions().model_dump() | {"quality": JobRequest(face="x").quality},
         }
 
     @app.post("/visit", status_code=204)
@@ -262,7 +251,7 @@ def application(
         """Exchange a token for a cookie, as browsers need one."""
         headers = [(b"authorization", f"Bearer {token}".encode())]
         visitors.owner(HTTPConnection({"type": "http", "headers": headers}))
-        visitors.welcome(request, answer, token)
+        visitors.set_cookie(request, answer, token)
 
     @app.get("/samples/{kind}", response_class=FileResponse)
     def sample(kind: str) -> FileResponse:
@@ -273,65 +262,27 @@ def application(
 
     @app.get("/health")
     async def health(answer: Response) -> dict[str, str]:
-        """Whether videos can be made: 200, or 503 while the networks load or if workers cannot start."""
+        """200 if videos can be made; 503 while the networks load or if workers cannot start."""
         if service.maker.up and service.looker.up:
             return {"status": "ok"}
         answer.status_code = 503
         return {"status": str(service.maker.failure or service.looker.failure or "the networks are loading")}
 
     @app.get("/metrics", response_class=Response)
-    def metrics(who: Owner) -> Response:
-        """Figures for Prometheus."""
-        return Response(figures.text(), media_type="text/plain; version=0.0.4")
+    def metrics(owner: Owner) -> Response:
+        """Metrics for Prometheus."""
+        return Response(metrics_of_service.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/", include_in_schema=False)
     def page(request: Request) -> Response:
         answer = FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
         if not tokens:
-            visitors.welcome(request, answer)
+            visitors.set_cookie(request, answer)
         return answer
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
-    _answer_mistakes(app)
+    add_error_handlers(app)
     return app
-
-
-def _answer_mistakes(app: FastAPI) -> None:
-    def told(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"error": text}, status, headers)
-
-    async def mistake(request: Request, error: Exception) -> Response:
-        assert isinstance(error, UserError)
-        status = status_of(error)
-        wait = {429: str(round(getattr(error, "seconds", 1)) or 1), 503: RETRY}.get(status)
-        headers = {"retry-after": wait} if wait else {}
-        return told(status, str(error), headers | ({"www-authenticate": "Bearer"} if status == 401 else {}))
-
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        fault = error.errors()[0]
-        return told(422, f"{fault['loc'][-1]}: {fault['msg']}; GET /openapi.json lists what is expected")
-
-    async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        text = f"{request.method} {request.url.path[:80]}: {str(error.detail).lower()}; see GET /openapi.json"
-        return told(error.status_code, text, dict(error.headers or {}))
-
-    async def gone(request: Request, error: Exception) -> Response:
-        return told(400, "the connection ended before everything was sent")
-
-    async def bug(request: Request, error: Exception) -> Response:
-        return told(500, BUG)
-
-    answers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
-        UserError: mistake,
-        RequestValidationError: invalid,
-        HTTPException: refused,
-        ClientDisconnect: gone,
-        Exception: bug,
-    }
-    for kind, answer in answers.items():
-        app.add_exception_handler(kind, answer)
 
 
 _FILE = {"type": "string", "format": "binary"}
@@ -340,12 +291,11 @@ _SAYS = {
     "source": "The source as a video that browsers play, where `compare` asked for it.",
     "report": "What was done: frames, times, notes, how far the lips part.",
     "motion": "The landmark track: docs/motion.md.",
-    "picture": "The newest frame of a video in the making (JPEG).",
 }
 
 
-def _wishes() -> dict[str, Any]:
-    properties: dict[str, Any] = Wishes.model_json_schema()["properties"]
+def _job_fields() -> dict[str, Any]:
+    properties: dict[str, Any] = JobRequest.model_json_schema()["properties"]
     for name in FILES:
         either = {"anyOf": [_FILE, {"type": "string"}], "description": properties[name]["description"]}
         properties[name] = either

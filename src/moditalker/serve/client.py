@@ -27,12 +27,12 @@ from typing import IO, Any
 from moditalker.errors import UserError
 
 PATIENCE = 60.0  # s without a word from the service
-ATTEMPTS = 5  # to send a job, where the connection breaks or there is no room
+ATTEMPTS = 5  # to send a job over a connection that breaks
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it was when it was asked for; see `forms.Job` for the units."""
+    """The state of a job when the service sent it; `forms.Job` has the units."""
 
     id: str
     state: str  # "waiting", "running", "made", "failed" or "cancelled"
@@ -50,14 +50,14 @@ class Job:
 
 
 class Client:
-    """A service at an address; token: if it asks for one. All methods raise UserError with its sentence."""
+    """A service at an address. token: if it needs one. All methods raise UserError with its sentence."""
 
     def __init__(self, address: str, token: str | None = None) -> None:
         self.address = address.rstrip("/")
         self.headers = {"authorization": f"Bearer {token}"} if token else {}
 
-    def make(self, face: str | Path, audio: str | Path | None = None, **wishes: object) -> Job:
-        """Put a video into the queue; wishes: fields of a job, as in ``text="Hello."`` or ``seed=1``.
+    def make(self, face: str | Path, audio: str | Path | None = None, **options: object) -> Job:
+        """Put a video into the queue; options: fields of a job, as in ``text="Hello."`` or ``seed=1``.
 
         A connection that breaks is tried again, and makes no second job.
         """
@@ -65,7 +65,7 @@ class Client:
         key = {"idempotency-key": secrets.token_urlsafe(16)}
         for attempt in range(ATTEMPTS):
             try:
-                with _form(wishes, files) as (body, kind):
+                with _form(options, files) as (body, kind):
                     return _job(json.load(self._ask("/jobs", "POST", key | kind, body)))
             except (ConnectionError, urllib.error.URLError, TimeoutError) as error:
                 if attempt + 1 == ATTEMPTS:
@@ -74,7 +74,7 @@ class Client:
         raise AssertionError
 
     def job(self, number: str) -> Job:
-        """A job as it is now."""
+        """The present state of a job."""
         return _job(json.load(self._ask(f"/jobs/{number}")))
 
     def jobs(self, limit: int = 100) -> list[Job]:
@@ -82,14 +82,14 @@ class Client:
         return [_job(one) for one in json.load(self._ask(f"/jobs?limit={limit}"))]
 
     def follow(self, number: str) -> Iterator[Job]:
-        """A job whenever it changes, until it has ended."""
+        """The states of a job, from now until it ends."""
         with self._ask(f"/jobs/{number}/events") as events:
             for line in events:
                 if line.startswith(b"data: "):
                     yield _job(json.loads(line[6:]))
 
     def wait(self, number: str) -> Job:
-        """A job that was made. Raises UserError if it was not."""
+        """Wait until a job is made. Raises UserError if it fails or is cancelled."""
         job = list(self.follow(number))[-1]
         if job.state != "made":
             raise UserError(job.error or f"job {number}: is {job.state}")
@@ -107,7 +107,7 @@ class Client:
             part.unlink(missing_ok=True)
 
     def end(self, number: str) -> None:
-        """Cancel a job that is not done, or delete one that is."""
+        """Cancel a job, or delete it if it has ended."""
         self._ask(f"/jobs/{number}", "DELETE").close()
 
     def _ask(

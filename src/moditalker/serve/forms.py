@@ -1,4 +1,4 @@
-"""What goes in and out by HTTP, as models: the OpenAPI description is made of them."""
+"""Requests and answers of the HTTP interface as models, of which the OpenAPI description is made."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ID = r"^[\w.-]{1,40}$"
 (_LEAST_SEED, _MOST_SEED), (_LEAST_STEPS, _MOST_STEPS) = BOUNDS["seed"], BOUNDS["steps"]
 
 
-class Look(BaseModel):
-    """How a video is made, whether it is a job or live: fields of `Options`."""
+class VideoOptions(BaseModel):
+    """Fields of `Options` that jobs and live sessions have."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,8 +55,8 @@ class Look(BaseModel):
         )
 
 
-class Wishes(Look):
-    """A job: a face and speech (a sound or a text), each a file or the id of one that was sent before."""
+class JobRequest(VideoOptions):
+    """A job: a face, speech as a sound or a text, and options. Files are sent, or named by their ids."""
 
     face: str = Field(pattern=ID, description="A picture or a video: a file, or the id of one.")
     audio: str | None = Field(default=None, pattern=ID, description="Speech: a file, or the id of one.")
@@ -96,10 +96,10 @@ class Wishes(Look):
 
 
 class Job(BaseModel):
-    """A job as it is now.
+    """The present state of a job.
 
-    before: jobs that are done before it; stage: "face", "speech" or "video", of which so many steps are
-    done; seconds_left: that the stage will take yet; times are seconds since 1970.
+    before: number of jobs that are done before it. stage: "face", "speech" or "video"; done, total: its
+    steps; seconds_left: until the stage ends. Times are seconds since 1970.
     """
 
     id: str
@@ -143,13 +143,13 @@ class Sound(BaseModel):
 
 
 class Problem(BaseModel):
-    """What is wrong: one sentence with the value, the rule and the way out."""
+    """An error: one sentence with the value, the rule and the way out."""
 
     error: str
 
 
-def checked(model: type[Any], fields: dict[str, Any]) -> Any:
-    """A model of what was sent. Raises UserError."""
+def validated(model: type[Any], fields: dict[str, Any]) -> Any:
+    """A model of the fields of a form or query. Raises UserError."""
     try:
         return model.model_validate(fields)
     except ValidationError as invalid:

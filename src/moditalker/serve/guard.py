@@ -27,7 +27,7 @@ HEADERS = {
     "x-content-type-options": "nosniff",
 }
 FOREIGN = b'{"error": "another site asked; only its own page, and programs, may use this service"}'
-OWN = ("/jobs/", "/faces/")  # where what visitors gave and got is served
+OWN = ("/jobs/", "/faces/")  # paths of visitors' files and results
 
 
 def own_address(host: str) -> str:
@@ -86,9 +86,9 @@ def _local(host: object) -> bool:
 
 
 class Doorkeeper:
-    """ASGI middleware: HEADERS with each answer, and a refusal of what other sites ask.
+    """ASGI middleware: HEADERS with each answer, and a refusal of requests from other sites.
 
-    What visitors give or get is not kept by caches between.
+    Caches do not keep visitors' files and results.
 
     Args:
         name: of this machine, where it alone may ask: a request for any other host comes from a page whose

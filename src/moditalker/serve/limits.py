@@ -1,4 +1,4 @@
-"""What visitors may ask for, and how often."""
+"""Limits of the service: sizes, times, and requests a minute."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be asked for; the page and GET /service say so beforehand."""
+    """Limits for visitors; the page and GET /service show them."""
 
     megabytes: float = 200.0  # of a file
     seconds: float = 60.0  # of speech
     characters: int = 1000  # of typed text
-    waiting: int = 8  # jobs in the queue, besides those at work
+    waiting: int = 8  # jobs in the queue, without those that run
     making: float = 1800.0  # seconds that one video may take
     looking: float = 120.0  # seconds that looking at a file may take
     keeping: float = 3600.0  # seconds until files are deleted
@@ -30,7 +30,7 @@ class Limits:
 
 
 class Rate:
-    """So many a minute for each visitor, all at once if need be (a token bucket)."""
+    """A token bucket for each visitor: so many requests a minute, also all at once."""
 
     def __init__(self, per_minute: float) -> None:
         self.per_minute = per_minute
@@ -38,10 +38,10 @@ class Rate:
         self._lock = threading.Lock()
 
     def wait(self, visitor: str) -> float:
-        """Take one; 0 where there is one, else the seconds until there will be."""
+        """Take a token; 0, or the seconds until there is one."""
         now = time.monotonic()
         with self._lock:
-            if len(self._left) > 10_000:  # who has not come for a minute has all of them again
+            if len(self._left) > 10_000:  # after a minute a bucket is full again
                 self._left = {who: had for who, had in self._left.items() if now - had[1] < 60}
             had, when = self._left.get(visitor, (self.per_minute, now))
             left = min(self.per_minute, had + (now - when) * self.per_minute / 60)

@@ -1,11 +1,11 @@
 """Live by WebSocket: sound comes in as it is spoken, frames go out.
 
-    /live?face=ID&rate=16000&deadline=1.0 and fields of `Look`
+    /live?face=ID&rate=16000&deadline=1.0 and fields of `VideoOptions`
 
 In: binary messages of 16-bit little-endian mono samples, no sooner than they are spoken; {"type": "end"} ends
 the speech. Out: {"type": "ready", width, height, fps, ahead}, from when on sound is heard; binary messages of
 8 bytes (little-endian double: the second of sound that the frame belongs to) and a JPEG; {"type": "end",
-frames, dropped}. What is wrong comes as {"type": "error", "error": one sentence}.
+frames, dropped}. An error is {"type": "error", "error": one sentence}.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from pydantic import Field
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from moditalker.errors import UserError
-from moditalker.serve.forms import ID, Look, checked
-from moditalker.serve.service import BUG, Service, Session
+from moditalker.serve.errors import BUG
+from moditalker.serve.forms import ID, VideoOptions, validated
+from moditalker.serve.service import Service
+from moditalker.serve.sessions import Session
 from moditalker.serve.tasks import FRAME
 from moditalker.serve.visitors import Visitors
 
 MOST = 1 << 18  # bytes of one message
 CHUNK = 1 << 14  # bytes of sound that are handed on at once: a pipe takes them without waiting
-GRACE = 5.0  # s in which a session whose visitor has left ends by itself
+GRACE = 5.0  # s that a worker has to end a session after its visitor has left
 
 
-class Speech(Look):
-    """What a live session is asked for with."""
+class Speech(VideoOptions):
+    """The query of a live session."""
 
     face: str = Field(pattern=ID, description="Id of a face that was sent before.")
     rate: int = Field(default=16_000, ge=8_000, le=48_000, description="Samples of sound in a second.")
@@ -44,10 +46,9 @@ async def speak(socket: WebSocket, service: Service, visitors: Visitors) -> None
     """A session, from its beginning to its end."""
     await socket.accept()
     try:
-        asked = checked(Speech, dict(socket.query_params))
-        session = service.call(
-            visitors.owner(socket), asked.face, asked.rate, asked.deadline, asked.options()
-        )
+        asked = validated(Speech, dict(socket.query_params))
+        face = service.file(visitors.owner(socket), "face", asked.face)
+        session = service.sessions.begin(face, asked.rate, asked.deadline, asked.options())
     except UserError as error:
         await _close(socket, str(error))
         return
@@ -55,7 +56,7 @@ async def speak(socket: WebSocket, service: Service, visitors: Visitors) -> None
     hearing = asyncio.create_task(_hear(socket, session, threads, service.limits.live_seconds))
     try:
         fault = await _show(socket, session, threads)
-    except (WebSocketDisconnect, RuntimeError):  # nobody looks any more
+    except (WebSocketDisconnect, RuntimeError):  # the visitor has left
         fault = ""
     finally:
         hearing.cancel()
@@ -67,7 +68,7 @@ async def speak(socket: WebSocket, service: Service, visitors: Visitors) -> None
 
 
 async def _show(socket: WebSocket, session: Session, threads: ThreadPoolExecutor) -> str:
-    """Send what the worker gives; the sentence that it ended with, or ""."""
+    """Send the worker's messages to the visitor; returns the sentence of an error, or ""."""
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -87,13 +88,13 @@ async def _show(socket: WebSocket, session: Session, threads: ThreadPoolExecutor
 
 
 async def _hear(socket: WebSocket, session: Session, threads: ThreadPoolExecutor, seconds: float) -> None:
-    """Hand on sound until it ends, its time is over, or nobody is there."""
+    """Pass the sound to the worker until it ends, the time is over, or the visitor leaves."""
     loop = asyncio.get_running_loop()
 
     async def give(sound: bytes) -> None:
         await loop.run_in_executor(threads, session.line.send_bytes, sound)
 
-    async def hand_on() -> None:
+    async def pass_on() -> None:
         while True:
             message: Any = await socket.receive()
             if message["type"] != "websocket.receive" or message.get("text"):
@@ -103,13 +104,13 @@ async def _hear(socket: WebSocket, session: Session, threads: ThreadPoolExecutor
                 await give(sound[start : min(start + CHUNK, len(sound) // 2 * 2)])
 
     with suppress(OSError, asyncio.TimeoutError):
-        await asyncio.wait_for(hand_on(), seconds)
+        await asyncio.wait_for(pass_on(), seconds)
     with suppress(OSError):
         await give(b"")
 
 
 async def _end(session: Session) -> None:
-    """The worker sees that the line is cut, and is ended if it does not."""
+    """Wait until the worker has noticed the end of the line, and stop it if it does not."""
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(session.ended)), GRACE)
     session.stop()

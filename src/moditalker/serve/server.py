@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -15,12 +17,12 @@ from moditalker.serve.guard import is_loopback
 from moditalker.serve.live import MOST
 from moditalker.serve.service import Service
 
-FIRST, LAST = 7860, 7960  # ports that are tried where none is asked for
+FIRST, LAST = 7860, 7960  # ports to try if none is given
 FAREWELL = 3  # s that open connections have when the server ends
 
 
 def listening(address: str, port: int | None) -> socket.socket:
-    """A port that is listened on: that one, or the first free one from FIRST. Raises UserError."""
+    """A socket that listens on a port; None: on the first free one from FIRST. Raises UserError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     fault: OSError | None = None
     for number in range(FIRST, LAST) if port is None else [port]:
@@ -37,6 +39,16 @@ def listening(address: str, port: int | None) -> socket.socket:
     raise UserError(f"{address}: {what}; choose another --port") from fault
 
 
+class _Server(uvicorn.Server):
+    """Ends in good order with SIGINT and SIGTERM, and does not send them to itself again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
+
+
 def run(
     service: Service,
     host: str,
@@ -50,7 +62,7 @@ def run(
     """Serve until SIGINT or SIGTERM; the networks are loaded meanwhile.
 
     Args:
-        host: the name that visitors know, and address: what it stands for (`own_address`).
+        host: the name that visitors use. address: the address of that name (`own_address`).
         tokens, origins, samples: as for `application`.
         browser: open the page in one.
 
@@ -75,4 +87,4 @@ def run(
         print(f"MoDiTalker is at {url} (Ctrl+C ends it)", flush=True)
         if browser:
             webbrowser.open(url)
-        uvicorn.Server(config).run(sockets=[opened])
+        _Server(config).run(sockets=[opened])

@@ -1,53 +1,51 @@
-"""The service behind page and API: files come in, jobs wait, workers do them, results are kept for a while.
+"""The service behind page and API: it stores files, queues jobs, has workers do them, and keeps the results.
 
-All that must outlive the process is in `Store`; how far a job is, is not.
+`Store` holds what must outlive the process; the progress of a job need not.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import errno
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from moditalker.errors import UserError
 from moditalker.jobs.files import claimed
 from moditalker.jobs.pool import Outcome, Pool, Start, Task
-from moditalker.serve.forms import Wishes
+from moditalker.serve.errors import BUG, CRASHED, Absent, Full, sentence_of
+from moditalker.serve.forms import JobRequest
 from moditalker.serve.limits import Limits
+from moditalker.serve.sessions import LiveSessions
 from moditalker.serve.store import OPEN, Row, Store
-from moditalker.serve.tasks import PICTURE, Call, Given, Glance, Order, Seen, living, looking, making
-from moditalker.talker.options import Options
+from moditalker.serve.tasks import (
+    PICTURE,
+    FoundFaces,
+    Inspection,
+    Upload,
+    VideoJob,
+    face_worker,
+    video_worker,
+)
 
 SWEEP_SECONDS = 30.0  # between looks for files that are too old
 STARTS = 3  # times that a job may be running while the service dies
-CRASHED = "the file made the program that reads it fail; it is damaged: export it again, or give another"
-BUG = "something went wrong inside, which is not your fault; the server's log has more"
-
-
-class Full(UserError):
-    """There is no room now: in the queue, on the disk, or among the live sessions."""
-
-
-class Absent(UserError):
-    """There is no such file or job."""
+LOOKS = 16  # files that may wait to be looked at
+DISK_FULL = "there is no room for more files now; try again later"
 
 
 @dataclass
 class Progress:
-    """How far a job is, which no table knows. since: when its stage began, of time.monotonic()."""
+    """The progress of a job, which is in no table. since: when its stage began, of time.monotonic()."""
 
-    task: Task[Order, None] | None = None
+    task: Task[VideoJob, None] | None = None
     stage: str = ""  # "" while it waits
     done: int = 0
     total: int = 1
@@ -55,21 +53,21 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """That the stage will take yet; None where it cannot be told."""
+        """Until the stage ends; None if it is unknown."""
         if not 0 < self.done <= self.total:
             return None
         return (time.monotonic() - self.since) * (self.total - self.done) / self.done
 
 
 class Service:
-    """Takes visitors' orders.
+    """Files, queue, workers and results.
 
     Args:
-        folder: for all that is kept; one service at a time has it.
+        folder: for files and jobs; one service at a time uses it.
         models: names or folders of weights; the first is taken unless a job asks for another.
         live: the model that speaks live; "": none does.
         device: "cpu", "cuda" or "mps". workers: videos that are made at a time. cluster: as for `work`.
-        starts: what workers do, in place of looking at files and making videos.
+        starts: replace the functions that workers begin with, `face_worker` and `video_worker`.
 
     Raises:
         UserError: the folder cannot be used, or another service has it.
@@ -84,30 +82,32 @@ class Service:
         workers: int = 1,
         limits: Limits | None = None,
         cluster: str | None = None,
-        starts: tuple[Start[Glance, Any], Start[Order, None]] | None = None,
+        starts: tuple[Start[Inspection, Any], Start[VideoJob, None]] | None = None,
     ) -> None:
-        self.limits, self.live, self.device = limits or Limits(), live, device
+        self.limits = limits or Limits()
         self.models = {Path(model).name: model for model in models}
         self._open = ExitStack()
         self._open.enter_context(claimed(folder))
         folder.chmod(0o700)
         self.store = Store(folder)
         self.store.tidy()
-        look, make = starts or (looking, partial(making, tuple(models), device))
-        self.looker: Pool[Glance, Any] = Pool(look, lasting=True)
-        self.maker: Pool[Order, None] = Pool(make, workers, cluster, int(device == "cuda"), lasting=True)
+        look, make = starts or (face_worker, partial(video_worker, tuple(models), device))
+        self.looker: Pool[Inspection, Any] = Pool(look, lasting=True)
+        self.maker: Pool[VideoJob, None] = Pool(make, workers, cluster, int(device == "cuda"), lasting=True)
         self.ended = dict.fromkeys(("made", "failed", "cancelled"), 0)  # jobs since the start, for metrics
         self.used = self.store.size()
+        self.arriving = 0  # bytes of forms that are being sent
         self._progress: dict[str, Progress] = {}
+        self._inspected = 0  # files that are looked at, or wait for that
         self._lock = threading.RLock()
-        self._calls = threading.BoundedSemaphore(max(1, self.limits.live))
+        self.sessions = LiveSessions(live, device, self.limits)
         self._closed = threading.Event()
         self._recover()
         self._sweeper = threading.Thread(target=self._sweep, daemon=True)
         self._sweeper.start()
 
     def ready(self) -> None:
-        """Wait until the networks are loaded. Raises UserError where they cannot be."""
+        """Wait until the networks are loaded. Raises UserError if they cannot be."""
         self.looker.ready()
         self.maker.ready()
 
@@ -117,14 +117,13 @@ class Service:
         self._sweeper.join()
         self.looker.close()
         self.maker.close()
-        if "_caller" in self.__dict__:
-            self._caller.close()
+        self.sessions.close()
         self.store.close()
         self._open.close()
 
     # --------------------------------------------------------------------------------------------- files
 
-    def take(self, owner: str, kind: str, name: str, size: int, content: IO[bytes]) -> str:
+    def add_file(self, owner: str, kind: str, name: str, size: int, content: IO[bytes]) -> str:
         """Keep a file ("face", "audio" or "head"); its id.
 
         Raises:
@@ -138,45 +137,61 @@ class Service:
                 f"{name}: {size / 1e6:.1f} MB; at most {self.limits.megabytes:g} MB are taken: give a "
                 "smaller file"
             )
-        if self.used + size > 1e6 * self.limits.disk:
-            raise Full("there is no room for more files now; try again later")
+        self.check_disk(size)
         self.used += size
-        return self.store.keep(owner, kind, name, content)
+        try:
+            return self.store.add_file(owner, kind, name, content)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise Full(DISK_FULL) from error
 
-    def look(self, owner: str, number: str) -> Future[Seen]:
-        """Find the faces of a picture or video. The future raises UserError where there is none."""
-        file = self.given(owner, "face", number)
-        glance = Glance(file, out=self.store.files / f"{number}.jpg")
-        return self._glance(number, glance, asdict)
+    def check_disk(self, size: int) -> None:
+        """Raise Full if there is no room for so many more bytes."""
+        if self.used + size > 1e6 * self.limits.disk:
+            raise Full(DISK_FULL)
 
-    def listen(self, owner: str, number: str) -> Future[float]:
-        """Length of a sound in seconds. The future raises UserError where it cannot be used."""
-        glance = Glance(self.given(owner, "audio", number), most=self.limits.seconds)
-        return self._glance(number, glance, lambda seconds: {"seconds": seconds})
+    def find_faces(self, owner: str, identifier: str) -> Future[FoundFaces]:
+        """Find the faces of a picture or video. The future raises UserError if there is none."""
+        file = self.file(owner, "face", identifier)
+        inspection = Inspection(file, out=self.store.files / f"{identifier}.jpg")
+        return self._inspect(identifier, inspection, asdict)
 
-    def _glance(self, number: str, glance: Glance, facts: Callable[[Any], Row]) -> Future[Any]:
+    def measure_sound(self, owner: str, identifier: str) -> Future[float]:
+        """Length of a sound in seconds. The future raises UserError if it cannot be used."""
+        inspection = Inspection(self.file(owner, "audio", identifier), most=self.limits.seconds)
+        return self._inspect(identifier, inspection, lambda seconds: {"seconds": seconds})
+
+    def _inspect(self, identifier: str, inspection: Inspection, facts: Callable[[Any], Row]) -> Future[Any]:
         answer: Future[Any] = Future()
+        with self._lock:
+            if self._inspected >= LOOKS:
+                self.store.drop_files([identifier])
+                raise Full(f"{LOOKS} files wait to be looked at already; try again in a minute")
+            self._inspected += 1
 
-        def done(outcome: Outcome[Glance, Any]) -> None:
+        def done(outcome: Outcome[Inspection, Any]) -> None:
+            with self._lock:
+                self._inspected -= 1
             if outcome.error:
-                self.store.drop_files([number])
-                answer.set_exception(UserError(said(outcome)))
+                self.store.drop_files([identifier])
+                answer.set_exception(UserError(sentence_of(outcome)))
                 return
-            self.store.note(number, facts(outcome.result))
+            self.store.set_facts(identifier, facts(outcome.result))
             answer.set_result(outcome.result)
 
-        self.looker.submit(glance, done, seconds=self.limits.looking)
+        self.looker.submit(inspection, done, seconds=self.limits.looking)
         return answer
 
-    def given(self, owner: str, kind: str, number: str) -> Given:
+    def file(self, owner: str, kind: str, identifier: str) -> Upload:
         """A visitor's file. Raises Absent."""
-        if (row := self.store.file(owner, kind, number)) is None:
-            raise Absent(f"{kind} {number!r}: there is no such file any more; send it again")
-        return Given(self.store.files / number, row["name"])
+        if (row := self.store.file(owner, kind, identifier)) is None:
+            raise Absent(f"{kind} {identifier!r}: there is no such file any more; send it again")
+        return Upload(self.store.files / identifier, row["name"])
 
     # --------------------------------------------------------------------------------------------- jobs
 
-    def order(self, owner: str, wishes: Wishes, key: str | None = None) -> Row:
+    def add_job(self, owner: str, request: JobRequest, key: str | None = None) -> Row:
         """Put a job into the queue.
 
         Args:
@@ -185,234 +200,185 @@ class Service:
         Raises:
             UserError: something that cannot be used; too many jobs wait.
         """
-        if known := self.keyed(owner, key):
+        if known := self.job_of_key(owner, key):
             return known
-        if len(wishes.text) > self.limits.characters:
+        if len(request.text) > self.limits.characters:
             most = self.limits.characters
-            raise UserError(f"a text of {len(wishes.text)} characters; at most {most} are spoken: cut it")
-        if wishes.model and wishes.model not in self.models:
-            raise UserError(f"model {wishes.model!r}: there is {', '.join(self.models)}")
-        wishes.options()
-        number = secrets.token_urlsafe(16)
-        job = {"id": number, "owner": owner, "key": key, "state": "waiting", "created": time.time()}
-        job |= {"face": wishes.face, "audio": wishes.audio, "head": wishes.head_file}
-        self._order(job | {"wishes": wishes.model_dump_json()})  # a file that is not there is told
+            raise UserError(f"a text of {len(request.text)} characters; at most {most} are spoken: cut it")
+        if request.model and request.model not in self.models:
+            raise UserError(f"model {request.model!r}: there is {', '.join(self.models)}")
+        request.options()
+        identifier = secrets.token_urlsafe(16)
+        job = {"id": identifier, "owner": owner, "key": key, "state": "waiting", "created": time.time()}
+        job |= {"face": request.face, "audio": request.audio, "head": request.head_file}
+        self._order(
+            job | {"request": request.model_dump_json()}
+        )  # raises Absent for a file that is not there
         with self._lock:
             self.check_room()
-            if not self.store.add(job | {"wishes": wishes.model_dump_json()}):
-                return self.keyed(owner, key) or job
-            self._progress[number] = Progress()
-        self._submit(self.store.job(owner, number) or job)
-        return self.job(owner, number)
+            if not self.store.add_job(job | {"request": request.model_dump_json()}):
+                return self.job_of_key(owner, key) or job
+            self._progress[identifier] = Progress()
+        self._submit(self.store.job(owner, identifier) or job)
+        return self.job(owner, identifier)
 
     def check_room(self) -> None:
-        """Raise Full where no more jobs may wait."""
+        """Raise Full if no more jobs may wait."""
         if (count := len(self._progress)) >= self.limits.waiting + self.maker.workers:
             raise Full(f"{count} videos wait already; try again in some minutes")
 
-    def keyed(self, owner: str, key: str | None) -> Row | None:
+    def job_of_key(self, owner: str, key: str | None) -> Row | None:
         """The visitor's job of a key, if there is one."""
-        found = self.store.ask("SELECT * FROM jobs WHERE owner = ? AND key = ?", owner, key) if key else []
+        found = self.store.query("SELECT * FROM jobs WHERE owner = ? AND key = ?", owner, key) if key else []
         return found[0] if found else None
 
-    def job(self, owner: str, number: str) -> Row:
+    def job(self, owner: str, identifier: str) -> Row:
         """A visitor's job. Raises Absent."""
-        if (row := self.store.job(owner, number)) is None:
-            raise Absent(f"job {number!r}: there is no such job any more; list them, or make it again")
+        if (row := self.store.job(owner, identifier)) is None:
+            raise Absent(f"job {identifier!r}: there is no such job any more; list them, or make it again")
         return row
 
     def jobs(self, owner: str, limit: int = -1, offset: int = 0) -> list[Row]:
         """A visitor's jobs, the newest first; limit -1: all of them."""
         query = "SELECT * FROM jobs WHERE owner = ? ORDER BY created DESC LIMIT ? OFFSET ?"
-        return self.store.ask(query, owner, limit, offset)
+        return self.store.query(query, owner, limit, offset)
 
-    def end(self, owner: str, number: str) -> None:
+    def end(self, owner: str, identifier: str) -> None:
         """Cancel a job that waits or runs; delete one that has ended. Raises Absent."""
-        self.job(owner, number)
-        if self.store.tell(
-            f"UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND {OPEN}", time.time(), number
+        self.job(owner, identifier)
+        if self.store.execute(
+            f"UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND {OPEN}", time.time(), identifier
         ):
-            progress = self._progress.get(number)
+            progress = self._progress.get(identifier)
             if progress is not None and progress.task is not None:
                 self.maker.stop(progress.task)
             self.ended["cancelled"] += 1
         else:
-            self.store.drop_job(number)
+            self.store.drop_job(identifier)
 
-    def forget(self, owner: str) -> None:
-        """Delete all that is a visitor's."""
+    def delete_all(self, owner: str) -> None:
+        """Delete all files and jobs of a visitor."""
         for row in self.jobs(owner):
             if row["state"] in ("waiting", "running"):
                 self.end(owner, row["id"])
             self.end(owner, row["id"])
-        files = self.store.ask("SELECT id FROM files WHERE owner = ?", owner)
+        files = self.store.query("SELECT id FROM files WHERE owner = ?", owner)
         self.store.drop_files(row["id"] for row in files)
 
-    def progress(self, number: str) -> tuple[Progress, int]:
-        """How far a job is, and how many are done before it."""
+    def progress(self, identifier: str) -> tuple[Progress, int]:
+        """The progress of a job, and the identifier of jobs before it."""
         with self._lock:
-            ahead = list(self._progress).index(number) if number in self._progress else 0
-            return self._progress.get(number, Progress()), ahead
+            ahead = list(self._progress).index(identifier) if identifier in self._progress else 0
+            return self._progress.get(identifier, Progress()), ahead
 
     @property
     def waiting(self) -> int:
         """Jobs that wait or are being done."""
         return len(self._progress)
 
-    def result(self, owner: str, number: str, name: str) -> Path:
-        """A file that was made for a job. Raises Absent."""
-        row = self.job(owner, number)
-        path = self.store.jobs / number / "made" / name
+    def result(self, owner: str, identifier: str, name: str) -> Path:
+        """A result of a job. Raises Absent."""
+        row = self.job(owner, identifier)
+        path = self.store.jobs / identifier / "made" / name
         if row["state"] == "running" and name == PICTURE:
-            path = self.store.jobs / number / f"try-{row['starts']}" / name
+            path = self.store.jobs / identifier / f"try-{row['starts']}" / name
         elif row["state"] != "made":
-            raise Absent(f"job {number!r}: is {row['state']}; its result is there once it is made")
+            raise Absent(f"job {identifier!r}: is {row['state']}; its result is there once it is made")
         if not path.is_file():
-            raise Absent(f"job {number!r}: there is no {name} of it")
+            raise Absent(f"job {identifier!r}: there is no {name} of it")
         return path
 
-    def _order(self, row: Row) -> Order:
-        wishes = Wishes.model_validate_json(row["wishes"])
+    def _order(self, row: Row) -> VideoJob:
+        request = JobRequest.model_validate_json(row["request"])
         owner = row["owner"]
-        return Order(
-            self.given(owner, "face", row["face"]),
+        return VideoJob(
+            self.file(owner, "face", row["face"]),
             self.store.jobs / row["id"] / f"try-{row.get('starts', 0)}",
-            audio=self.given(owner, "audio", row["audio"]) if row["audio"] else None,
-            text=wishes.text,
-            voice=wishes.voice,
-            model=self.models.get(wishes.model) or next(iter(self.models.values())),
-            options=wishes.options(),
+            audio=self.file(owner, "audio", row["audio"]) if row["audio"] else None,
+            text=request.text,
+            voice=request.voice,
+            model=self.models.get(request.model) or next(iter(self.models.values())),
+            options=request.options(),
             most=self.limits.seconds,
-            compare=wishes.compare,
-            head=self.given(owner, "head", row["head"]) if row["head"] else None,
+            compare=request.compare,
+            head=self.file(owner, "head", row["head"]) if row["head"] else None,
         )
 
     def _submit(self, row: Row) -> None:
-        number = row["id"]
+        identifier = row["id"]
         try:
             order = self._order(row)
         except UserError as error:
-            self._finish(number, "failed", str(error))
+            self._finish(identifier, "failed", str(error))
             return
         with self._lock:
-            progress = self._progress.setdefault(number, Progress())
+            progress = self._progress.setdefault(identifier, Progress())
             progress.task = self.maker.submit(
-                order, partial(self._done, number), partial(self._report, number), self.limits.making
+                order, partial(self._done, identifier), partial(self._report, identifier), self.limits.making
             )
-        if not self.store.ask(f"SELECT id FROM jobs WHERE id = ? AND {OPEN}", number):
+        if not self.store.query(f"SELECT id FROM jobs WHERE id = ? AND {OPEN}", identifier):
             self.maker.stop(progress.task)  # it was cancelled meanwhile
 
-    def _report(self, number: str, stage: str, done: int, total: int) -> None:
-        progress = self._progress.get(number)
+    def _report(self, identifier: str, stage: str, done: int, total: int) -> None:
+        progress = self._progress.get(identifier)
         if progress is None:
             return
         if not progress.stage:
-            self.store.tell(
+            self.store.execute(
                 "UPDATE jobs SET state = 'running', began = ? WHERE id = ? AND state = 'waiting'",
-                *(time.time(), number),
+                *(time.time(), identifier),
             )
         if stage != progress.stage:
             progress.since = time.monotonic()
         progress.stage, progress.done, progress.total = stage, done, max(total, done, 1)
 
-    def _done(self, number: str, outcome: Outcome[Order, None]) -> None:
+    def _done(self, identifier: str, outcome: Outcome[VideoJob, None]) -> None:
         if outcome.stopped and self._closed.is_set():
             return  # it will be done after the next start
         if outcome.error:
-            self._finish(number, "failed", said(outcome))
+            self._finish(identifier, "failed", sentence_of(outcome))
             return
-        outcome.item.folder.rename(self.store.jobs / number / "made")  # whole, or not there
-        self._finish(number, "made")
+        try:
+            outcome.item.folder.rename(self.store.jobs / identifier / "made")  # whole, or not there
+        except OSError:  # it was deleted meanwhile
+            self._finish(identifier, "failed", BUG)
+        else:
+            self._finish(identifier, "made")
 
-    def _finish(self, number: str, state: str, error: str = "") -> None:
-        """The end of a job, unless it was cancelled before; what is not wanted is deleted."""
-        counts = self.store.tell(
+    def _finish(self, identifier: str, state: str, error: str = "") -> None:
+        """Record the end of a job, unless it was cancelled before; delete results that nobody wants."""
+        counts = self.store.execute(
             f"UPDATE jobs SET state = ?, error = ?, ended = ? WHERE id = ? AND {OPEN}",
-            *(state, error, time.time(), number),
+            *(state, error, time.time(), identifier),
         )
         self.ended[state] += counts
         if not counts or state != "made":
-            self.store.clear(number)
+            self.store.clear(identifier)
         with self._lock:
-            self._progress.pop(number, None)
+            self._progress.pop(identifier, None)
 
     def _recover(self) -> None:
-        """Take up the jobs that an earlier process left."""
-        for row in self.store.ask(f"SELECT * FROM jobs WHERE {OPEN} ORDER BY created"):
-            number = row["id"]
-            if (self.store.jobs / number / "made").is_dir():
-                self._finish(number, "made")
+        """Continue with the jobs of an earlier process."""
+        for row in self.store.query(f"SELECT * FROM jobs WHERE {OPEN} ORDER BY created"):
+            identifier = row["id"]
+            if (self.store.jobs / identifier / "made").is_dir():
+                self._finish(identifier, "made")
                 continue
-            self.store.clear(number)
+            self.store.clear(identifier)
             starts = row["starts"] + (row["state"] == "running")
-            self.store.tell("UPDATE jobs SET state = 'waiting', starts = ? WHERE id = ?", starts, number)
+            self.store.execute(
+                "UPDATE jobs SET state = 'waiting', starts = ? WHERE id = ?", starts, identifier
+            )
             if starts >= STARTS:
-                self._finish(number, "failed", CRASHED)
+                self._finish(identifier, "failed", CRASHED)
             else:
                 self._submit(row | {"starts": starts})
 
     def _sweep(self) -> None:
-        """Delete what is older than it may be."""
+        """Delete old files and jobs, again and again."""
         while not self._closed.wait(min(SWEEP_SECONDS, self.limits.keeping / 2)):
             before = time.time() - self.limits.keeping
-            for row in self.store.ask(f"SELECT id FROM jobs WHERE ended < ? AND NOT {OPEN}", before):
+            for row in self.store.query(f"SELECT id FROM jobs WHERE ended < ? AND NOT {OPEN}", before):
                 self.store.drop_job(row["id"])
             self.store.drop_files(self.store.unused(before))
             self.used = self.store.size()
-
-    # --------------------------------------------------------------------------------------------- live
-
-    @cached_property
-    def _caller(self) -> Pool[Call, None]:
-        living_model = partial(living, self.live, self.device)
-        return Pool(living_model, max(1, self.limits.live), lasting=True)
-
-    def call(self, owner: str, face: str, rate: int, deadline: float, options: Options) -> Session:
-        """Begin a live session.
-
-        Raises:
-            UserError: no such face; no live sessions here, or no place among them.
-        """
-        if not self.live or not self.limits.live:
-            raise UserError("there are no live sessions here; make a video instead")
-        given = self.given(owner, "face", face)
-        if not self._calls.acquire(blocking=False):
-            raise Full(f"all live places are taken, of {self.limits.live}; try again in some minutes")
-        ours, theirs = multiprocessing.Pipe()
-        ended: Future[str] = Future()
-
-        def done(outcome: Outcome[Call, None]) -> None:
-            self._calls.release()
-            theirs.close()
-            ended.set_result("" if not outcome.error or outcome.stopped else said(outcome))
-
-        call = Call(given, theirs, rate, deadline, options)
-        task = self._caller.submit(call, done, seconds=self.limits.live_seconds + 60, again=False)
-        return Session(ours, ended, partial(self._caller.stop, task), theirs)
-
-
-@dataclass
-class Session:
-    """A live session as the server has it.
-
-    line: to its worker; ended: becomes the sentence that it failed with, or ""; stop: ends it at once.
-    theirs: the worker's end, closed here once the worker has it.
-    """
-
-    line: Connection
-    ended: Future[str]
-    stop: Callable[[], None]
-    theirs: Connection
-
-    def cut(self) -> None:
-        """Nothing goes either way any more; whoever waits at the line goes on."""
-        with suppress(OSError), socket.socket(fileno=os.dup(self.line.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)
-
-
-def said(outcome: Outcome[Any, Any]) -> str:
-    """The sentence for a visitor."""
-    if outcome.details:
-        print(outcome.details, flush=True)
-        return BUG
-    return CRASHED if outcome.deaths else outcome.error

@@ -1,6 +1,6 @@
-"""What the worker processes do: look at a face, listen to speech, make a video, speak live.
+"""The work of the processes: find faces, measure sounds, make videos, speak live.
 
-Visitors' files are opened only in such a process: one that hangs or crashes a decoder costs its own job.
+Visitors' files are opened here alone: a file that crashes a decoder costs its own job.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from moditalker.talker.video import Video
 SHOWN = 1280  # pixels, of the longer side of the frame that is shown
 NEWEST = 640, 0.5  # pixels of the longer side, seconds between two: of frames shown while a video is made
 LIVE = 720  # pixels of the longer side of live frames
-SEARCH_STEP, SEARCH_SECONDS = Fraction(1, 2), 10  # s: where a face is looked for until one is found
+SEARCH_STEP, SEARCH_SECONDS = Fraction(1, 2), 10  # s: times at which a face is looked for
 NICENESS = 5  # of processes that work, so that the one that answers is not kept waiting
 VIDEO, SOURCE, MOTION, REPORT, PICTURE = (
     "talking.mp4",
@@ -49,30 +49,30 @@ VIDEO, SOURCE, MOTION, REPORT, PICTURE = (
     "newest.jpg",
 )
 
-FRAME, WORDS = b"F", b"W"  # what a live message begins with: one is a time and a JPEG, the other JSON
+FRAME, WORDS = b"F", b"W"  # first byte of a live message: a time and a JPEG follow, or JSON
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Given:
-    """A visitor's file: where it lies here, and what it is called there."""
+class Upload:
+    """A visitor's file: its path here, and the name that the visitor gave it."""
 
     path: Path
     name: str
 
 
 @dataclass(frozen=True)
-class Glance:
+class Inspection:
     """A file to be looked at, of which a picture is written to `out`, or listened to, for `most` seconds."""
 
-    file: Given
+    file: Upload
     out: Path | None = None
     most: float = 0.0
 
 
 @dataclass(frozen=True)
-class Seen:
+class FoundFaces:
     """A face file as it was found to be.
 
     width, height: of its frames, in pixels; faces: boxes (x0, y0, x1, y1) in pixels of the frame, from left
@@ -89,62 +89,66 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Order:
+class VideoJob:
     """A video to be made into a folder: of a face and speech, either recorded or typed.
 
     compare: also write the source as a video that browsers play, if it is none of a picture.
     """
 
-    face: Given
+    face: Upload
     folder: Path
-    audio: Given | None = None
+    audio: Upload | None = None
     text: str = ""
     voice: str = tts.DEFAULT_VOICE
     model: str = ""
     options: Options = field(default_factory=Options)
     most: float = 60.0
     compare: bool = False
-    head: Given | None = None
+    head: Upload | None = None
 
 
 @dataclass(frozen=True)
-class Call:
+class LiveJob:
     """A live session: sound comes over the line as 16-bit samples, and frames go back."""
 
-    face: Given
+    face: Upload
     line: Connection
     rate: int
     deadline: float
     options: Options
 
 
-def begin() -> None:
-    """What each worker does first: it gives way to the server, and speaks to no other machine."""
+def start_worker() -> None:
+    """Begin a worker: it gives way to the server, and connects to no other machine."""
     os.nice(NICENESS)
     stay_local()
 
 
-def looking() -> Callable[[Glance], Seen | float]:
+def face_worker() -> Callable[[Inspection], FoundFaces | float]:
     """A worker that looks at files and listens to them."""
-    begin()
+    start_worker()
     tracker = FaceTracker()
     tracker.detect(np.zeros((256, 256, 3), np.uint8))  # the first time costs more
 
-    def look(glance: Glance) -> Seen | float:
-        with named(glance.file):
-            path = glance.file.path
-            return _seconds(path, glance.most) if glance.out is None else _look(tracker, path, glance.out)
+    def look(inspection: Inspection) -> FoundFaces | float:
+        with named(inspection.file):
+            path = inspection.file.path
+            return (
+                _seconds(path, inspection.most)
+                if inspection.out is None
+                else _look(tracker, path, inspection.out)
+            )
 
     return look
 
 
-def making(models: Sequence[str], device: str) -> Callable[[Order], None]:
+def video_worker(models: Sequence[str], device: str) -> Callable[[VideoJob], None]:
     """A worker that makes videos by the first of some models, or by another one that is asked for."""
-    begin()
+    start_worker()
     talkers = {models[0]: MoDiTalker.from_pretrained(models[0], device)}
 
-    def make(order: Order) -> None:
-        with named(order.face, order.audio, order.head):
+    def make(order: VideoJob) -> None:
+        with named(order.face, order.audio, order.head, folder=order.folder):
             order.folder.mkdir(parents=True, exist_ok=True)
             audio = order.audio.path if order.audio else order.folder / "speech.wav"
             if order.audio is None:
@@ -159,13 +163,13 @@ def making(models: Sequence[str], device: str) -> Callable[[Order], None]:
     return make
 
 
-def living(model: str, device: str) -> Callable[[Call], None]:
+def live_worker(model: str, device: str) -> Callable[[LiveJob], None]:
     """A worker that speaks while it is spoken to."""
-    begin()
+    start_worker()
     talker = MoDiTalker.from_pretrained(model, device)
 
-    def live(call: Call) -> None:
-        with call.line as line, suppress(BrokenPipeError, ConnectionResetError):  # nobody looks any more
+    def live(call: LiveJob) -> None:
+        with call.line as line, suppress(BrokenPipeError, ConnectionResetError):  # the visitor has left
             try:
                 with named(call.face):
                     _live(talker, call)
@@ -176,21 +180,21 @@ def living(model: str, device: str) -> Callable[[Call], None]:
 
 
 @contextmanager
-def named(*files: Given | None) -> Iterator[None]:
-    """Mistakes name the visitor's file, not where it lies here."""
+def named(*files: Upload | None, folder: Path | None = None) -> Iterator[None]:
+    """Mistakes name the visitor's files, and no folder of this machine."""
     try:
         yield
     except UserError as error:
-        raise UserError(_renamed(str(error), files)) from error
+        raise UserError(_renamed(str(error), files).replace(f"{folder}{os.sep}", "")) from error
 
 
-def _renamed(text: str, files: Sequence[Given | None]) -> str:
+def _renamed(text: str, files: Sequence[Upload | None]) -> str:
     for file in filter(None, files):
         text = text.replace(str(file.path), file.name).replace(file.path.name, file.name)
     return text
 
 
-def _look(tracker: FaceTracker, path: Path, out: Path) -> Seen:
+def _look(tracker: FaceTracker, path: Path, out: Path) -> FoundFaces:
     source = open_source(path)
     still = source.info.kind == "picture"
     due = Fraction(0)
@@ -205,7 +209,7 @@ def _look(tracker: FaceTracker, path: Path, out: Path) -> Seen:
                     (float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in (f.box for f in faces)
                 ]
                 height, width = frame.image.shape[:2]
-                return Seen(width, height, boxes, float(frame.time), still, int(largest(faces)))
+                return FoundFaces(width, height, boxes, float(frame.time), still, int(largest(faces)))
     where = "in the picture" if still else f"in its first {SEARCH_SECONDS} seconds"
     raise UserError(f"{path}: no face was found {where}; give one that shows a face from the front")
 
@@ -220,9 +224,9 @@ def jpeg(image: Pixels, side: int, quality: int = 80) -> bytes:
 
 
 def _seconds(path: Path, most: float) -> float:
-    """Length of a sound. Raises UserError where it is longer than `most` seconds."""
+    """Length of a sound. Raises UserError if it is longer than `most` seconds."""
     declared = probe(path).seconds
-    # What the file says costs nothing to ask; it may not know, or lie.
+    # The declared length costs nothing to read; it may be missing or wrong.
     seconds = float(declared if declared and declared > 2 * most else AudioReader(path).seconds)
     if seconds > most:
         raise UserError(
@@ -232,14 +236,14 @@ def _seconds(path: Path, most: float) -> float:
     return seconds
 
 
-def _make(talker: MoDiTalker, order: Order, audio: Path, seconds: float) -> None:
+def _make(talker: MoDiTalker, order: VideoJob, audio: Path, seconds: float) -> None:
     report("face", 0, 1)
     options, folder = order.options, order.folder
     if order.head is not None:
         options = replace(options, head=order.head.path)
     video = talker.generate(order.face.path, audio, options)
     model = Path(talker.name).name  # of a folder the name alone: no path leaves the machine
-    track = _listen(video, seconds, {"preset": model, "weights_sha256": talker.digests, "seed": options.seed})
+    track = _motion(video, seconds, {"preset": model, "weights_sha256": talker.digests, "seed": options.seed})
     track.save(folder / MOTION)
     video = replace(video, motion=track, progress=lambda _, done, total: report("video", done, total))
     shown = _Newest(folder / PICTURE)
@@ -248,7 +252,7 @@ def _make(talker: MoDiTalker, order: Order, audio: Path, seconds: float) -> None
         told = video.save(folder / VIDEO, watch=shown)
     else:
         with VideoWriter(folder / SOURCE, video.face.source.info) as writer:
-            told = _beside(video, writer).save(folder / VIDEO, watch=shown)
+            told = _with_source(video, writer).save(folder / VIDEO, watch=shown)
     given = (order.face, order.audio, order.head)
     told["notes"] = [_renamed(note, given) for note in told["notes"]]
     opening = lip_opening(track.landmarks).astype(float).round(4).tolist()
@@ -257,7 +261,7 @@ def _make(talker: MoDiTalker, order: Order, audio: Path, seconds: float) -> None
 
 
 class _Newest:
-    """Shows the newest frame of a video in the making, now and then."""
+    """Writes the newest frame of a video in the making, twice a second at most."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.due = path, 0.0
@@ -268,8 +272,8 @@ class _Newest:
             self.due = time.monotonic() + NEWEST[1]
 
 
-def _listen(video: Video, seconds: float, made: dict[str, Any]) -> Track:
-    """The motion, made at once: its curve is shown, and its file offered."""
+def _motion(video: Video, seconds: float, made: dict[str, Any]) -> Track:
+    """The motion of the whole sound: its curve is shown, and its file offered."""
     blocks, done, total = [], 0, max(1, round(seconds * RATE))
     report("speech", 0, total)
     assert video.motion is not None
@@ -280,8 +284,8 @@ def _listen(video: Video, seconds: float, made: dict[str, Any]) -> Track:
     return Track(video.motion.identity, np.concatenate(blocks), made)
 
 
-def _beside(video: Video, writer: VideoWriter) -> Video:
-    """The same video, which writes the source's frames on its way: whatever was given, browsers play it."""
+def _with_source(video: Video, writer: VideoWriter) -> Video:
+    """The same video, which also writes the source's frames, in a form that browsers play."""
 
     def frames() -> Iterator[FaceFrame]:
         for face in video.face:
@@ -291,7 +295,7 @@ def _beside(video: Video, writer: VideoWriter) -> Video:
     return replace(video, face=replace(video.face, frames=frames))
 
 
-def _live(talker: MoDiTalker, call: Call) -> None:
+def _live(talker: MoDiTalker, call: LiveJob) -> None:
     line = call.line
     stream = talker.stream(call.face.path, _heard(line), call.rate, call.options, deadline=call.deadline)
     info, shown = stream.info, 0

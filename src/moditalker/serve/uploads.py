@@ -1,4 +1,4 @@
-"""Forms with files, of bounded size: whoever sends more is told so while he sends."""
+"""Forms with files, of bounded size: a larger request is refused while it arrives."""
 
 from __future__ import annotations
 
@@ -9,54 +9,57 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
-from starlette.types import Message, Receive
+from starlette.types import Message
 
 from moditalker.errors import UserError
-from moditalker.serve.limits import Limits
+from moditalker.serve.errors import TooLarge
+from moditalker.serve.service import Service
 
 ROOM = 1 << 18  # bytes for all that is no file
 FIELDS = 40  # that a form may have
 
 
-class TooLarge(UserError):
-    """More was sent than is taken."""
-
-
 @asynccontextmanager
-async def form_of(request: Request, limits: Limits, files: int) -> AsyncIterator[dict[str, Any]]:
-    """The fields of a form: texts, and so many `UploadFile`s at most, which are closed in the end.
+async def form_of(request: Request, service: Service, files: int) -> AsyncIterator[dict[str, Any]]:
+    """The fields of a form: texts, and `files` `UploadFile`s at most, which are closed in the end.
 
     Raises:
-        TooLarge: more bytes than so many files may have. UserError: it is no form.
+        TooLarge: more bytes than so many files may have. Full: all forms that arrive now would fill the disk.
+        UserError: it is no form.
     """
+    limits = service.limits
     most = files * limits.bytes + ROOM
     message = f"more than {limits.megabytes:g} MB were sent; give a smaller file"
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > most:
         raise TooLarge(message)
-    over = False
+    fault: UserError | None = None
+    taken = 0
 
-    def bounded(receive: Receive) -> Receive:
-        taken = 0
+    async def bounded() -> Message:
+        nonlocal taken, fault
+        part = await request.receive()
+        size = len(part.get("body", b""))
+        taken, service.arriving = taken + size, service.arriving + size
+        try:
+            service.check_disk(service.arriving)
+            if taken > most:
+                raise TooLarge(message)
+        except UserError as error:
+            fault = error
+            raise MultiPartException(str(error)) from error  # which closes the files
+        return part
 
-        async def receiving() -> Message:
-            nonlocal taken, over
-            part = await receive()
-            taken += len(part.get("body", b""))
-            over = taken > most
-            if over:
-                raise MultiPartException(message)
-            return part
-
-        return receiving
-
-    whole = Request(request.scope, bounded(request.receive))
+    whole = Request(request.scope, bounded)
     try:
         form = await whole.form(max_files=files, max_fields=FIELDS, max_part_size=ROOM)
+        try:
+            yield dict(form.multi_items())
+        finally:
+            await form.close()
+    except MultiPartException as error:
+        raise fault or UserError(f"the form cannot be read: {error}") from error
     except HTTPException as error:
-        fault = f"the form cannot be read: {error.detail}"
-        raise (TooLarge(message) if over else UserError(fault)) from error
-    try:
-        yield dict(form.multi_items())
+        raise fault or UserError(f"the form cannot be read: {error.detail}") from error
     finally:
-        await form.close()
+        service.arriving -= taken

@@ -1,4 +1,4 @@
-"""Who asks: whoever has one of the tokens, or, where there are none, each browser for itself."""
+"""Who sends a request: the owner of a token, or, without tokens, a browser."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from moditalker.errors import UserError
+from moditalker.serve.errors import Unknown
 
 TOKEN, VISITOR = "token", "visitor"  # cookies
 LEAST = 16  # characters of a token
 
 
-class Unknown(UserError):
-    """There is no such token."""
-
-
 class Visitors:
-    """tokens: of those who may come; none: everybody may."""
+    """tokens: a visitor needs one of them; none: everybody may come."""
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
         self._digests = [_digest(token) for token in tokens]
 
     def owner(self, asked: HTTPConnection) -> str:
-        """Whose files and jobs a request is about. Raises Unknown."""
+        """The owner of the files and jobs of a request. Raises Unknown."""
         if not self._digests:
             visitor = asked.cookies.get(VISITOR, "")
             return _digest(visitor) if visitor else ""
@@ -39,13 +36,13 @@ class Visitors:
             raise Unknown("this service needs a token; send it as 'Authorization: Bearer TOKEN'")
         return digest
 
-    def payer(self, asked: HTTPConnection) -> str:
-        """Who is counted where requests are limited. Raises Unknown."""
+    def rate_key(self, asked: HTTPConnection) -> str:
+        """The key under which requests are counted. Raises Unknown."""
         owner = self.owner(asked)
         return owner if self._digests else (asked.client.host if asked.client else "")
 
-    def welcome(self, asked: HTTPConnection, answer: Response, token: str | None = None) -> None:
-        """Give a browser what it will show from now on: its token, or a name of its own."""
+    def set_cookie(self, asked: HTTPConnection, answer: Response, token: str | None = None) -> None:
+        """Give a browser a cookie: its token, or a random name."""
         secure = asked.url.scheme == "https"
         if token is not None:
             answer.set_cookie(TOKEN, token, httponly=True, samesite="strict", secure=secure)

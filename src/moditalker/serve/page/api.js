@@ -52,7 +52,7 @@ export function send(path, fields, progress = () => {}, signal = undefined, key 
 }
 
 /** Show a sentence in an element, or hide it. */
-export function tell(element, text) {
+export function showProblem(element, text) {
   element.hidden = !text;
   element.textContent = text ?? "";
 }

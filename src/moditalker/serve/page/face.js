@@ -1,8 +1,8 @@
 // The face: the frame in which faces were found, and a button around each.
 
-import { Given } from "./given.js";
+import { Upload } from "./upload.js";
 import { recording } from "./recorder.js";
-import { tell } from "./api.js";
+import { showProblem } from "./api.js";
 import { number, say } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -10,7 +10,7 @@ const picture = $("picture");
 const image = picture.querySelector("img");
 const PAD = 0.12; // of a face's size, around it
 
-class Face extends Given {
+class Face extends Upload {
   preview(file) {
     this.chosen = null;
     this.shown = null;
@@ -21,7 +21,7 @@ class Face extends Given {
     image.onerror = () => { picture.hidden = true; };
   }
 
-  tells({ faces, second }) {
+  describe({ faces, second }) {
     const late = second ? ` ${say("found_late", { seconds: number(second) })}` : "";
     return (faces.length === 1 ? say("found_one") : say("found_many", { count: faces.length })) + late;
   }
@@ -90,4 +90,4 @@ image.addEventListener("click", (event) => {
   picture.querySelectorAll("button")[nearest].click();
 });
 
-recording($("camera"), "video", "camera", $("viewfinder"), (file) => face.give(file), (text) => tell($("face-problem"), text));
+recording($("camera"), "video", "camera", $("viewfinder"), (file) => face.give(file), (text) => showProblem($("face-problem"), text));

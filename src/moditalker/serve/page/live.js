@@ -1,6 +1,6 @@
 // Live: the microphone goes to the service, and frames come back.
 
-import { tell } from "./api.js";
+import { showProblem } from "./api.js";
 import { face } from "./face.js";
 import { number, say } from "./words.js";
 
@@ -22,13 +22,13 @@ function ended(text) {
 }
 
 function failed(text) {
-  tell($("live-problem"), text);
+  showProblem($("live-problem"), text);
   ended("");
 }
 
 async function start(options) {
   const mine = session = {};
-  tell($("live-problem"), "");
+  showProblem($("live-problem"), "");
   $("live-start").hidden = true;
   $("live-stop").hidden = false;
   $("live-status").textContent = say("live_loading");

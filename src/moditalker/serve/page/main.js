@@ -1,6 +1,6 @@
 // The page: three cards, what happens between them, and what was made before.
 
-import { Problem, ask, send, tell } from "./api.js";
+import { Problem, ask, send, showProblem } from "./api.js";
 import { face } from "./face.js";
 import { setUp as setUpLive } from "./live.js";
 import { sound } from "./sound.js";
@@ -87,7 +87,7 @@ async function makeVideo() {
   const mine = turn = { controller: new AbortController(), job: null };
   const { signal } = mine.controller;
   busy(true);
-  tell($("problem"), "");
+  showProblem($("problem"), "");
   work.status("starting");
   try {
     const kind = open();
@@ -106,7 +106,7 @@ async function makeVideo() {
     if (error.name === "AbortError") work.status("cancelled", {}, false);
     else {
       work.status("");
-      tell($("problem"), error.message);
+      showProblem($("problem"), error.message);
     }
   }
   if (turn === mine) {
@@ -125,7 +125,7 @@ async function ending(mine) {
   } else if (job.state === "cancelled") work.status("cancelled", {}, false);
   else {
     work.status("");
-    tell($("problem"), job.error);
+    showProblem($("problem"), job.error);
   }
 }
 
@@ -140,7 +140,7 @@ async function cancel() {
   $("cancel").disabled = true;
   $("cancel").textContent = say("cancelling");
   turn?.controller.abort();
-  if (turn?.job) await ask(`jobs/${turn.job.id}`, "DELETE").catch((error) => tell($("problem"), error.message));
+  if (turn?.job) await ask(`jobs/${turn.job.id}`, "DELETE").catch((error) => showProblem($("problem"), error.message));
 }
 
 $("make").addEventListener("click", makeVideo);
@@ -162,7 +162,7 @@ async function example(tab) {
     face.give(await sample("face", "astronaut.png"));
     if (tab.id === "tab-sound") sound.give(await sample("audio", "sentence.flac"));
   } catch {
-    tell($("problem"), say("lost"));
+    showProblem($("problem"), say("lost"));
     return;
   }
   makeVideo();
@@ -181,7 +181,7 @@ $("forget").addEventListener("click", async () => {
     clear();
     work.status("forgotten", {}, false);
   } catch (error) {
-    tell($("problem"), error.message);
+    showProblem($("problem"), error.message);
   }
   $("forget").disabled = false;
 });
@@ -227,7 +227,7 @@ async function before() {
   if (!job || turn) return;
   const mine = turn = { controller: new AbortController(), job };
   busy(true);
-  await ending(mine).catch((error) => tell($("problem"), error.message));
+  await ending(mine).catch((error) => showProblem($("problem"), error.message));
   busy(false);
   turn = null;
 }
@@ -237,7 +237,7 @@ async function begin() {
     known(await ask("service"));
   } catch (error) {
     $("token").hidden = error.status !== 401;
-    if (error.status !== 401) tell($("problem"), error.message);
+    if (error.status !== 401) showProblem($("problem"), error.message);
     return;
   }
   setUpLive(() => options(true));
@@ -247,16 +247,16 @@ async function begin() {
 $("token").addEventListener("submit", async (event) => {
   event.preventDefault();
   const problem = $("token").querySelector(".problem");
-  tell(problem, "");
+  showProblem(problem, "");
   try {
     await send("visit", { token: new FormData($("token")).get("token") });
     $("token").hidden = true;
     await begin();
   } catch (error) {
-    tell(problem, error.message);
+    showProblem(problem, error.message);
   }
 });
 
 offer($("language"), words);
 showValues();
-begin().catch((error) => tell($("problem"), error.message));
+begin().catch((error) => showProblem($("problem"), error.message));

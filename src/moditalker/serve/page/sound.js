@@ -1,20 +1,20 @@
 // The speech: a recording, from a file or the microphone.
 
-import { Given } from "./given.js";
+import { Upload } from "./upload.js";
 import { recording } from "./recorder.js";
-import { tell } from "./api.js";
+import { showProblem } from "./api.js";
 import { number, say } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
-class Sound extends Given {
+class Sound extends Upload {
   preview(file) {
     URL.revokeObjectURL(this.url);
     this.url = URL.createObjectURL(file);
     $("playback").src = this.url;
   }
 
-  tells({ seconds }) {
+  describe({ seconds }) {
     return say("heard", { seconds: number(seconds) });
   }
 
@@ -27,4 +27,4 @@ export const sound = new Sound("sounds", {
   drop: $("sound-drop"), input: $("sound"), note: $("heard"), problem: $("sound-problem"),
 }, "listening");
 
-recording($("microphone"), "audio", "microphone", null, (file) => sound.give(file), (text) => tell($("sound-problem"), text));
+recording($("microphone"), "audio", "microphone", null, (file) => sound.give(file), (text) => showProblem($("sound-problem"), text));

@@ -1,9 +1,9 @@
 // A file that is dropped or chosen: it is sent at once, and what was found in it is kept.
 
-import { Problem, send, tell } from "./api.js";
+import { Problem, send, showProblem } from "./api.js";
 import { number, say } from "./words.js";
 
-export class Given {
+export class Upload {
   /** path: where it is sent; parts: elements drop, input, note and problem; looking: key of the words meanwhile. */
   constructor(path, parts, looking) {
     Object.assign(this, { path, ...parts, looking });
@@ -29,13 +29,13 @@ export class Given {
     const { signal } = this.controller;
     this.found = this.pending = null;
     this.file = file;
-    tell(this.problem, "");
+    showProblem(this.problem, "");
     this.label = file.name;
     this.preview?.(file);
     const megabytes = file.size / 1e6;
     if (megabytes > this.most) {
       this.render();
-      tell(this.problem, say("too_large", { name: file.name, megabytes: number(megabytes), most: this.most }));
+      showProblem(this.problem, say("too_large", { name: file.name, megabytes: number(megabytes), most: this.most }));
       return;
     }
     this.share = 0;
@@ -48,7 +48,7 @@ export class Given {
     this.pending.catch((error) => {
       if (signal.aborted) return;
       this.pending = null;
-      tell(this.problem, error.message);
+      showProblem(this.problem, error.message);
     }).finally(() => {
       if (signal.aborted) return;
       this.drop.classList.remove("busy");
@@ -62,7 +62,7 @@ export class Given {
     this.found = this.pending = this.file = null;
     this.input.value = "";
     this.label = "";
-    tell(this.problem, "");
+    showProblem(this.problem, "");
     this.render();
   }
 
@@ -71,7 +71,7 @@ export class Given {
     const label = this.drop.querySelector("label");
     label.textContent = this.label || say(label.dataset.say);
     this.drop.classList.toggle("full", Boolean(this.label));
-    if (this.found) this.note.textContent = this.tells(this.found);
+    if (this.found) this.note.textContent = this.describe(this.found);
     else if (!this.pending) this.note.textContent = "";
     else if (this.share < 1) this.note.textContent = say("sending", { percent: Math.round(100 * this.share) });
     else this.note.textContent = say(this.looking);

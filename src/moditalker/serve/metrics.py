@@ -1,4 +1,4 @@
-"""Figures of a service for Prometheus."""
+"""Metrics of a service for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from moditalker.serve.service import Service
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
-class Figures:
-    """What GET /metrics tells."""
+class Metrics:
+    """The content of GET /metrics."""
 
     def __init__(self, service: Service) -> None:
         self.service, self.registry = service, CollectorRegistry()
@@ -29,7 +29,7 @@ class Figures:
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Figures as they are now."""
+        """The present values."""
         service = self.service
         jobs = CounterMetricFamily("moditalker_jobs", "Jobs that ended since the start.", labels=["state"])
         for state, count in service.ended.items():
@@ -46,15 +46,15 @@ class Figures:
             yield GaugeMetricFamily(f"moditalker_{name}", text, value=value)
 
     def text(self) -> bytes:
-        """In Prometheus' format."""
+        """The values in the format of Prometheus."""
         return generate_latest(self.registry)
 
 
 class Meter:
     """ASGI middleware that measures each request."""
 
-    def __init__(self, app: ASGIApp, figures: Figures) -> None:
-        self.app, self.figures = app, figures
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +66,7 @@ class Meter:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")
                 labels = scope["method"] if route != "none" else "none", route, message["status"]
-                self.figures.seconds.labels(*labels).observe(time.perf_counter() - begun)
+                self.metrics.seconds.labels(*labels).observe(time.perf_counter() - begun)
             await send(message)
 
         await self.app(scope, receive, sending)
