@@ -52,7 +52,7 @@ LIGHT_ODD = 0.12  # of white: pixels that differ by more than others do hardly s
 LIGHT_TRUST, LIGHT_LEAST = 0.02, 12  # see `match.light_gain`
 BORDER = 4.0  # at the other borders
 LEAST_GAP = 1.0  # a look whose lips are nearer shows nothing of what is between them
-SLIT = 1.0, 2.5  # wanted openings: up to the first nothing is seen through the slit, from the second on all
+SLIT = 0.8, 1.6  # wanted openings: up to the first nothing is seen through the slit, from the second on all
 PARTED = 0.25, 0.5  # the wanted opening over a look's: below, lips hide what is between them; above, none
 STRETCH = (
     0.25,
