@@ -20,7 +20,9 @@ from moditalker.config import load, to_dict
 from moditalker.data.parts import find_data, parse_speakers
 from moditalker.data.shards import add_sample, shard_writer
 from moditalker.errors import UserError
+from moditalker.geometry.looks import Identity
 from moditalker.jobs.files import claimed
+from moditalker.video.stage import load_sampler
 from moditalker.weights.files import load_weights
 
 SMALL = [
@@ -108,6 +110,45 @@ def test_all_video_parts_and_what_a_run_leaves_behind(trained: Path) -> None:
         assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == list(
             range(1, 7)
         )
+
+
+def test_one_command_trains_the_whole_video_stage(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "stage"
+    given = [*arguments("video", data, out), "--minutes=1"]
+    assert run(*given) == 0
+    for part in ("autoencoder", "landmark-autoencoder", "mtov"):
+        state, description = load_weights(out / part / f"{part}.safetensors")
+        assert description["figures"]
+        assert all(tensor.isfinite().all() for tensor in state.values())
+    frames = iter([(np.zeros((128, 128, 3), np.uint8), points := face(), points)] * 3)
+    sampler = load_sampler(out / "mtov" / "mtov.safetensors")
+    made = list(sampler(frames, Identity(np.zeros((128, 128, 3), np.uint8), face())))
+    assert len(made) == 3  # what it leaves makes videos
+    # A landmark encoder of fewer layers than the autoencoder's has no run to start from.
+    deeper = [*arguments("video", data, tmp_path / "deeper"), "--set=autoencoder.encoder_layers=2"]
+    assert run(*deeper) == 0
+    assert sorted(path.name for path in (tmp_path / "deeper").iterdir()) == ["autoencoder", "mtov"]
+    capsys.readouterr()
+    assert run(*given) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert run(*given, "--resume") == 0
+    assert run(*given, "--start-from", "x.safetensors") == 2
+    assert "leave out" in capsys.readouterr().err
+
+
+def face() -> np.ndarray:
+    """Landmarks (68, 2) on a circle."""
+    angle = np.linspace(0, 2 * np.pi, 68)
+    return np.stack([64 + 30 * np.cos(angle), 90 + 20 * np.sin(angle)], axis=-1).astype(np.float32)
+
+
+def test_minutes_end_a_run_and_its_schedule(data: Path, tmp_path: Path) -> None:
+    more = ["--minutes=0.02", "--set=autoencoder_training.steps=100000"]
+    assert run(*arguments("autoencoder", data, tmp_path / "run", *more)) == 0
+    steps = len((tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    assert 0 < steps < 100000
 
 
 def test_mistakes_are_one_sentence(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
