@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,8 +68,11 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, limits: Limits = LIMITS, seconds: float = 0.0, **how: Any) -> Iterator[Running]:
-    service = Service(folder, live="", limits=limits, starts=(glancing, partial(pretending, seconds)))
+def running(
+    folder: Path, limits: Limits = LIMITS, seconds: float = 0.0, cluster: str | None = None, **how: Any
+) -> Iterator[Running]:
+    starts = glancing, partial(pretending, seconds)
+    service = Service(folder, live="", limits=limits, cluster=cluster, starts=starts)
     with listening("127.0.0.1", None) as opened:
         app = application(service, "127.0.0.1", **how)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
@@ -476,6 +480,38 @@ def test_old_files_are_swept_and_those_in_use_are_not(tmp_path, file):
 def test_one_service_has_a_folder(tmp_path):
     with running(tmp_path), pytest.raises(UserError, match="another run is at work in it"):
         Service(tmp_path, live="", starts=(glancing, pretending))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # Ray's own
+def test_a_cluster_makes_the_videos(tmp_path, monkeypatch, file):
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    with running(tmp_path / "service", cluster="local") as server:
+        client = Client(server.url)
+        jobs = [client.make(file(f"face {number}"), text="Hi.") for number in range(3)]
+        for number, job in enumerate(jobs):
+            assert client.wait(job.id).state == "made"
+            client.save(job.id, tmp_path / "out.mp4")
+            assert (tmp_path / "out.mp4").read_text() == 2 * f"face {number}"
+        with pytest.raises(UserError, match=r"mistake\.mp4: a mistake"):
+            client.wait(client.make(file("mistake"), text="Hi.").id)
+        asleep = client.make(file("sleep"), text="Hi.")
+        time.sleep(1)
+        client.end(asleep.id)
+        until(lambda: server.service.waiting == 0)
+        assert client.wait(client.make(file("fine"), text="Hi.").id).state == "made"
+
+
+def test_a_folder_of_another_version_is_left_alone(tmp_path):
+    with running(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as base:
+        base.execute("PRAGMA user_version = 99")
+    for _ in range(2):  # and nothing holds it
+        with pytest.raises(UserError, match="its jobs are of another version of moditalker"):
+            Service(tmp_path, live="", starts=(glancing, pretending))
 
 
 def begin(folder: Path, *options: str) -> tuple[subprocess.Popen[str], Client]:

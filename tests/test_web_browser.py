@@ -262,6 +262,15 @@ def test_the_network_may_break_for_a_moment(page, files):
 
 
 def test_each_click_has_a_sign_of_life(page, files):
+    assert sign(page, "#example-sound") < 100
+    expect(page.locator("video.result")).to_be_visible()
+    assert sign(page, "figure .row button") < 100  # another take
+    expect(page.locator("#cancel")).to_be_visible()
+    assert sign(page, "#cancel") < 100
+    expect(page.locator("#cancel")).to_be_hidden()
+    for selector in (".delete", "#forget"):
+        assert sign(page, selector) < 100, selector
+    expect(page.locator("#status")).to_have_text("All is deleted.")
     for selector in ("#make", "#tab-text", "#options summary", "#tab-sound"):
         assert sign(page, selector) < 100, selector
     assert sign(page, "#microphone") < 100

@@ -100,18 +100,12 @@ def serve(
     folder = (folder or state_folder()).absolute()
     service = Service(folder, model or ["tiny"], live_model, device.value, workers, limits, cluster)
     try:
-        with tempfile.TemporaryDirectory(prefix="parts-", dir=folder) as parts:
-            tempfile.tempdir = parts  # of uploads that arrive
-            run(
-                service,
-                host,
-                address,
-                port,
-                known,
-                allow_origin or [],
-                _samples(ASSETS / "demo_speech.flac"),
-                browser,
-            )
+        (parts := folder / "parts").mkdir(exist_ok=True)
+        tempfile.tempdir = str(
+            parts
+        )  # for uploads that arrive; they have no names, so that a kill leaves none
+        samples = _samples(ASSETS / "demo_speech.flac")
+        run(service, host, address, port, known, allow_origin or [], samples, browser)
     finally:
         tempfile.tempdir = None
         service.close()

@@ -89,7 +89,11 @@ class Service:
         self._open = ExitStack()
         self._open.enter_context(claimed(folder))
         folder.chmod(0o700)
-        self.store = Store(folder)
+        try:
+            self.store = Store(folder)
+        except UserError:
+            self._open.close()
+            raise
         self.store.tidy()
         look, make = starts or (face_worker, partial(video_worker, tuple(models), device))
         self.looker: Pool[Inspection, Any] = Pool(look, lasting=True)

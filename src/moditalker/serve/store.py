@@ -15,6 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from moditalker.errors import UserError
+
+VERSION = 1  # of the tables
 TABLES = """
 CREATE TABLE IF NOT EXISTS files (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, created REAL NOT NULL,
@@ -30,7 +33,7 @@ Row = dict[str, Any]
 
 
 class Store:
-    """The folder of a service.
+    """The folder of a service. Raises UserError if its tables are of another version.
 
     files/ID: an upload. files/ID.jpg: a picture of it. jobs/ID/made: results. jobs/ID/try-N: incomplete ones.
     """
@@ -44,7 +47,11 @@ class Store:
         self._base.row_factory = sqlite3.Row
         self._base.execute("PRAGMA journal_mode = WAL")
         self._base.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last jobs; a kill, none
-        self._base.executescript(TABLES)
+        (version,) = self._base.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            self._base.close()
+            raise UserError(f"{folder}: its jobs are of another version of moditalker; choose another folder")
+        self._base.executescript(f"{TABLES} PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         with self._lock:

@@ -120,7 +120,8 @@ class LiveJob:
 
 def start_worker() -> None:
     """Begin a worker: it gives way to the server, and connects to no other machine."""
-    os.nice(NICENESS)
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICENESS)
     stay_local()
 
 
