@@ -65,7 +65,7 @@ ALONE = {
     "uvicorn": "serve/server.py",
     "prometheus_client": "serve/metrics.py",
     "ray": "jobs/pool.py",
-    "onnxruntime": "metrics/onnx_network.py",
+    "onnxruntime": "weights/onnx.py",
     "c2pa": "provenance/manifest.py",
     "cryptography": "provenance/credentials.py",
 }

@@ -159,6 +159,17 @@ Head = Annotated[
         "degrees, 25 rows a second), or as in another video.",
     ),
 ]
+Voice = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Who says a text: a voice of `moditalker weights add voice`, or of espeak-ng. Default: the "
+        "former, if there is one of the language.",
+    ),
+]
+Lang = Annotated[
+    str, typer.Option(metavar="CODE", help="Language of a text, such as en or de, in place of a voice.")
+]
 Blink = Annotated[float, typer.Option(help="Blinks of a picture, times a minute, 0 to 60.")]
 
 

@@ -23,6 +23,7 @@ from moditalker.cli.common import (
     Extended,
     Head,
     Key,
+    Lang,
     Lossless,
     Model,
     MouthGain,
@@ -34,6 +35,7 @@ from moditalker.cli.common import (
     Smoothing,
     Steps,
     VideoWeights,
+    Voice,
     app,
     check_output,
     parse_choice,
@@ -65,6 +67,9 @@ def generate(
         Path | None, typer.Option(help="A video (head and upper face are kept) or a picture.")
     ] = None,
     audio: Annotated[Path | None, typer.Option(help="Any file with sound, also a video.")] = None,
+    text: Annotated[str, typer.Option(help="What the face says, in place of an audio.")] = "",
+    voice: Voice = "",
+    lang: Lang = "",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -112,11 +117,13 @@ def generate(
     from moditalker.weights.named import ASSETS
 
     face, audio = sorted_out(files or [], face, audio)
-    if face is None and audio is None and motion is None:
+    if audio is not None and text:
+        raise UserError("--text: goes without an audio; give one of the two")
+    if face is None and audio is None and motion is None and not text:
         face, audio, out = portrait(), ASSETS / "demo_speech.flac", out or free(DEMO)
-    if face is None or audio is None:
+    if face is None or (audio is None and not text):
         missing = "face" if face is None else "audio"
-        raise UserError(f"--{missing}: is missing; give a face and an audio, or no file for a demo")
+        raise UserError(f"--{missing}: is missing; give a face and an audio or --text, or no file for a demo")
     out = out or free(Path(shortened(face.stem, len(TALKING) + 8, face.name) + TALKING))
     track = None if motion is None else Track.load(motion)
     options = Options(
@@ -130,13 +137,15 @@ def generate(
         audio_track=audio_track,
         provenance=parse_provenance(no_provenance, consent, certificate, key),
         quality=quality,
+        voice=voice,
+        lang=lang,
     )
     inputs = (face, audio, weights, motion, Path(head), certificate, key, *Path(model).glob("*.safetensors"))
     check_output("--out", out, inputs)
     check_output("--report", report, (out, *inputs))
     with progress_bar() as show:
         talker = loaded(model, device.value, weights)
-        result = talker.generate(face, audio, options, motion=track, progress=show).save(
+        result = talker.generate(face, audio, options, text=text, motion=track, progress=show).save(
             out, lossless=lossless
         )
     report_video(out, result, report)

@@ -145,7 +145,7 @@ def _job(place: str, row: Any, folder: Path) -> Job:
         if key not in options:
             raise UserError(f"{key!r} is not known; there are {', '.join(sorted(options))}")
     for key in ("face", "audio"):
-        if key not in given:
+        if key not in given and not (key == "audio" and "text" in given):
             raise UserError(f"there is no {key}; give the file's name")
     inputs = {}
     for key, value in _parsed(given).items():
@@ -154,7 +154,9 @@ def _job(place: str, row: Any, folder: Path) -> Job:
             inputs[key] = folder / str(value)
     arguments = _arguments(given | {key: str(value) for key, value in inputs.items()})
     if name is None:
-        name = "-".join(re.sub(r"\W+", "_", inputs[key].stem) for key in ("face", "audio"))
+        name = "-".join(
+            re.sub(r"\W+", "_", inputs[key].stem if key in inputs else "text") for key in ("face", "audio")
+        )
     return Job(place, _safe(name), tuple(arguments), tuple(inputs.values()))
 
 

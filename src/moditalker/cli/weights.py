@@ -30,13 +30,18 @@ def list_weights() -> None:
     Example: moditalker weights list
     """
     from moditalker.errors import UserError
-    from moditalker.weights.named import GIVEN, find_given
+    from moditalker.media import voices
+    from moditalker.weights.named import GIVEN, VOICE, find_given
 
     for name, given in GIVEN.items():
         try:
             print(f"{name}: {find_given(name)}")
         except UserError:
             print(f"{name}: missing; {given.purpose}. {given.how}")
+    for name, path in voices.kept().items():
+        print(f"voice {name}: {path}")
+    if not voices.kept():
+        print(f"voice: missing; {VOICE.purpose}. {VOICE.how}")
 
 
 @weights.command()

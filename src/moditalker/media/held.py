@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from moditalker.errors import UserError
+from moditalker.media import tts
 from moditalker.media.arriving import ArrivingSound
 from moditalker.media.sound import SAMPLE_RATE, write_wav
 
@@ -81,4 +82,11 @@ def hold_sound(sound: Sound, rate: int = SAMPLE_RATE) -> Held:
     chunks = [sound] if isinstance(sound, np.ndarray) else sound
     held = _new("audio.wav")
     write_wav(held.path, np.concatenate(list(ArrivingSound(chunks, rate))))  # type: ignore[arg-type]
+    return held
+
+
+def hold_text(text: str, voice: str = "", lang: str = "", seed: int = 0) -> Held:
+    """A file of a text, spoken as by `tts.speak`. Raises UserError."""
+    held = _new("speech.wav")
+    tts.speak(text, held.path, voice, lang, seed)
     return held

@@ -333,10 +333,10 @@ def resampled(chunks: Iterable[Samples], rate: int) -> Iterator[Samples]:
             yield piece.to_ndarray()[0].clip(-1, 1)
 
 
-def write_wav(path: Path, samples: NDArray[np.floating]) -> None:
-    """Sound (N,) in [-1, 1] at SAMPLE_RATE as 16-bit WAV; the file appears whole or not at all."""
+def write_wav(path: Path, samples: NDArray[np.floating], rate: int = SAMPLE_RATE) -> None:
+    """Sound (N,) in [-1, 1] as 16-bit WAV; the file appears whole or not at all. rate: samples a second."""
     with appearing(path) as whole, wave.open(whole, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
+        file.setframerate(rate)
         file.writeframes((samples * 32767).astype("<i2").tobytes())

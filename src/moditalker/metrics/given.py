@@ -10,6 +10,7 @@ from torch import Tensor
 
 from moditalker.errors import UserError
 from moditalker.jobs.files import write_whole
+from moditalker.media import voices
 from moditalker.metrics import csim, fid, lpips, onnx_network, syncnet
 from moditalker.weights.files import save_weights
 from moditalker.weights.named import GIVEN, given_folder, sha256
@@ -27,8 +28,10 @@ READERS: dict[str, Callable[[Sequence[Path]], Read]] = {
 
 def keep(name: str, files: Sequence[Path], folder: Path | None = None) -> list[Path]:
     """Read, check and keep the user's files; where they now are. Raises UserError."""
+    if name == "voice":
+        return voices.keep(files, folder or given_folder())
     if name not in READERS:
-        raise UserError(f"weights {name!r} are not known; there are {', '.join(READERS)}")
+        raise UserError(f"weights {name!r} are not known; there are {', '.join(READERS)}, voice")
     sources = {file.name: sha256(file) for file in files}
     read, folder, kept = READERS[name](files), folder or given_folder(), []
     try:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from moditalker.errors import UserError
+from moditalker.weights.onnx import session
 
 
 class OnnxNetwork:
@@ -21,19 +20,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            onnxruntime: Any = import_module("onnxruntime")  # by name: type checkers need not read it
-        except ImportError as error:
-            raise UserError(f"{path} needs ONNX Runtime: pip install 'moditalker[eval]'") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # it raises many kinds
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} is no ONNX network that can be run ({reason})") from None
+        self.session = session(path, torch.get_num_threads())
         inputs = self.session.get_inputs()
         self.name, self.shape = inputs[0].name, tuple(inputs[0].shape[1:])
         if len(inputs) != 1 or self.shape[:1] != (3,) or not all(isinstance(n, int) for n in self.shape):

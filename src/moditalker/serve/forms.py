@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moditalker.config.limits import BOUNDS
 from moditalker.errors import UserError
-from moditalker.media import QUALITY, tts
+from moditalker.media import QUALITY
 from moditalker.media.writing import WORST
 from moditalker.motion.edit import MAX_GAIN, MAX_SMOOTHING, Style
 from moditalker.provenance import CONSENT, Provenance
@@ -61,7 +61,12 @@ class JobRequest(VideoOptions):
     face: str = Field(pattern=ID, description="A picture or a video: a file, or the id of one.")
     audio: str | None = Field(default=None, pattern=ID, description="Speech: a file, or the id of one.")
     text: str = Field(default="", description="What is said, in place of a sound.")
-    voice: str = Field(default=tts.DEFAULT_VOICE, max_length=40, description="Who says the text.")
+    voice: str = Field(
+        default="", max_length=40, description="Who says the text: one of the voices of GET /service."
+    )
+    lang: str = Field(
+        default="", max_length=10, description="The language of the text, such as en, in place of a voice."
+    )
     model: str = Field(default="", max_length=100, description="One of the models that GET /service names.")
     head_file: str | None = Field(
         default=None,
@@ -91,6 +96,7 @@ class JobRequest(VideoOptions):
                 "audio_track": self.audio_track,
                 "quality": self.quality,
                 "provenance": provenance,
+                "lang": self.lang,
             },
         )
 

@@ -99,7 +99,7 @@ class VideoJob:
     folder: Path
     audio: Upload | None = None
     text: str = ""
-    voice: str = tts.DEFAULT_VOICE
+    voice: str = ""
     model: str = ""
     options: Options = field(default_factory=Options)
     most: float = 60.0
@@ -153,7 +153,7 @@ def video_worker(models: Sequence[str], device: str) -> Callable[[VideoJob], Non
             order.folder.mkdir(parents=True, exist_ok=True)
             audio = order.audio.path if order.audio else order.folder / "speech.wav"
             if order.audio is None:
-                tts.speak(order.text, audio, order.voice)
+                tts.speak(order.text, audio, order.voice, order.options.lang, order.options.seed)
             seconds = _seconds(audio, order.most)
             if order.model not in talkers:
                 while len(talkers) > 1:  # the first and one more are kept

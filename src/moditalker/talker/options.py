@@ -31,7 +31,8 @@ class Options:
     copied; a video keeps its own. blink: times a minute that the eyes of a picture blink, 0 to 60.
     audio_track: number of the sound track, from 1; None: the one that players take. provenance: manifest
     and mark; None: neither (docs/provenance.md). quality: x264's constant rate factor for the written
-    file, 0 (best) to 40.
+    file, 0 (best) to 40. voice: who says a text; "": a voice that was given, else espeak-ng's; lang: the
+    language of a text, such as "en" or "de", in place of a voice.
 
     Raises:
         UserError: a value that cannot be used.
@@ -47,6 +48,8 @@ class Options:
     audio_track: int | None = None
     provenance: Provenance | None = DEFAULT
     quality: float = QUALITY
+    voice: str = ""
+    lang: str = ""
 
     def __post_init__(self) -> None:
         seed, steps = sampling(self.seed, self.steps)

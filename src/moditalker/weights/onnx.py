@@ -1,0 +1,30 @@
+"""Opens ONNX networks on the CPU."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from moditalker.errors import UserError
+
+
+def session(path: Path, threads: int = 0, seed: int | None = None) -> Any:
+    """A session of ONNX Runtime. threads: 0: as many as it likes; seed: of the noise inside the network.
+
+    Raises:
+        UserError: no ONNX Runtime, or another kind of file.
+    """
+    try:
+        onnxruntime: Any = import_module("onnxruntime")  # by name: type checkers need not read it
+    except ImportError as error:
+        raise UserError(f"{path} needs ONNX Runtime: pip install 'moditalker[eval]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if seed is not None:
+        onnxruntime.set_seed(seed)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it raises many kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is no ONNX network that can be run ({reason})") from None
