@@ -16,6 +16,7 @@ from moditalker.errors import UserError
 from moditalker.features.face import tracker as module
 from moditalker.features.face.found import Face
 from moditalker.features.face.networks import landmarks_to_matrix, load_face_network, sample
+from moditalker.features.face.shots import REACH_SECONDS, changes
 from moditalker.features.face.smoothing import fill_gaps, smooth
 from moditalker.features.face.tracker import FaceTracker, Region, cut_out
 from moditalker.geometry.points import MESH_TO_68, lip_opening
@@ -254,7 +255,7 @@ def test_look_ahead_is_fixed(tracker: FaceTracker, portrait: Picture) -> None:
             yield portrait
 
     ahead = [read - i for i, _ in enumerate(tracker.track(frames(), 25))]
-    assert max(ahead) == 1 + round(0.08 * 25)
+    assert max(ahead) == 1 + round(0.08 * 25) + round(REACH_SECONDS * 25)
     assert list(tracker.track([], 25)) == []
 
 
@@ -370,3 +371,36 @@ def test_a_damaged_network_is_refused(tmp_path, monkeypatch) -> None:
 def test_anchors() -> None:
     assert module._anchors(128, [(8, 2), (16, 6)]).shape == (896, 2)
     assert np.allclose(module._anchors(192, [(4, 1)])[49], [1.5 / 48, 1.5 / 48])
+
+
+def test_shots_that_dissolve_are_no_face_and_then_another_shot(
+    tracker: FaceTracker, astronaut: Picture, portrait: Picture
+) -> None:
+    """Every frame but those of the dissolve has its face, and the first one after it begins a shot."""
+    size = (256, 256)
+    one = np.asarray(Image.fromarray(astronaut).resize(size)).astype(float)
+    other = np.asarray(Image.fromarray(portrait).resize(size))[:, ::-1].astype(float)
+    shares = np.clip((np.arange(45) - 14) / 16, 0, 1)
+    frames = [((1 - share) * one + share * other).round().astype(np.uint8) for share in shares]
+    faces = list(tracker.track(frames, 25))
+    mixed = (shares > 0.1) & (shares < 0.9)
+    assert all((face is None) == gone for face, gone in zip(faces, mixed, strict=True) if gone)
+    there = [face for face in faces if face is not None]
+    assert len(there) >= len(faces) - mixed.sum() - 6
+    assert [face.cut for face in there].count(True) == 1
+    assert faces[-1] is not None
+
+
+def test_what_moves_or_gets_brighter_is_no_dissolve() -> None:
+    rng = np.random.default_rng(0)
+    tiles = [Image.fromarray(255 * rng.integers(0, 2, (24, 24), np.uint8)).resize((512, 512)) for _ in "ab"]
+    one, other = (np.stack(3 * [np.array(tile, float)], -1) for tile in tiles)
+    times = np.arange(20)
+    moving = [one[t : t + 256, 2 * t : 2 * t + 256] for t in times]
+    brighter = [one[:256, :256] * (0.5 + t / 40) for t in times]
+    mixed = [one[:256, :256] * (1 - t / 19) + other[:256, :256] * t / 19 for t in times]
+    for frames, told in ((moving, False), (brighter, False), (mixed, True)):
+        seen = [change.dissolving for change in changes([frame.astype(np.uint8) for frame in frames])]
+        assert len(seen) == 20
+        assert set(seen[2:]) == {told}  # the first two have none before them
+    assert len(list(changes([one.astype(np.uint8)]))) == 1

@@ -189,7 +189,8 @@ class Follower:
 
         def some() -> Iterator[Frame]:
             shot = 0
-            looks = beside(self.source, lambda frames: changes(frame.image for frame in frames))
+            rate = float(self.source.info.fps)
+            looks = beside(self.source, lambda frames: changes((frame.image for frame in frames), rate))
             for number, (frame, change) in enumerate(looks):
                 shot += change.jump
                 if number % stride == 0:

@@ -76,12 +76,14 @@ class Speakers:
         return self.shots[bisect_right([shot.first for shot in self.shots], index) - 1]
 
     def _watch(self) -> Iterator[None]:
-        watched = beside(self.source, lambda frames: changes(frame.image for frame in frames))
+        watched = beside(self.source, lambda frames: changes((frame.image for frame in frames), self.fps))
+        dissolved = False  # the frame before
         for number, (frame, change) in enumerate(watched):
-            if number == 0 or change.jump:
+            if number == 0 or change.jump or (dissolved and not change.dissolving):
                 if self.shots and self.shots[-1].speaker is None:
                     self.shots[-1].decide()
                 self.shots.append(_Shot(number))
+            dissolved = change.dissolving
             shot = self.shots[-1]
             if shot.speaker is None:
                 self._look(shot, number, frame)

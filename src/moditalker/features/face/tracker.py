@@ -103,7 +103,7 @@ class FaceTracker:
         place (x, y) in pixels (the nearest); an iterator of these gives one a frame. A chosen face is kept
         until its shot ends: when lost it is looked for near where it was, then further away. Losses up to
         0.2 s are interpolated, longer ones are None. Jitter is smoothed over +-0.08 s, movements larger than
-        it are left alone. An answer comes when 0.28 s more of frames were read. Raises UserError for another
+        it are left alone. An answer comes when 0.36 s more of frames were read. Raises UserError for another
         choice or an fps that is not positive.
         """
         if not fps > 0:
@@ -127,7 +127,12 @@ class FaceTracker:
         lost = 0  # frames since
         cut = doubt = False  # no face was seen since a cut; since what may be a cut or something in the way
         there: Array | None = None  # thumbnail of the frame with ``last``
-        for (frame, change), choice in zip(beside(frames, changes), choices, strict=False):
+        changing = beside(frames, lambda images: changes(images, fps))
+        for (frame, change), choice in zip(changing, choices, strict=False):
+            if change.dissolving:  # two faces are no face, and after it comes another shot
+                face, last, lost, cut = None, None, 0, True
+                yield None
+                continue
             face = self.again(frame, face) if face is not None else None
             moved = 0.0 if face is None or last is None else _moved(last, face)
             if change.jump and face is not None and (moved > CUT_MOVE or change.size > CUT_DIFFERENCE):
