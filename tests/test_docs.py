@@ -69,7 +69,7 @@ def usage(*command: str) -> str:
 
 def test_the_commands_of_the_readme_exist():
     commands = moditalker_commands(README)
-    names = {"batch", "generate", "motion", "prepare", "serve", "train"}
+    names = {"batch", "dub", "generate", "motion", "prepare", "serve", "train"}
     assert {command[1] for command in commands} == names
     for command in commands:
         assert all(word in usage(command[1]) for word in command if word.startswith("--"))

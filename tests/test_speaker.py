@@ -93,7 +93,7 @@ def test_no_more_is_read_than_a_shot_needs(tracker, conversation):
     read = 0
 
     class Counted:
-        info = source.info
+        info, start = source.info, source.start
 
         def __iter__(self):
             nonlocal read

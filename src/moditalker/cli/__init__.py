@@ -13,7 +13,7 @@ import threading
 
 # fmt: off
 # ruff: isort: off
-from moditalker.cli import generate, motion, batch, serve  # noqa: F401  (their commands, in the help's order)
+from moditalker.cli import generate, dub, motion, batch, serve  # noqa: F401  (their commands, in the help's order)
 from moditalker.cli import evaluate, benchmark, speed, study  # noqa: F401
 from moditalker.cli import prepare, train, adapt  # noqa: F401
 from moditalker.cli import weights, convert, configuration, verify, doctor  # noqa: F401

@@ -170,6 +170,43 @@ Voice = Annotated[
 Lang = Annotated[
     str, typer.Option(metavar="CODE", help="Language of a text, such as en or de, in place of a voice.")
 ]
+Start = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", help="The face video is used from here on; of a film, the speech begins here."
+    ),
+]
+End = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="It is used up to here. Default: its end.")
+]
+Offset = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", help="The speech begins so much later; negative: with a later part of it."
+    ),
+]
+
+
+class Silence(str, Enum):
+    """The mouth between new speech."""
+
+    keep = "keep"
+    shut = "shut"
+
+
+class Original(str, Enum):
+    """A film's own sound under new speech."""
+
+    gone = "replace"
+    duck = "duck"
+
+
+Silent = Annotated[
+    Silence, typer.Option(help="Between new speech the mouth is the film's own (keep), or shut.")
+]
+Under = Annotated[
+    Original, typer.Option(help="The film's own sound under new speech goes away (replace), or gets quieter.")
+]
 Blink = Annotated[float, typer.Option(help="Blinks of a picture, times a minute, 0 to 60.")]
 
 

@@ -18,6 +18,7 @@ from moditalker.cli.common import (
     Choose,
     Consent,
     Device,
+    End,
     Expression,
     Extend,
     Extended,
@@ -28,11 +29,13 @@ from moditalker.cli.common import (
     Model,
     MouthGain,
     NoProvenance,
+    Offset,
     On,
     OtherSeed,
     Quality,
     Report,
     Smoothing,
+    Start,
     Steps,
     VideoWeights,
     Voice,
@@ -70,6 +73,16 @@ def generate(
     text: Annotated[str, typer.Option(help="What the face says, in place of an audio.")] = "",
     voice: Voice = "",
     lang: Lang = "",
+    start: Start = 0.0,
+    end: End = None,
+    offset: Offset = 0.0,
+    keep_rest: Annotated[
+        bool,
+        typer.Option(
+            "--keep-rest",
+            help="Keep the whole face video with all its tracks; lips change only where the new speech is.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -139,6 +152,10 @@ def generate(
         quality=quality,
         voice=voice,
         lang=lang,
+        start=start,
+        end=end,
+        offset=offset,
+        keep_rest=keep_rest,
     )
     inputs = (face, audio, weights, motion, Path(head), certificate, key, *Path(model).glob("*.safetensors"))
     check_output("--out", out, inputs)

@@ -21,10 +21,12 @@ from moditalker.media.sound import MIN_SECONDS, SAMPLE_RATE, AudioReader, resamp
 from moditalker.media.sources import (
     Frame,
     Length,
+    Part,
     Picture,
     Source,
     VideoReader,
     check_extend,
+    exact,
     open_source,
     plan_frames,
 )
@@ -54,6 +56,7 @@ __all__ = [
     "Frame",
     "Length",
     "MediaInfo",
+    "Part",
     "Picture",
     "Source",
     "VideoReader",
@@ -63,6 +66,7 @@ __all__ = [
     "check_quality",
     "decoded",
     "encoded",
+    "exact",
     "open_source",
     "plain_info",
     "plan_frames",

@@ -7,6 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,10 @@ from PIL import Image
 from moditalker.errors import UserError
 from moditalker.media import tts
 from moditalker.media.arriving import ArrivingSound
-from moditalker.media.sound import SAMPLE_RATE, write_wav
+from moditalker.media.files import Samples
+from moditalker.media.mixing import Placed, mixed, write_mix
+from moditalker.media.sound import SAMPLE_RATE, AudioReader, write_wav
+from moditalker.media.sources import exact
 
 Face = str | Path | NDArray[np.uint8] | Image.Image | IO[bytes]
 Sound = str | Path | ArrayLike | Iterable[ArrayLike] | IO[bytes]
@@ -89,4 +93,26 @@ def hold_text(text: str, voice: str = "", lang: str = "", seed: int = 0) -> Held
     """A file of a text, spoken as by `tts.speak`. Raises UserError."""
     held = _new("speech.wav")
     tts.speak(text, held.path, voice, lang, seed)
+    return held
+
+
+def hold_later(path: Path, track: int | None, offset: float) -> Held:
+    """A file of a sound that begins `offset` seconds later, after silence; negative: without its first ones.
+
+    Raises:
+        UserError: nothing is left of it.
+    """
+    sound, moved = AudioReader(path, track), exact(offset)
+    if moved + sound.seconds <= 0:
+        raise UserError(f"offset {offset:g} s: {path} lasts {float(sound.seconds):.2f} s; take a smaller one")
+    held = _new("speech.wav")
+    placed = Placed(sound, max(Fraction(0), moved), max(Fraction(0), -moved))
+    write_mix(held.path, mixed(moved + sound.seconds, [placed], None, (), 1.0))
+    return held
+
+
+def hold_mix(blocks: Iterable[Samples]) -> Held:
+    """A file of a mix."""
+    held = _new("mix.wav")
+    write_mix(held.path, blocks)
     return held

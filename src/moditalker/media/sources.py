@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -58,6 +59,8 @@ class Frame:
 class Picture:
     """A still picture as a source of one frame, forwards and backwards."""
 
+    start = Fraction(0)
+
     def __init__(self, path: PathLike) -> None:
         image, self.notes = read_picture(path)
         self.info = MediaInfo(Path(path), "picture", image.shape[1], image.shape[0], frames=1)
@@ -77,6 +80,8 @@ class VideoReader:
     VideoWriter keeps where nothing was painted. Raises UserError if there is no video; damage within one
     becomes a note.
     """
+
+    start = Fraction(0)
 
     def __init__(self, path: PathLike, planes: bool = True) -> None:
         self.info = probe(path)
@@ -182,13 +187,48 @@ class VideoReader:
         if note not in self.notes:
             self.notes.append(note)
 
-    def __reversed__(self) -> Iterator[Frame]:
+    def times(self) -> list[Fraction]:
+        """When each frame is shown, and the end, seconds; found by decoding all."""
         if not self._ticks:
             deque(self, maxlen=0)
+        return [tick * self.info.time_base for tick in (*self._ticks, self._ticks[-1] + self._last)]
+
+    def between(self, first: int, last: int) -> Iterator[Frame]:
+        """Frames first..last-1, once all were decoded: from the nearest key frame if seeking works."""
+        ticks = [*self._ticks, self._ticks[-1] + self._last]
+        natives = self._from(first)
+        for index, native in zip(range(first, last), natives, strict=False):
+            yield self._frame(native, index, ticks[index], ticks[index + 1] - ticks[index])
+        natives.close()
+
+    def _from(self, first: int) -> Generator[Any, None, None]:
+        """Decoded frames from this one on."""
+        for seek in self._seeks(first):
+            with opened(self.info.path) as container:
+                container.seek(seek, stream=streams(container)[0])
+                wanted, clean, found = self._stamps[first], False, False
+                for native in self._natives(container, []):
+                    stamp = wanted - 1 if native.pts is None else native.pts
+                    clean = clean or (native.key_frame and stamp <= wanted - self._fields)
+                    if clean and stamp >= wanted:
+                        found = found or stamp == wanted
+                        if not found:
+                            break
+                        yield native
+                if found:
+                    return
+        with self._decoding([]) as natives:
+            yield from islice(natives, first, None)
+
+    def __reversed__(self) -> Iterator[Frame]:
+        return self.back(0, len(self.times()) - 1)
+
+    def back(self, first: int, last: int) -> Iterator[Frame]:
+        """Frames first..last-1, once all were decoded, the last one first."""
         chunk = max(8, min(128, CHUNK_BYTES // (self.info.width * self.info.height * 3 // 2)))
-        follower = self._ticks[-1] + self._last
-        for stop in range(len(self._ticks), 0, -chunk):
-            natives = self._between(max(0, stop - chunk), stop)
+        follower = [*self._ticks, self._ticks[-1] + self._last][last]
+        for stop in range(last, first, -chunk):
+            natives = self._between(max(first, stop - chunk), stop)
             for index in range(stop - 1, stop - 1 - len(natives), -1):
                 tick = self._ticks[index]
                 yield self._frame(natives.pop(), index, tick, follower - tick)
@@ -196,14 +236,8 @@ class VideoReader:
 
     def _between(self, start: int, stop: int) -> list[Any]:
         """Decoded frames start..stop-1: from the nearest key frame if seeking works, else from the first."""
-        wanted, base = self._stamps[start:stop], self.info.time_base
-        first = start - self._fields
-        key = self._stamps[max((key for key in self._keys if key <= first), default=0)]
-        seeks = [key, key - int(2 / base)]  # some containers land behind the key frame that was asked for
-        mended = self._stamps[-1] - self._stamps[0] != self._ticks[-1]  # or stamps were missing
-        if start == 0 or mended or self._moving:
-            seeks = []
-        for seek in seeks:
+        wanted = self._stamps[start:stop]
+        for seek in self._seeks(start):
             with opened(self.info.path) as container:
                 stream = streams(container)[0]
                 container.seek(seek, stream=stream)
@@ -220,6 +254,15 @@ class VideoReader:
                     return found
         with self._decoding([]) as natives:
             return list(islice(natives, start, stop))
+
+    def _seeks(self, start: int) -> list[int]:
+        """Stamps to seek to for a frame; none if all has to be decoded."""
+        key = self._stamps[max((key for key in self._keys if key <= start - self._fields), default=0)]
+        mended = self._stamps[-1] - self._stamps[0] != self._ticks[-1]  # or stamps were missing
+        if start == 0 or mended or self._moving:
+            return []
+        # Some containers land behind the key frame that was asked for.
+        return [key, key - int(2 / self.info.time_base)]
 
     @contextmanager
     def _decoding(self, damage: list[str]) -> Iterator[Iterator[Any]]:
@@ -240,7 +283,47 @@ class VideoReader:
         self._note(f"{self.info.path.name}: its interlaced frames are deinterlaced.")
 
 
-Source: TypeAlias = Picture | VideoReader
+def exact(seconds: float) -> Fraction:
+    """Seconds that a person gave: 2.6 is 13/5, and not the binary number next to it."""
+    return Fraction(seconds).limit_denominator(1_000_000)
+
+
+class Part:
+    """The frames of a video that are shown from `start` on and before `end`, seconds, as a source.
+
+    Its own times and indices begin at 0. first, last: the video's frames first..last-1 are in it.
+
+    Raises:
+        UserError: there is no frame.
+    """
+
+    def __init__(
+        self, reader: VideoReader, start: Fraction = Fraction(0), end: Fraction | None = None
+    ) -> None:
+        times = reader.times()
+        self.reader, self.notes = reader, reader.notes
+        self.first = min(bisect_left(times, start), len(times) - 1)
+        self.last = len(times) - 1 if end is None else min(bisect_left(times, end), len(times) - 1)
+        if self.first >= self.last:
+            until = "its end" if end is None else f"{float(end):g} s"
+            raise UserError(
+                f"{reader.info.path}: no frame is shown from {float(start):g} s to {until}; the video lasts "
+                f"{float(times[-1]):.2f} s"
+            )
+        self.start, self.seconds = times[self.first], times[self.last] - times[self.first]
+        self.info = replace(reader.info, frames=self.last - self.first, seconds=self.seconds)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(self._own, self.reader.between(self.first, self.last))
+
+    def __reversed__(self) -> Iterator[Frame]:
+        return map(self._own, self.reader.back(self.first, self.last))
+
+    def _own(self, frame: Frame) -> Frame:
+        return replace(frame, index=frame.index - self.first, time=frame.time - self.start)
+
+
+Source: TypeAlias = Picture | VideoReader | Part
 Length: TypeAlias = Fraction | float | Callable[[Fraction], Fraction]  # seconds; see `plan_frames`
 
 

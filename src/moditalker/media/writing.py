@@ -20,6 +20,7 @@ import numpy as np
 from moditalker.errors import UserError
 from moditalker.jobs.files import check_name, shortened
 from moditalker.media.files import PICTURE_FPS, MediaInfo, PathLike, Pixels, opened, reason, streams
+from moditalker.media.files import decoded as decoded_frames
 from moditalker.media.pixels import paint, planes_of, to_yuv
 from moditalker.media.sound import AudioReader, anew
 from moditalker.media.sources import MIN_STEP, SLACK, Frame
@@ -49,7 +50,9 @@ class VideoWriter:
     similar one, ``lossless`` ignores it. Sound that lasts more than SLACK longer than the video is cut.
     In .mp4 and .mov an odd side becomes even: the last row or column is repeated; ``width`` and
     ``height`` are the file's. .mkv rounds all times to milliseconds. ``seal`` makes the file that
-    appears out of the encoded one: source, target. Raises UserError for an ending, folder, size or disk
+    appears out of the encoded one: source, target. ``film``: a file whose sound tracks, subtitles, chapters
+    and titles are kept, untouched where the container takes them, behind ``audio``.
+    Raises UserError for an ending, folder, size or disk
     that cannot take the file, or for another quality.
     """
 
@@ -65,6 +68,7 @@ class VideoWriter:
         recode_audio: bool = False,
         metadata: dict[str, str] | None = None,
         seal: Callable[[Path, Path], None] | None = None,
+        film: PathLike | None = None,
     ) -> None:
         self.path, self.info, self.notes = Path(path), info, list[str]()
         self.width, self.height = info.width, info.height  # of the file's frames; see `_add_video`
@@ -80,8 +84,8 @@ class VideoWriter:
         if self.path.is_dir():
             raise UserError(f"{path}: this is a folder; give the name of the file to write.")
         self._rgb, self._end, self._last_pts = lossless, Fraction(0), -1
-        self._sound: Generator[Any, None, None] = (None for _ in ())
-        self._waiting: Any = None  # a sound packet whose time has not come
+        self._feeds: list[_Feed] = []  # of sound and subtitles
+        self._kept = None if film is None else Path(film)
         number = next(_NUMBERS)
         stem = _part_stem(self.path)
         # FFmpeg opens a file by its name and seeks in it, so that `jobs.files.appearing` cannot give it one.
@@ -98,10 +102,12 @@ class VideoWriter:
             self._container = av.open(
                 f"file:{self._part}", "w", format=self._format, container_options=options
             )
-            self._container.metadata.update(metadata or {})
             self._video = self._add_video()
             if self._reader is not None:
                 self._add_sound(self._reader, recode_audio)
+            if self._kept is not None:
+                self._add_film(self._kept)
+            self._container.metadata.update(metadata or {})
 
     def _add_video(self) -> Any:
         info = self.info
@@ -155,7 +161,7 @@ class VideoWriter:
             had, becomes = (" and ".join(words) for words in zip(*changes, strict=True))
             self.notes.append(f"{self.info.path.name}: {had} become {becomes}, which all players take.")
 
-    def _add_sound(self, reader: AudioReader, recode: bool) -> None:
+    def _add_sound(self, reader: AudioReader, recode: bool) -> Any:
         name, mp4 = reader.path.name, self._format == "mp4"
         with opened(reader.path) as source:
             audio = streams(source, reader.track)[1]
@@ -165,22 +171,63 @@ class VideoWriter:
             raw = codec.startswith("pcm") and (mp4 or (self._format == "mov" and not reader.whole))
             played = raw or self._format == "matroska" or codec.startswith("pcm") or codec in PLAYED
             if not recode and not raw and played and _takes(self._format, audio):
-                self._sound = _copied(reader, self._container.add_stream_from_template(audio))
+                stream: Any = self._container.add_stream_from_template(audio)
+                self._feeds.append(_Feed(_copied(reader, stream)))
                 if mp4 and codec not in ("aac", "mp3", "flac"):
                     self.notes.append(
                         f"{name}: its {codec} sound is copied untouched; browsers may need AAC."
                     )
-                return
+                return stream
         rate = rate if rate in (av.Codec("aac", "w").audio_rates or ()) else 48_000
         encoder: Any = self._container.add_stream("aac", rate=rate)
         encoder.layout, encoder.bit_rate = "stereo" if channels == 2 else "mono", 96_000 * channels
-        self._sound = _encoded(reader, encoder, rate, channels)
+        self._feeds.append(_Feed(_encoded(reader, encoder, rate, channels)))
         way = ""
         if not recode and not played:
             way = f", which all players of {self.path.suffix} take; .mkv would keep it untouched"
         elif raw:
             way = f"; {'.mov or .mkv' if mp4 else '.mkv'} would keep it untouched"
         self.notes.append(f"{name}: its {codec} sound is encoded as AAC{way}.")
+        return encoder
+
+    def _add_film(self, film: Path) -> None:
+        """Keep what a film has besides its picture."""
+        default = av.stream.Disposition.default
+        with opened(film) as container:
+            source: Any = container
+            zero, lost = _zero(source), list[str]()
+            self._container.metadata.update(
+                {k: v for k, v in source.metadata.items() if k in ("title", "artist", "date", "comment")}
+            )
+            base = Fraction(1, 1000)
+            marks = [
+                {
+                    "id": number,
+                    "start": round((mark["start"] * mark["time_base"] - zero) / base),
+                    "end": round((mark["end"] * mark["time_base"] - zero) / base),
+                    "time_base": base,
+                    "metadata": dict(mark["metadata"]),
+                }
+                for number, mark in enumerate(source.chapters(), 1)
+            ]
+            self._container.set_chapters(marks)  # type: ignore[arg-type]
+            tracks = list(source.streams.audio)
+            for own in source.streams:
+                if own.type == "audio":
+                    kept = self._add_sound(AudioReader(film, tracks.index(own) + 1), recode=False)
+                elif own.type == "subtitle" and _takes(self._format, own):
+                    kept = self._container.add_stream_from_template(own)
+                    self._feeds.append(_Feed(_texts(film, own.index, zero, kept)))
+                else:
+                    if own.type != "video":
+                        lost.append(f"{own.type} ({own.name or 'unknown'})")
+                    continue
+                kept.metadata.update({k: own.metadata[k] for k in ("language", "title") if k in own.metadata})
+                if own.type == "audio" and self._reader is not None:
+                    kept.disposition = kept.disposition & ~default
+            if lost:
+                kinds = ", ".join(lost)
+                self.notes.append(f"{film.name}: left out, as {self.path.suffix} cannot hold it: {kinds}.")
 
     def write(self, frame: Frame, image: Pixels | None = None) -> None:
         """Append a frame, shown from ``frame.time``; ``image`` (H, W, 3) uint8 replaces the frame's own."""
@@ -217,21 +264,19 @@ class VideoWriter:
         native.colorspace, native.color_range = color.matrix, color.range
         return native
 
-    def _feed(self, until: Fraction) -> None:
+    def _feed(self, until: Fraction | float) -> None:
         """Mux sound up to a time: in step with the picture, or the muxer holds one until the other comes."""
-        while True:
-            self._waiting = self._waiting or next(self._sound, None)
-            if self._waiting is None or self._waiting.pts * self._waiting.time_base >= until:
-                return
-            self._container.mux(self._waiting)
-            self._waiting = None
+        for feed in self._feeds:
+            while (packet := feed.before(until)) is not None:
+                self._container.mux(packet)
 
     def close(self) -> None:
         """Finish the file and give it its name."""
         with self._guarded():
             self._container.mux(self._video.encode(None))
-            self._feed(self._end + SLACK)
-            self._sound.close()
+            self._feed(self._end + SLACK if self._kept is None else math.inf)
+            for feed in self._feeds:
+                feed.packets.close()
             self._container.close()
             self.notes += self._reader.notes if self._reader is not None else []
             if self._seal is not None:
@@ -242,7 +287,8 @@ class VideoWriter:
     def abort(self) -> None:
         """Delete the unfinished file."""
         with suppress(av.error.FFmpegError, OSError, AttributeError, ValueError):
-            self._sound.close()
+            for feed in self._feeds:
+                feed.packets.close()
             self._container.close()
         self._part.unlink(missing_ok=True)
         self._sealed.unlink(missing_ok=True)
@@ -303,6 +349,39 @@ def _takes(format: str, audio: Any) -> bool:
     except (av.error.FFmpegError, ValueError):
         return False
     return True
+
+
+class _Feed:
+    """Packets of a stream, by time."""
+
+    def __init__(self, packets: Generator[Any, None, None]) -> None:
+        self.packets, self.waiting = packets, None
+
+    def before(self, until: Fraction | float) -> Any:
+        """The next packet, if its time is before; else None."""
+        self.waiting = self.waiting or next(self.packets, None)
+        if self.waiting is None or self.waiting.pts * self.waiting.time_base >= until:
+            return None
+        packet, self.waiting = self.waiting, None
+        return packet
+
+
+def _zero(container: Any) -> Fraction:
+    """The time stamp of a film's first frame, seconds."""
+    video = streams(container)[0]
+    frame = next(decoded_frames(container, video, []), None) if video is not None else None
+    return Fraction(0) if frame is None or frame.pts is None else Fraction(frame.pts * video.time_base)
+
+
+def _texts(path: Path, index: int, zero: Fraction, stream: Any) -> Generator[Any, None, None]:
+    """A film's packets of subtitles."""
+    with opened(path) as source:
+        for packet in source.demux(source.streams[index]):
+            if packet.pts is not None:
+                shift = round(zero / packet.time_base)
+                packet.pts = packet.dts = max(0, packet.pts - shift)
+                packet.stream = stream
+                yield packet
 
 
 def _copied(reader: AudioReader, stream: Any) -> Generator[Any, None, None]:

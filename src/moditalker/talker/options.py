@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from moditalker.features.portrait.head import BLINKS
 from moditalker.media import QUALITY, check_extend, check_quality
 from moditalker.motion.edit import Style
 from moditalker.provenance import DEFAULT, Provenance
+
+SILENCES, ORIGINALS = ("keep", "shut"), ("replace", "duck")
+DAY = 86_400.0  # s
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,12 @@ class Options:
     audio_track: number of the sound track, from 1; None: the one that players take. provenance: manifest
     and mark; None: neither (docs/provenance.md). quality: x264's constant rate factor for the written
     file, 0 (best) to 40. voice: who says a text; "": a voice that was given, else espeak-ng's; lang: the
-    language of a text, such as "en" or "de", in place of a voice.
+    language of a text, such as "en" or "de", in place of a voice. start, end: seconds of the face video
+    that are used; end None: to its end. offset: seconds that the speech begins later than the video;
+    negative: it begins with a later part. keep_rest: the whole face video is kept, with its other sound
+    tracks, subtitles and chapters, and lips change only where the new speech is (`MoDiTalker.dub`).
+    silence: between new speech the mouth is the video's own ("keep") or shut ("shut"). original: the
+    video's own sound under new speech goes away ("replace") or becomes quieter ("duck").
 
     Raises:
         UserError: a value that cannot be used.
@@ -50,10 +59,25 @@ class Options:
     quality: float = QUALITY
     voice: str = ""
     lang: str = ""
+    start: float = 0.0
+    end: float | None = None
+    offset: float = 0.0
+    keep_rest: bool = False
+    silence: str = "keep"
+    original: str = "replace"
 
     def __post_init__(self) -> None:
         seed, steps = sampling(self.seed, self.steps)
         check_extend(self.extend)
+        for name, taken in (("silence", SILENCES), ("original", ORIGINALS)):
+            if getattr(self, name) not in taken:
+                raise UserError(f"{name} is {getattr(self, name)!r:.40}; it must be {' or '.join(taken)}")
+        end = inf if self.end is None else self.end
+        if not (0 <= self.start < end and -DAY <= self.offset <= DAY and self.start <= DAY):
+            raise UserError(
+                f"start {self.start:g}, end {end:g}, offset {self.offset:g}: seconds are expected, a start "
+                "from 0 on, an end after it, all within a day"
+            )
         values = {"seed": seed, "steps": steps, "choose": chosen(self.choose)}
         for name, value in (values | {"quality": check_quality(self.quality)}).items():
             object.__setattr__(self, name, value)

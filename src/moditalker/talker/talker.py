@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -31,14 +31,26 @@ from moditalker.features.speech.encoders import FRAME, SpeechEncoder, load_speec
 from moditalker.features.speech.silence import PATIENT, QUICK
 from moditalker.jobs.machine import check_device, half_the_threads
 from moditalker.jobs.streams import Clock
-from moditalker.media import SAMPLE_RATE, AudioReader, Length, Source, open_source, plan_frames
+from moditalker.media import (
+    SAMPLE_RATE,
+    AudioReader,
+    Length,
+    Part,
+    Source,
+    VideoReader,
+    exact,
+    open_source,
+    plan_frames,
+)
 from moditalker.media.arriving import ArrivingSound
-from moditalker.media.held import Face, Sound, hold_face, hold_sound, hold_text
+from moditalker.media.held import Face, Sound, hold_face, hold_later, hold_sound, hold_text
 from moditalker.motion.atom import Atom
 from moditalker.motion.edit import Style
 from moditalker.motion.sample import waited
 from moditalker.motion.stage import MotionStage
 from moditalker.motion.track import Track
+from moditalker.talker.dub import Film, dubbed
+from moditalker.talker.lines import Line
 from moditalker.talker.options import Options
 from moditalker.talker.settings import carried, joined
 from moditalker.talker.steps import FaceTrack, Motion, Origin, Progress, Speech
@@ -166,6 +178,10 @@ class MoDiTalker:
             UserError: a file or a number that cannot be used, no face, too little sound.
         """
         clock, options = Clock(), Options.of(options, changes)
+        if options.keep_rest:
+            if motion is not None:
+                raise UserError("keep_rest: goes without a motion track; give the speech alone")
+            return self.dub(face, audio, options, text=text, progress=progress)
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
@@ -173,7 +189,10 @@ class MoDiTalker:
                 raise UserError("speech is one of two: a sound (audio) or a text; give one of them")
             spoken = options.voice, options.lang, options.seed
             sound = hold_text(text, *spoken) if audio is None else hold_sound(audio, rate)
-            speech = replace(self.speech(sound.path, options.audio_track), clock=clock)
+            number = options.audio_track
+            if options.offset:
+                sound, number = hold_later(sound.path, number, options.offset), None
+            speech = replace(self.speech(sound.path, number), clock=clock)
             track = self.face(face, speech.seconds, options)
         seed, steps = options.seed, options.steps
         said = motion or self.motion(speech, track, seed, steps)
@@ -183,13 +202,37 @@ class MoDiTalker:
             video,
             audio=sound.path,
             holds=(sound,),
-            audio_track=options.audio_track,
+            audio_track=number,
             clock=clock,
             progress=progress,
             provenance=options.provenance,
             quality=options.quality,
             notes=notes,
         )
+
+    def dub(
+        self,
+        film: Face,
+        audio: Sound | None = None,
+        options: Options | None = None,
+        *,
+        text: str = "",
+        lines: Sequence[Line] = (),
+        progress: Progress | None = None,
+        **changes: Any,
+    ) -> Film:
+        """Give a film new speech. Its length, its pictures elsewhere and its other tracks stay.
+
+        Args:
+            film: a video. audio, text: the new speech, from `options.start` on, or `lines`: who says what
+                when, as `read_lines` reads it.
+            options, changes, progress: as for `generate`.
+
+        Raises:
+            UserError: as `generate`; lines that overlap; no line within the film.
+        """
+        options = Options.of(options, changes)
+        return dubbed(self, hold_face(film), audio, text, lines, options, progress)
 
     def stream(
         self,
@@ -298,10 +341,21 @@ class MoDiTalker:
                 used.
         """
         options = Options.of(options, changes)
-        choose, head, seed = options.choose, options.head, options.seed
         held = hold_face(face)
-        face = held.path
-        source, length = open_source(face), seconds if callable(seconds) else Fraction(seconds)
+        source = open_source(held.path)
+        if options.start or options.end is not None:
+            if not isinstance(source, VideoReader):
+                raise UserError(f"{held.path}: a picture has no start and no end; leave them out")
+            end = None if options.end is None else exact(options.end)
+            source = Part(source, exact(options.start), end)
+        return self._found(source, seconds, options, (held,))
+
+    def _found(
+        self, source: Source, seconds: Length, options: Options, holds: tuple[object, ...] = ()
+    ) -> FaceTrack:
+        """`face` for a source that is open."""
+        choose, head, seed = options.choose, options.head, options.seed
+        face, length = source.info.path, seconds if callable(seconds) else Fraction(seconds)
         still, blinks = source.info.kind == "picture", Blinks(options.blink, seed)
         if not still and head not in ("idle", "still"):
             raise UserError(f"{face}: a video keeps its own head motion; {head} can move a picture's head")
@@ -326,7 +380,7 @@ class MoDiTalker:
                 anchor,
                 known,
                 lambda: follower.follow_again(plan_frames(source, length, options.extend)),
-                holds=(held,),
+                holds=holds,
             )
         with half_the_threads():
             picture = Still.found(self.tracker, source, "largest" if choose == "speaker" else choose)
@@ -337,7 +391,7 @@ class MoDiTalker:
             return picture.frames(planned, self.config.crop, float(source.info.fps), motion, blinks)
 
         moved = None if head in ("idle", "still") else Path(head)
-        return FaceTrack(source, anchor, known, frames, moved, (held,))
+        return FaceTrack(source, anchor, known, frames, moved, holds)
 
     def _mention_others(self, source: Source) -> None:
         """Note if the first frame has another face of nearly the largest one's size."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class Video:
     quality: float = QUALITY  # of the file, where `save` is given none
     notes: Sequence[str] = ()  # of the sound, for the report
     away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
+    began: Fraction = Fraction(0)  # seconds of a film before its first frame
+    film: Path | None = None  # whose other tracks, subtitles and chapters the file keeps
     live: Live | None = None  # None: every frame is made, however long it takes
     holds: tuple[object, ...] = ()  # temporary files that it is made of
     kept: list[Kept] = field(default_factory=list)  # known once it has been iterated
@@ -137,6 +140,8 @@ class Video:
                 quality=self.quality if quality is None else quality,
                 metadata=metadata,
                 seal=seal,
+                film=self.film,
+                recode_audio=self.film is not None and audio is None,
             ) as writer,
         ):
             for frame, image in self:
@@ -190,7 +195,7 @@ class Video:
         else:
             return image
         if self.provenance is not None and face.landmarks is not None:
-            seconds, aspect = float(face.frame.time), float(self.face.source.info.pixel_aspect)
+            seconds, aspect = float(face.frame.time + self.began), float(self.face.source.info.pixel_aspect)
             pasted = mark.embed(pasted, mask, face.landmarks, seconds, target.strength, aspect)
         if target.confidence.front is not None:
             pasted = keep_front(image, pasted, face.matrix, target.confidence.front)

@@ -98,7 +98,7 @@ class Speakers:
 
     def _look(self, shot: _Shot, number: int, frame: Frame) -> None:
         """Follow the people of a shot by one frame."""
-        loud = self._loud(float(frame.time))
+        loud = self._loud(float(frame.time + self.source.start))
         for person in shot.people:
             found = self.tracker.again(frame.image, person.face)
             if found is not None:
