@@ -95,6 +95,40 @@ Quality = Annotated[
         help="Of the written pictures: 0 (best, large) to 40, x264's constant rate factor.",
     ),
 ]
+Size = Annotated[
+    str,
+    typer.Option(
+        metavar="720p|WxH",
+        help="Size of the written pictures: the shorter side, or the most of both. Default: the source's.",
+    ),
+]
+
+
+class Codec(str, Enum):
+    """Codec of the written pictures."""
+
+    h264 = "h264"
+    hevc = "hevc"
+    vp9 = "vp9"
+    av1 = "av1"
+
+
+class PixelFormat(str, Enum):
+    """Bits and colours of the written pictures."""
+
+    yuv420p = "yuv420p"
+    yuv422p = "yuv422p"
+    yuv420p10 = "yuv420p10"
+    yuv422p10 = "yuv422p10"
+
+
+Coded = Annotated[
+    Codec, typer.Option(help="How pictures are coded. H.264 plays on everything; HEVC and AV1 are smaller.")
+]
+Format = Annotated[
+    PixelFormat,
+    typer.Option(help="Bits and colours of the pictures. yuv420p plays on everything; others keep more."),
+]
 Report = Annotated[
     Path | None,
     typer.Option(help="Write what was done as JSON: frames, times, memory, faceless frames."),
@@ -306,7 +340,8 @@ def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None
             report.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{report}: the report cannot be written there ({error.strerror})") from error
-    for note in result["notes"]:
+    lost = result.get("provenance", {}).get("manifest", "")
+    for note in (*result["notes"], *([f"the manifest is {lost}"] if lost.startswith("left out: ") else [])):
         print(f"note: {printable(note)}", file=sys.stderr)
     kept = result["frames_without_face"]["count"]
     print(

@@ -31,20 +31,28 @@ def on_white(image: Pixels) -> Pixels:
 
 
 def planes_of(frame: av.VideoFrame) -> list[Pixels]:
-    """Views of the frame's 8-bit planes, without the padding of their lines."""
-    rows = (np.frombuffer(cast(Any, p), np.uint8).reshape(-1, p.line_size) for p in frame.planes)
+    """Views of the frame's planes, uint8 or (beyond 8 bits) uint16, without the padding of their lines."""
+    kind: Any = np.uint8 if bits_of(frame.format) == 8 else np.uint16
+    size = np.dtype(kind).itemsize
+    rows = (np.frombuffer(cast(Any, p), kind).reshape(-1, p.line_size // size) for p in frame.planes)
     return [row[: p.height, : p.width] for row, p in zip(rows, frame.planes, strict=True)]
 
 
-def to_yuv(image: Pixels, color: Color) -> av.VideoFrame:
-    """RGB (H, W, 3) -> 4:2:0."""
+def bits_of(form: Any) -> int:
+    """Bits of a sample of a pixel format."""
+    return max((component.bits for component in form.components), default=8)
+
+
+def to_yuv(image: Pixels, color: Color, form: str = "yuv420p") -> av.VideoFrame:
+    """RGB (H, W, 3) -> a planar YUV format."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
     tags: dict[str, Any] = {"dst_colorspace": color.matrix, "dst_color_range": color.range}
-    return frame.reformat(format="yuv420p", interpolation=EXACT, threads=1, **tags)
+    return frame.reformat(format=form, interpolation=EXACT, threads=1, **tags)
 
 
-def paint(planes: list[Pixels], own: list[Pixels], before: Pixels, after: Pixels, color: Color) -> None:
+def paint(native: av.VideoFrame, own: list[Pixels], before: Pixels, after: Pixels, color: Color) -> None:
     """Fill the planes of a frame with its own samples (before), changed by what makes it look like after."""
+    planes, form = planes_of(native), native.format
     for plane, samples in zip(planes, own, strict=True):
         plane[:] = samples
     changed = before != after  # H W 3
@@ -55,10 +63,13 @@ def paint(planes: list[Pixels], own: list[Pixels], before: Pixels, after: Pixels
     top, left = (max(0, line[0] - _SCALER_REACH) // 2 * 2 for line in (rows, columns))
     bottom, right = ((line[-1] + 2 + _SCALER_REACH) // 2 * 2 for line in (rows, columns))
     # Both conversions round alike: their difference is the change alone, and 0 where nothing changed.
-    new, old = (planes_of(to_yuv(image[top:bottom, left:right], color)) for image in (after, before))
-    for plane, painted, source, step in zip(planes, new, old, (1, 2, 2), strict=True):
-        part = plane[top // step :, left // step :][: len(painted), : painted.shape[1]]
-        part[:] = (part.astype(np.int16) + painted - source).clip(0, 255)
+    new, old = (
+        planes_of(to_yuv(image[top:bottom, left:right], color, form.name)) for image in (after, before)
+    )
+    for plane, painted, source in zip(planes, new, old, strict=True):
+        down, across = (after.shape[axis] // plane.shape[axis] for axis in (0, 1))
+        part = plane[top // down :, left // across :][: len(painted), : painted.shape[1]]
+        part[:] = (part.astype(np.int32) + painted - source).clip(0, (1 << bits_of(form)) - 1)
 
 
 def light_of(transfer: int) -> Samples:

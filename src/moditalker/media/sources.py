@@ -46,7 +46,7 @@ class Frame:
     """``image`` (H, W, 3) uint8 RGB, shown from ``time`` for ``duration`` seconds, both exact.
 
     ``index`` counts the source's frames; it returns when the source is played back and forth. ``yuv``: the
-    same content as 8-bit 4:2:0 planes, as the file holds it.
+    same content as planes, 8-bit 4:2:0 unless others were asked for, as the file holds it.
     """
 
     index: int
@@ -77,13 +77,13 @@ class VideoReader:
 
     Backwards decodes from key frames in chunks of CHUNK_BYTES, so that memory does not grow with length; it
     is slow only where key frames are rare. ``planes``: give each frame's own YUV samples too, which
-    VideoWriter keeps where nothing was painted. Raises UserError if there is no video; damage within one
-    becomes a note.
+    VideoWriter keeps where nothing was painted; a name: in this pixel format.
+    Raises UserError if there is no video; damage within one becomes a note.
     """
 
     start = Fraction(0)
 
-    def __init__(self, path: PathLike, planes: bool = True) -> None:
+    def __init__(self, path: PathLike, planes: bool | str = True) -> None:
         self.info = probe(path)
         self.notes: list[str] = []
         if self.info.kind != "video":
@@ -98,7 +98,9 @@ class VideoReader:
         self._moving = picture is not None
         if picture is not None:
             picture.close()
-        self._planes = planes and even and self._light is None
+        form = "yuv420p" if planes is True else planes or ""
+        turned = self.info.orientation[0] and "422" in form  # would be 4:4:0
+        self._planes = form if even and self._light is None and not turned else ""
         self._ticks = array("q")  # after a forward pass: each frame's time in units of the time base,
         self._stamps = array("q")  # the file's own stamp of it,
         self._keys: list[int] = []  # and the indices of key frames
@@ -178,8 +180,8 @@ class VideoReader:
         yuv = None
         if self._planes and fits and not clear and native.format.name.startswith(("yuv", "nv")):
             tags = {"src_color_range": span, "dst_color_range": span}
-            eight = native.reformat(format="yuv420p", interpolation=EXACT, threads=1, **tags)
-            yuv = [upright(plane, info.orientation) for plane in planes_of(eight)]
+            own = native.reformat(format=self._planes, interpolation=EXACT, threads=1, **tags)
+            yuv = [upright(plane, info.orientation) for plane in planes_of(own)]
         base = info.time_base
         return Frame(index, tick * base, duration * base, upright(image, info.orientation), yuv)
 
@@ -327,9 +329,12 @@ Source: TypeAlias = Picture | VideoReader | Part
 Length: TypeAlias = Fraction | float | Callable[[Fraction], Fraction]  # seconds; see `plan_frames`
 
 
-def open_source(path: PathLike) -> Source:
-    """Open a face: a picture or a video. Raises UserError, also for a file with sound only."""
-    return Picture(path) if probe(path).kind == "picture" else VideoReader(path)
+def open_source(path: PathLike, planes: bool | str = True) -> Source:
+    """Open a face: a picture or a video. Raises UserError, also for a file with sound only.
+
+    planes: as for `VideoReader`.
+    """
+    return Picture(path) if probe(path).kind == "picture" else VideoReader(path, planes)
 
 
 def check_extend(extend: str) -> None:

@@ -16,16 +16,42 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from PIL import Image
 
 from moditalker.errors import UserError
 from moditalker.jobs.files import check_name, shortened
-from moditalker.media.files import PICTURE_FPS, MediaInfo, PathLike, Pixels, opened, reason, streams
+from moditalker.media.files import (
+    MAX_SIDE,
+    MIN_SIDE,
+    PICTURE_FPS,
+    MediaInfo,
+    PathLike,
+    Pixels,
+    opened,
+    reason,
+    streams,
+)
 from moditalker.media.files import decoded as decoded_frames
-from moditalker.media.pixels import paint, planes_of, to_yuv
+from moditalker.media.pixels import EXACT, paint, planes_of, to_yuv
 from moditalker.media.sound import AudioReader, anew
 from moditalker.media.sources import MIN_STEP, SLACK, Frame
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # written, by file ending
+FORMATS |= {".gif": "gif", ".webp": "webp"}  # without sound
+SILENT = {"gif": ("gif", Fraction(1, 100), 2), "webp": ("libwebp_anim", Fraction(1, 1000), 10)}
+# Encoders of each codec, and its rate factor for x264's.
+CODECS: dict[str, tuple[tuple[str, ...], float]] = {
+    "h264": (("libx264",), 1.0),
+    "hevc": (("libx265",), 1.2),
+    "vp9": (("libvpx-vp9",), 10 / 14),
+    "av1": (("libsvtav1", "libaom-av1"), 1.6),
+}
+PIXELS = {
+    "yuv420p": "yuv420p",
+    "yuv422p": "yuv422p",
+    "yuv420p10": "yuv420p10le",
+    "yuv422p10": "yuv422p10le",
+}  # by their names for people
 # x264's macroblock tree gives other bits from run to run on processors with AVX-512.
 REPEATABLE = {"mbtree": "0"}
 H264, H264_RGB, VP9 = ENCODERS = ("libx264", "libx264rgb", "libvpx-vp9")  # what a written video may need
@@ -49,7 +75,9 @@ class VideoWriter:
     ``recode_audio`` asks for AAC. ``quality``: x264's constant rate factor, 0 (best) to 40; VP9 gets a
     similar one, ``lossless`` ignores it. Sound that lasts more than SLACK longer than the video is cut.
     In .mp4 and .mov an odd side becomes even: the last row or column is repeated; ``width`` and
-    ``height`` are the file's. .mkv rounds all times to milliseconds. ``seal`` makes the file that
+    ``height`` are the file's. .mkv rounds all times to milliseconds. ``size`` scales the
+    pictures (`fitted`); ``codec`` is one of `CODECS`, ``pixel_format`` of `PIXELS`. .gif and .webp have no
+    sound. ``seal`` makes the file that
     appears out of the encoded one: source, target. ``film``: a file whose sound tracks, subtitles, chapters
     and titles are kept, untouched where the container takes them, behind ``audio``.
     Raises UserError for an ending, folder, size or disk
@@ -69,10 +97,18 @@ class VideoWriter:
         metadata: dict[str, str] | None = None,
         seal: Callable[[Path, Path], None] | None = None,
         film: PathLike | None = None,
+        size: str = "",
+        codec: str = "h264",
+        pixel_format: str = "",
     ) -> None:
         self.path, self.info, self.notes = Path(path), info, list[str]()
         self.width, self.height = info.width, info.height  # of the file's frames; see `_add_video`
         self._seal, self._quality = seal, check_quality(quality)
+        check_codec(codec, pixel_format)
+        self._codec, self._form = codec, PIXELS.get(pixel_format, "yuv420p")
+        self._scaled = bool(size) and fitted(size, info.width, info.height) != (self.width, self.height)
+        if size:
+            self.width, self.height = fitted(size, info.width, info.height)
         self._format = FORMATS.get(self.path.suffix.lower(), "")
         if not self._format:
             raise UserError(
@@ -93,11 +129,23 @@ class VideoWriter:
             self.path.with_name(f".{stem}.{os.getpid()}-{number}.{name}{self.path.suffix}")
             for name in ("part", "sealed")
         )
-        self._reader = None if audio is None else AudioReader(audio, track)
+        self._ticks = info.time_base if self._format not in SILENT else SILENT[self._format][1]
+        self._least = 1 if self._format not in SILENT else SILENT[self._format][2]
+        self._reader = None if audio is None or self._format in SILENT else AudioReader(audio, track)
+        if self._format in SILENT:
+            self._kept = None
+            if lossless or codec != "h264" or pixel_format:
+                raise UserError(f"{path}: lossless, codec and pixel_format go with a video; leave them out")
+            if audio is not None:
+                self.notes.append(f"{self.path.name}: {self.path.suffix} has no sound; it is left out.")
+        elif lossless and (size or codec != "h264" or pixel_format):
+            raise UserError("lossless goes without size, codec and pixel_format; leave them out")
         # Matroska holds the negative stamps of codecs that start before 0; its muxer would rather shift all.
-        options = (
-            {"avoid_negative_ts": "disabled"} if self._format == "matroska" else {"movflags": "+faststart"}
+        options = {"matroska": {"avoid_negative_ts": "disabled"}}.get(
+            self._format, {"movflags": "+faststart"}
         )
+        if self._format in SILENT:
+            options = {"loop": "0"}
         with self._guarded():
             self._container = av.open(
                 f"file:{self._part}", "w", format=self._format, container_options=options
@@ -116,11 +164,16 @@ class VideoWriter:
         # lossless, in a profile that few players know.
         rate = f"{max(1.0, self._quality):g}"
         codec, options = H264, {"crf": rate, "preset": "veryfast", "bf": "0"} | REPEATABLE
+        if self._format in SILENT:
+            return self._add_moving()
+        if self._codec != "h264":
+            codec, options = self._other_codec()
         if self._rgb:
             codec, options = H264_RGB, {"qp": "0", "preset": "ultrafast"}
-        elif info.width % 2 or info.height % 2:
-            odd = f"{info.width}x{info.height} has an odd side, which H.264 cannot have"
-            if self._format == "matroska":
+        elif (info.width % 2 or info.height % 2) and not self._scaled:
+            named = "H.264" if self._codec == "h264" else self._codec
+            odd = f"{info.width}x{info.height} has an odd side, which {named} cannot have"
+            if self._format == "matroska" and self._codec == "h264" and self._form == "yuv420p":
                 like = round(self._quality * 10 / 14)  # VP9 at 10 is about as near as x264 at 14
                 codec, options = VP9, {"crf": f"{like}", "b": "0", "deadline": "realtime", "cpu-used": "6"}
                 self.notes.append(f"{odd}: encoded as VP9.")
@@ -131,9 +184,20 @@ class VideoWriter:
                     "--lossless keeps the size."
                 )
         self._note_depth()
+        if self._scaled:
+            self.notes.append(
+                f"{self.path.name}: {info.width}x{info.height} becomes {self.width}x{self.height}, as asked."
+            )
+        forms = [form.name for form in av.Codec(codec, "w").video_formats or ()]
+        if not self._rgb and self._form not in forms:
+            raise UserError(
+                f"codec {self._codec} has no {self._form} here; take hevc, or another pixel format"
+            )
         stream: Any = self._container.add_stream(codec, rate=info.fps, options=options)
         stream.width, stream.height = self.width, self.height
-        stream.pix_fmt = "rgb24" if self._rgb else "yuv420p"
+        stream.pix_fmt = "rgb24" if self._rgb else self._form
+        if self._codec == "hevc" and self._format != "matroska":
+            stream.codec_context.codec_tag = "hvc1"  # QuickTime plays no other
         stream.time_base = stream.codec_context.time_base = info.time_base
         stream.codec_context.flags |= av.codec.context.Flags.frame_duration  # else the last one's is lost
         stream.codec_context.sample_aspect_ratio = info.pixel_aspect
@@ -146,6 +210,43 @@ class VideoWriter:
             )
         return stream
 
+    def _other_codec(self) -> tuple[str, dict[str, str]]:
+        """Encoder and settings of another codec than H.264."""
+        names, factor = CODECS[self._codec]
+        if self._codec in ("vp9", "av1") and self._format == "mov":
+            raise UserError(f"{self.path}: .mov holds no {self._codec}; take .mp4 or .mkv, or codec hevc")
+        name = next(filter(can_encode, names), "")
+        if not name:
+            raise UserError(f"codec {self._codec}: this FFmpeg has no encoder of it; take h264")
+        crf = f"{min(63, round(max(1.0, self._quality) * factor))}"
+        settings = {
+            "hevc": {"preset": "fast", "x265-params": "log-level=error:bframes=0"},
+            "vp9": {"b": "0", "deadline": "realtime", "cpu-used": "6"},
+            "av1": {"preset": "9"},
+        }
+        return name, {"crf": crf} | settings[self._codec]
+
+    def _add_moving(self) -> Any:
+        """The stream of a GIF or an animated WebP."""
+        name = SILENT[self._format][0]
+        if not can_encode(name):
+            raise UserError(f"{self.path}: this FFmpeg writes no {self.path.suffix}; take .mp4")
+        quality = f"{100 - 1.25 * self._quality:.0f}"
+        options = {} if name == "gif" else {"quality": quality, "compression_level": "4"}
+        stream: Any = self._container.add_stream(name, rate=self.info.fps, options=options)
+        stream.width, stream.height = self.width, self.height
+        stream.pix_fmt = "pal8" if name == "gif" else "bgra"
+        stream.time_base = stream.codec_context.time_base = self._ticks
+        if name == "gif":
+            self.notes.append(f"{self.path.name}: a GIF shows 256 colours a picture.")
+        self._note_size()
+        return stream
+
+    def _note_size(self) -> None:
+        if self._scaled:
+            had, becomes = f"{self.info.width}x{self.info.height}", f"{self.width}x{self.height}"
+            self.notes.append(f"{self.path.name}: {had} becomes {becomes}, as asked.")
+
     def _note_depth(self) -> None:
         """Note bits and colours of the source that the file cannot hold."""
         if self.info.kind != "video" or self.info.path == Path():
@@ -154,9 +255,12 @@ class VideoWriter:
         bits = max((component.bits for component in form.components), default=8)
         colours = {(64, 64): "4:4:4", (32, 64): "4:2:2"}.get((form.chroma_width(64), form.chroma_height(64)))
         loses = len(form.components) >= 3 and (not form.is_rgb or form.name.startswith("gbr"))
-        changes = [(f"{bits} bits a sample", "8 bits")] if bits > 8 else []
-        if colours is not None and loses and not self._rgb:
-            changes.append((colours, "4:2:0"))
+        wide, deep = "422" in self._form, "10" in self._form
+        changes = (
+            [(f"{bits} bits a sample", "10 bits" if deep else "8 bits")] if bits > (10 if deep else 8) else []
+        )
+        if colours is not None and loses and not self._rgb and not (wide and colours == "4:2:2"):
+            changes.append((colours, "4:2:2" if wide else "4:2:0"))
         if changes:
             had, becomes = (" and ".join(words) for words in zip(*changes, strict=True))
             self.notes.append(f"{self.info.path.name}: {had} become {becomes}, which all players take.")
@@ -236,15 +340,19 @@ class VideoWriter:
             raise ValueError(
                 f"{image.shape} {image.dtype} is not ({self.info.height}, {self.info.width}, 3) uint8"
             )
-        pts = round(frame.time / self.info.time_base)
+        pts = round(frame.time / self._ticks)
+        if self._format in SILENT and self._last_pts >= 0 and pts < self._last_pts + self._least:
+            note = f"{self.path.name}: frames that follow within {self._least * self._ticks} s are left out."
+            self.notes += [note] if note not in self.notes else []
+            return
         if pts <= self._last_pts:
             raise ValueError(
                 f"a frame at {frame.time} s follows one at {self._last_pts * self.info.time_base} s"
             )
         with self._guarded():
             native = self._native(frame, image)
-            native.pts, native.time_base = pts, self.info.time_base
-            native.duration = max(1, round(frame.duration / self.info.time_base))
+            native.pts, native.time_base = pts, self._ticks
+            native.duration = max(1, round(frame.duration / self._ticks))
             self._container.mux(self._video.encode(native))
             self._last_pts, self._end = pts, frame.time + frame.duration
             self._feed(frame.time)
@@ -252,15 +360,24 @@ class VideoWriter:
     def _native(self, frame: Frame, image: Pixels) -> av.VideoFrame:
         if self._rgb:
             return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        color = self.info.color
+        color, form = self.info.color, self._form
+        if self._format in SILENT:
+            picture = Image.fromarray(image)
+            if self._scaled:
+                picture = picture.resize((self.width, self.height), Image.Resampling.LANCZOS)
+            if self._format == "gif":
+                return _with_palette(picture)
+            return av.VideoFrame.from_ndarray(np.array(picture), format="rgb24").reformat(format="bgra")
         rows, columns = self.height - image.shape[0], self.width - image.shape[1]
-        if rows or columns:
-            native = to_yuv(np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge"), color)
-        elif frame.yuv is None or frame.yuv[0].shape != image.shape[:2]:
-            native = to_yuv(image, color)
+        native = av.VideoFrame(image.shape[1], image.shape[0], form)
+        if (rows or columns) and not self._scaled:
+            native = to_yuv(np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge"), color, form)
+        elif frame.yuv is None or _kinds(planes_of(native)) != _kinds(frame.yuv):
+            native = to_yuv(image, color, form)
         else:
-            native = av.VideoFrame(image.shape[1], image.shape[0], "yuv420p")
-            paint(planes_of(native), frame.yuv, frame.image, image, color)
+            paint(native, frame.yuv, frame.image, image, color)
+        if self._scaled:
+            native = native.reformat(self.width, self.height, interpolation=EXACT, threads=1)
         native.colorspace, native.color_range = color.matrix, color.range
         return native
 
@@ -313,6 +430,44 @@ class VideoWriter:
             raise UserError(
                 f"{self.path}: cannot be written ({reason(error)}); check the folder's rights and space."
             ) from error
+
+
+def _kinds(planes: list[Pixels]) -> list[Any]:
+    return [(plane.shape, plane.dtype) for plane in planes]
+
+
+def _with_palette(picture: Image.Image) -> av.VideoFrame:
+    """A picture in 256 colours of its own."""
+    few = picture.quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+    colours = np.full((256, 4), 255, np.uint8)
+    palette = np.asarray(few.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    colours[: len(palette), 1:] = palette  # behind alpha
+    indices: Any = (np.asarray(few), colours)
+    return av.VideoFrame.from_ndarray(indices, format="pal8")
+
+
+def check_codec(codec: str, pixel_format: str = "") -> None:
+    """Raise UserError for a codec or a pixel format that is not known."""
+    for name, given, known in (("codec", codec, CODECS), ("pixel_format", pixel_format or "yuv420p", PIXELS)):
+        if given not in known:
+            raise UserError(f"{name} is {given!r:.40}; it must be one of {', '.join(known)}")
+
+
+def fitted(size: str, width: int, height: int) -> tuple[int, int]:
+    """Width and height, both even, of pictures at another size, in their own shape.
+
+    size: "720p": the shorter side; "640x480": at most so wide and so high. Raises UserError.
+    """
+    found = re.fullmatch(r"(\d{2,4})(?:p|x(\d{2,4}))", size)
+    most = [int(number) for number in found.groups() if number] if found else []
+    if not most or not all(MIN_SIDE <= side <= MAX_SIDE for side in most):
+        raise UserError(
+            f"size {size!r:.40}: 720p (the shorter side) or 640x480 is expected, of {MIN_SIDE} to {MAX_SIDE} "
+            "pixels"
+        )
+    scale = most[0] / min(width, height) if len(most) == 1 else min(most[0] / width, most[1] / height)
+    wide, high = (min(MAX_SIDE, max(MIN_SIDE, 2 * round(side * scale / 2))) for side in (width, height))
+    return wide, high
 
 
 def check_quality(quality: Any) -> float:

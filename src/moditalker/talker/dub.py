@@ -21,7 +21,7 @@ from moditalker.errors import UserError
 from moditalker.features.face.identity import FADE_SECONDS, FaceFrame
 from moditalker.features.speech.silence import PATIENT, silence
 from moditalker.jobs.streams import Clock
-from moditalker.media import SAMPLE_RATE, AudioReader, Frame, Part, VideoReader, exact
+from moditalker.media import PIXELS, SAMPLE_RATE, AudioReader, Frame, Part, VideoReader, exact
 from moditalker.media.held import Held, Sound, hold_mix, hold_sound, hold_text
 from moditalker.media.mixing import DUCKED, Placed, mixed
 from moditalker.talker.lines import Line
@@ -122,7 +122,11 @@ def dubbed(
     """`MoDiTalker.dub`. talker: a `MoDiTalker`."""
     if (audio is not None) + bool(text) + bool(lines) != 1:
         raise UserError("new speech is one of three: a sound (audio), a text or a table; give one of them")
-    source, clock, notes = VideoReader(held.path), Clock(), list[str]()
+    source, clock, notes = (
+        VideoReader(held.path, PIXELS.get(options.pixel_format, True)),
+        Clock(),
+        list[str](),
+    )
     if progress is not None:
         progress("reading the film", 0, 1)
     with clock.stage("preparing"):
@@ -185,6 +189,9 @@ def dubbed(
         progress=progress,
         provenance=options.provenance,
         quality=options.quality,
+        size=options.size,
+        codec=options.codec,
+        pixel_format=options.pixel_format,
         notes=notes,
         film=held.path,
         holds=(held, mix, *holds),

@@ -14,7 +14,7 @@ from moditalker.config.limits import sampling
 from moditalker.errors import UserError
 from moditalker.features.face.tracker import Choice
 from moditalker.features.portrait.head import BLINKS
-from moditalker.media import QUALITY, check_extend, check_quality
+from moditalker.media import QUALITY, check_codec, check_extend, check_quality, fitted
 from moditalker.motion.edit import Style
 from moditalker.provenance import DEFAULT, Provenance
 
@@ -41,7 +41,9 @@ class Options:
     negative: it begins with a later part. keep_rest: the whole face video is kept, with its other sound
     tracks, subtitles and chapters, and lips change only where the new speech is (`MoDiTalker.dub`).
     silence: between new speech the mouth is the video's own ("keep") or shut ("shut"). original: the
-    video's own sound under new speech goes away ("replace") or becomes quieter ("duck").
+    video's own sound under new speech goes away ("replace") or becomes quieter ("duck"). size: of the
+    written pictures, "720p" or "640x480"; "": the source's. codec: "h264", "hevc", "vp9" or "av1".
+    pixel_format: "" (8 bits, 4:2:0), "yuv422p", "yuv420p10" or "yuv422p10".
 
     Raises:
         UserError: a value that cannot be used.
@@ -65,10 +67,16 @@ class Options:
     keep_rest: bool = False
     silence: str = "keep"
     original: str = "replace"
+    size: str = ""
+    codec: str = "h264"
+    pixel_format: str = ""
 
     def __post_init__(self) -> None:
         seed, steps = sampling(self.seed, self.steps)
         check_extend(self.extend)
+        check_codec(self.codec, self.pixel_format)
+        if self.size:
+            fitted(self.size, 640, 480)
         for name, taken in (("silence", SILENCES), ("original", ORIGINALS)):
             if getattr(self, name) not in taken:
                 raise UserError(f"{name} is {getattr(self, name)!r:.40}; it must be {' or '.join(taken)}")

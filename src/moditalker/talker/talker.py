@@ -32,6 +32,7 @@ from moditalker.features.speech.silence import PATIENT, QUICK
 from moditalker.jobs.machine import check_device, half_the_threads
 from moditalker.jobs.streams import Clock
 from moditalker.media import (
+    PIXELS,
     SAMPLE_RATE,
     AudioReader,
     Length,
@@ -207,6 +208,9 @@ class MoDiTalker:
             progress=progress,
             provenance=options.provenance,
             quality=options.quality,
+            size=options.size,
+            codec=options.codec,
+            pixel_format=options.pixel_format,
             notes=notes,
         )
 
@@ -342,7 +346,7 @@ class MoDiTalker:
         """
         options = Options.of(options, changes)
         held = hold_face(face)
-        source = open_source(held.path)
+        source = open_source(held.path, PIXELS.get(options.pixel_format, True))
         if options.start or options.end is not None:
             if not isinstance(source, VideoReader):
                 raise UserError(f"{held.path}: a picture has no start and no end; leave them out")

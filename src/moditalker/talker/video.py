@@ -56,6 +56,9 @@ class Video:
     progress: Progress | None = None
     provenance: Provenance | None = DEFAULT  # None: nothing says it is synthetic
     quality: float = QUALITY  # of the file, where `save` is given none
+    size: str = ""  # this and the next two: as in `Options`
+    codec: str = "h264"
+    pixel_format: str = ""
     notes: Sequence[str] = ()  # of the sound, for the report
     away: float = 0.0  # seconds: frames of the source nearer in time do not lend their mouths
     began: Fraction = Fraction(0)  # seconds of a film before its first frame
@@ -141,6 +144,9 @@ class Video:
                 metadata=metadata,
                 seal=seal,
                 film=self.film,
+                size=self.size,
+                codec=self.codec,
+                pixel_format=self.pixel_format,
                 recode_audio=self.film is not None and audio is None,
             ) as writer,
         ):
