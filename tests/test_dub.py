@@ -215,6 +215,9 @@ def test_subtitles(tmp_path):
 def test_the_command(tmp_path, film, shipped, capsys, monkeypatch):
     monkeypatch.setenv("MODITALKER_WEIGHTS", str(tmp_path))
     (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHallo.\n")
+    text = (tmp_path / "a.srt").read_text()
+    (tmp_path / "b.srt").write_text(f"{text}\n2\n00:00:01,500 --> 00:00:03,000\nNein.\n")
+    (tmp_path / "c.srt").write_text(text.replace("00:00:0", "00:10:0"))
     words = ["dub", str(film), "--out", str(tmp_path / "o.mkv"), "--model", str(shipped)]
     with pytest.raises(SystemExit) as left:
         main([*words, "--srt", str(tmp_path / "a.srt"), "--lang", "de"])
@@ -225,6 +228,8 @@ def test_the_command(tmp_path, film, shipped, capsys, monkeypatch):
         (["--text", "a", "--start", "9"], "no speech comes within its 6.0"),
         (["--text", "a", "--start", "2", "--end", "1"], "an end after it"),
         (["--srt", str(tmp_path / "a.srt"), "--offset", "1"], "go without a table"),
+        (["--srt", str(tmp_path / "b.srt")], "at 1.00 s overlaps the next one"),
+        (["--srt", str(tmp_path / "c.srt")], "begins after the film, which lasts 6.0"),
     ):
         with pytest.raises(SystemExit) as left:
             main([*words, *more])

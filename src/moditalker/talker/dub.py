@@ -22,7 +22,7 @@ from moditalker.features.face.identity import FADE_SECONDS, FaceFrame
 from moditalker.features.speech.silence import PATIENT, silence
 from moditalker.jobs.streams import Clock
 from moditalker.media import PIXELS, SAMPLE_RATE, AudioReader, Frame, Part, VideoReader, exact
-from moditalker.media.held import Held, Sound, hold_mix, hold_sound, hold_text
+from moditalker.media.held import Held, hold_mix, hold_sound, hold_text
 from moditalker.media.mixing import DUCKED, Placed, mixed
 from moditalker.talker.lines import Line
 from moditalker.talker.options import Options
@@ -113,7 +113,7 @@ class _Tape:
 def dubbed(
     talker: Any,
     held: Held,
-    audio: Sound | None,
+    audio: Held | None,
     text: str,
     lines: Sequence[Line],
     options: Options,
@@ -137,7 +137,7 @@ def dubbed(
             holds, segments = _of_lines(lines, options, length, notes)
         else:
             spoken = options.voice, options.lang, options.seed
-            holds = [hold_text(text, *spoken) if audio is None else hold_sound(audio)]
+            holds = [audio or hold_text(text, *spoken)]
             sound = AudioReader(holds[0].path, options.audio_track)
             segments = _of_sound(sound, options, length)
             if sound.seconds > (
@@ -239,7 +239,8 @@ def _of_lines(
         if line.start >= length:
             raise UserError(f"{place} begins after the film, which lasts {float(length):.2f} s; take it out")
         following = lines[number + 1].start if number + 1 < len(lines) else length
-        if line.end is not None and line.end > following < length:
+        late = line.start if line.end is None else line.end
+        if number + 1 < len(lines) and (late > following or line.start == following):
             raise UserError(f"{place} overlaps the next one; one person speaks at a time: change its end")
         if line.audio is None:
             voice = (line.voice, line.lang) if line.voice or line.lang else (options.voice, options.lang)

@@ -182,7 +182,7 @@ class MoDiTalker:
         if options.keep_rest:
             if motion is not None:
                 raise UserError("keep_rest: goes without a motion track; give the speech alone")
-            return self.dub(face, audio, options, text=text, progress=progress)
+            return self.dub(face, audio, options, text=text, progress=progress, rate=rate)
         if progress is not None:
             progress("looking for a face", 0, 1)
         with clock.stage("preparing"):
@@ -223,6 +223,7 @@ class MoDiTalker:
         text: str = "",
         lines: Sequence[Line] = (),
         progress: Progress | None = None,
+        rate: int = SAMPLE_RATE,
         **changes: Any,
     ) -> Film:
         """Give a film new speech. Its length, its pictures elsewhere and its other tracks stay.
@@ -230,13 +231,14 @@ class MoDiTalker:
         Args:
             film: a video. audio, text: the new speech, from `options.start` on, or `lines`: who says what
                 when, as `read_lines` reads it.
-            options, changes, progress: as for `generate`.
+            options, changes, progress, rate: as for `generate`.
 
         Raises:
             UserError: as `generate`; lines that overlap; no line within the film.
         """
         options = Options.of(options, changes)
-        return dubbed(self, hold_face(film), audio, text, lines, options, progress)
+        sound = None if audio is None else hold_sound(audio, rate)
+        return dubbed(self, hold_face(film), sound, text, lines, options, progress)
 
     def stream(
         self,
