@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from moditalker.media import QUALITY, Frame, MediaInfo, VideoWriter, open_source
+from moditalker.media import CODECS, QUALITY, Frame, MediaInfo, VideoWriter, open_source
 
 
 def picture_bytes(path: Path, frames: int) -> float:
@@ -32,10 +32,12 @@ def decibels(errors: list[float]) -> float:
     return float(10 * np.log10(255**2 / np.mean(errors)))
 
 
-def measure(frames: list[Frame], info: MediaInfo, quality: float, out: Path) -> tuple[float, float, float]:
+def measure(
+    frames: list[Frame], info: MediaInfo, quality: float, out: Path, codec: str = "h264"
+) -> tuple[float, float, float]:
     """PSNR in RGB, PSNR of the luma where there is one, frames a second."""
     begun = time.perf_counter()
-    with VideoWriter(out, info, quality=quality) as writer:
+    with VideoWriter(out, info, quality=quality, codec=codec) as writer:
         for frame in frames:
             writer.write(frame)
     rate = len(frames) / (time.perf_counter() - begun)
@@ -52,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--quality", default=f"{QUALITY:g}")
+    parser.add_argument("--codec", default="h264", choices=tuple(CODECS))
     parser.add_argument("--frames", type=int, default=150, help="At most, from the start.")
     arguments = parser.parse_args()
     print("| video | size | quality | PSNR, RGB | PSNR, luma | kbit/s | of the source's | frames a second |")
@@ -63,7 +66,7 @@ def main() -> None:
         for quality in map(float, arguments.quality.split(",")):
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder) / "written.mp4"
-                colours, luma, rate = measure(frames, info, quality, out)
+                colours, luma, rate = measure(frames, info, quality, out, arguments.codec)
                 made = picture_bytes(out, len(frames))
             print(
                 f"| {video.parent.name}/{video.name} | {info.width}x{info.height} | {quality:g} "

@@ -42,9 +42,9 @@ SILENT = {"gif": ("gif", Fraction(1, 100), 2), "webp": ("libwebp_anim", Fraction
 # Encoders of each codec, and its rate factor for x264's.
 CODECS: dict[str, tuple[tuple[str, ...], float]] = {
     "h264": (("libx264",), 1.0),
-    "hevc": (("libx265",), 1.2),
+    "hevc": (("libx265",), 1.0),
     "vp9": (("libvpx-vp9",), 10 / 14),
-    "av1": (("libsvtav1", "libaom-av1"), 1.6),
+    "av1": (("libsvtav1", "libaom-av1"), 1.3),
 }
 PIXELS = {
     "yuv420p": "yuv420p",
@@ -218,6 +218,7 @@ class VideoWriter:
         name = next(filter(can_encode, names), "")
         if not name:
             raise UserError(f"codec {self._codec}: this FFmpeg has no encoder of it; take h264")
+        os.environ.setdefault("SVT_LOG", "1")  # errors alone
         crf = f"{min(63, round(max(1.0, self._quality) * factor))}"
         settings = {
             "hevc": {"preset": "fast", "x265-params": "log-level=error:bframes=0"},
@@ -291,7 +292,8 @@ class VideoWriter:
             way = f", which all players of {self.path.suffix} take; .mkv would keep it untouched"
         elif raw:
             way = f"; {'.mov or .mkv' if mp4 else '.mkv'} would keep it untouched"
-        self.notes.append(f"{name}: its {codec} sound is encoded as AAC{way}.")
+        if self._kept is None or not recode:  # a film's mix is a file of ours
+            self.notes.append(f"{name}: its {codec} sound is encoded as AAC{way}.")
         return encoder
 
     def _add_film(self, film: Path) -> None:
