@@ -7,7 +7,7 @@ bounded number of frames apart.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -76,12 +76,6 @@ class Video:
         # Finding faces, making mouths and pasting run in parallel, each in its own thread.
         info = self.face.source.info
         lead = max(1, min(AHEAD, AHEAD_BYTES // (3 * info.width * info.height)))
-        crop = self.config.crop
-        settings = self.config.compose
-        painter = load_interior() if settings.enabled and settings.inside == "painter" else None
-        rules = self.config.rules
-        blender = Blender(crop, float(info.fps), rules.colours, rules.grain)
-        composer = Composer(crop, painter)
         self.kept.clear()
         with half_the_threads():
             targets = self.targets
@@ -90,21 +84,32 @@ class Video:
             else:  # all that no sound is needed for is done before it comes
                 trusted = self.clock.each("trust", targets.trusted(targets.seen(lead)))
                 wished = targets.wished(ahead(trusted, lead))
-            layering = Layering(self.stage, settings, info, self.seed, self.steps, self.away)
+            layering = Layering(self.stage, self.config.compose, info, self.seed, self.steps, self.away)
             made = ahead(self.clock.each("video", layering(wished)), lead)
-            for number, layers in enumerate(self.clock.each("waiting", made)):
-                face = layers.target.face
-                if layers.target.lacks:
-                    self._keep(number, layers.target.lacks)
-                if self.live is not None and self.live.late(face.frame):
-                    if face.cut:
-                        blender.reset()
-                    continue
-                with self.clock.stage("paste"):
-                    image = self._pasted(blender, composer, layers)
-                yield face.frame, image
+            pictures = self._pictures(made)
+            if self.live is None:  # while the reader writes one, the next is put together
+                pictures = ahead(pictures, 1)
+            for number, (frame, image) in enumerate(self.clock.each("waiting", pictures)):
+                yield frame, image
                 if self.progress is not None:
                     self.progress("generating", number + 1, self.face.expected)
+
+    def _pictures(self, made: Iterable[Layers]) -> Iterator[tuple[Frame, Pixels]]:
+        crop, settings, rules = self.config.crop, self.config.compose, self.config.rules
+        painter = load_interior() if settings.enabled and settings.inside == "painter" else None
+        composer = Composer(crop, painter)
+        blender = Blender(crop, float(self.face.source.info.fps), rules.colours, rules.grain)
+        for number, layers in enumerate(self.clock.each("waiting", made)):
+            face = layers.target.face
+            if layers.target.lacks:
+                self._keep(number, layers.target.lacks)
+            if self.live is not None and self.live.late(face.frame):
+                if face.cut:
+                    blender.reset()
+                continue
+            with self.clock.stage("paste"):
+                image = self._pasted(blender, composer, layers)
+            yield face.frame, image
 
     def save(
         self,
