@@ -598,3 +598,11 @@ def test_without_the_extra_there_is_a_sentence(monkeypatch, capsys):
         main(["serve"])
     assert left.value.code == 2
     assert "the service needs uvicorn: pip install 'moditalker[serve]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [3_000_000, 12_000_000])
+def test_a_refusal_arrives_while_much_is_still_sent(server, size):
+    """A server that closed the connection at once would be seen as a broken pipe."""
+    body, headers = form(face=b"x" * size, text="Hi.")
+    assert server.fault("/jobs", "POST", body, **headers)[0] == 413
+    assert server.fault("/nothing", "POST", body, **headers)[0] in (404, 405)

@@ -27,7 +27,7 @@ from moditalker.serve.live import speak
 from moditalker.serve.metrics import Meter, Metrics
 from moditalker.serve.service import Service
 from moditalker.serve.store import Row
-from moditalker.serve.uploads import form_of
+from moditalker.serve.uploads import Patient, form_of
 from moditalker.serve.visitors import Visitors
 
 PAGE = Path(__file__).parent / "page"
@@ -67,6 +67,7 @@ def application(
 
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(Doorkeeper, name=name, origins=origins)
+    app.add_middleware(Patient)
 
     async def owner_of(asked: HTTPConnection) -> str:
         return visitors.owner(asked)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
-from starlette.types import Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moditalker.errors import UserError
 from moditalker.serve.errors import TooLarge
@@ -17,6 +18,7 @@ from moditalker.serve.service import Service
 
 ROOM = 1 << 18  # bytes for all that is no file
 FIELDS = 40  # that a form may have
+SPARE, PATIENCE = 1 << 24, 5.0  # bytes and seconds that are read of a request that is refused
 
 
 @asynccontextmanager
@@ -63,3 +65,37 @@ async def form_of(request: Request, service: Service, files: int) -> AsyncIterat
         raise fault or UserError(f"the form cannot be read: {error.detail}") from error
     finally:
         service.arriving -= taken
+
+
+class Patient:
+    """ASGI middleware: what a refused request still sends is read, up to SPARE bytes, before it is answered.
+
+    Else the connection is closed while the client sends, and it sees no answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        ended = False
+
+        async def counted() -> Message:
+            nonlocal ended
+            part = await receive()
+            ended = part["type"] != "http.request" or not part.get("more_body", False)
+            return part
+
+        async def rest() -> None:
+            left = SPARE
+            while not ended and left > 0:
+                left -= len((await counted()).get("body", b""))
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(rest(), PATIENCE)
+            await send(message)
+
+        await self.app(scope, counted, told)
