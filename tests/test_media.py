@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import subprocess
+import sys
 import wave
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import av
@@ -391,6 +395,52 @@ def test_side_data_without_a_name_is_no_obstacle(tmp_path: Path) -> None:
             packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
             out.mux(packet)
     assert len(list(VideoReader(tmp_path / "a.avi"))) == 5
+
+
+def test_a_colour_profile_in_pictures_of_a_video_is_no_crash(tmp_path: Path) -> None:
+    """PNG as a video's codec, each picture with a colour profile; in a process that may crash."""
+    profile, image = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), io.BytesIO()
+    Image.fromarray(next(pattern(1))).save(image, "PNG", icc_profile=profile)
+    with av.open(str(tmp_path / "a.mov"), "w") as out:
+        stream = out.add_mux_stream("png", rate=25, width=64, height=48)
+        for i in range(3):
+            packet = av.Packet(image.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
+            out.mux(packet)
+    code = "import sys; from moditalker.media import VideoReader; print(len(list(VideoReader(sys.argv[1]))))"
+    words = [sys.executable, "-c", code, str(tmp_path / "a.mov")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
+
+
+def test_a_rate_that_no_sound_has_is_a_sentence(tmp_path: Path) -> None:
+    form = struct.pack("<HHIIHH", 1, 64, 2**31 - 1, 0, 4, 32)
+    data = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", 256_000) + bytes(256_000)
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(data)) + data)
+    with pytest.raises(UserError, match=r"a\.wav"):
+        list(AudioReader(tmp_path / "a.wav"))
+
+
+def test_a_file_of_empty_parts_is_not_followed_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A WAV whose sound is followed by a GiB of zeros: a hundred million parts of no length."""
+    monkeypatch.setattr("moditalker.media.files.OPEN_SECONDS", 0.5)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(bytes(32_000))
+    os.truncate(tmp_path / "a.wav", 1 << 30)  # sparse: it takes no room
+    begun = monotonic()
+    assert probe(tmp_path / "a.wav").kind == "audio"
+    assert monotonic() - begun < 10
+
+
+def test_a_file_that_takes_too_long_to_open_is_a_sentence(
+    face_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moditalker.media.files.OPEN_SECONDS", 1e-9)
+    with pytest.raises(UserError, match="not found out in"):
+        probe(face_video)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "mpg", "open"])

@@ -65,3 +65,21 @@ def test_a_name_that_is_too_long_gets_its_sentence(
         errors = capsys.readouterr().err
         assert "256 bytes is too long" in errors
         assert len(errors.splitlines()) == 1
+
+
+def test_links_in_a_circle_are_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], speech_wav: Path
+) -> None:
+    loop, table = tmp_path / "loop.png", tmp_path / "lines.csv"
+    loop.symlink_to("loop.png")
+    table.write_text("start,end,audio\n0,1,loop.png\n")
+    out = str(tmp_path / "made.mp4")
+    for command in (
+        ["generate", str(loop), str(speech_wav), "--out", out],
+        ["dub", str(speech_wav), "--table", str(table), "--out", out],
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(command)
+        assert left.value.code == 2
+        assert capsys.readouterr().err.count("moditalker: ") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.csv", "loop.png"]

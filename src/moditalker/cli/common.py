@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -328,7 +329,7 @@ def check_output(option: str, path: Path | None, taken: Iterable[Path | None]) -
 
 
 def _same(one: Path, other: Path) -> bool:
-    if one.resolve() == other.resolve():
+    if os.path.realpath(one) == os.path.realpath(other):  # Path.resolve raises on links in a circle
         return True
     return one.exists() and other.exists() and one.samefile(other)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import pickle
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from moditalker.data.split import Split
 from moditalker.errors import UserError
 from moditalker.evaluate.competitors import Competitor, load
 from moditalker.evaluate.grids import Grid, Row, Word, compare, draw_grids
+from moditalker.evaluate.known import keep, read
 from moditalker.evaluate.observe import observe
 from moditalker.evaluate.pairs import VIDEOS, Pair, write_pairs
 from moditalker.evaluate.report import plain, show
@@ -421,14 +421,14 @@ class _Maker:
 
     def _track(self, talker: MoDiTalker, face: Path, most: Fraction, seconds: Fraction) -> FaceTrack:
         """The face, looked for once in as much of the source as any row shows."""
-        path = self.folder / f"{_named(face, float(most), talker.config.crop)}.pickle"
+        path = self.folder / f"{_named(face, float(most), talker.config.crop)}.npz"
         if path.exists():
-            anchor, known = pickle.loads(path.read_bytes())
+            anchor, known = read(path)
             track = FaceTrack(open_source(face), anchor, seconds, lambda: iter(()))
         else:
             track = talker.face(face, min(most, _length(face)))
             known = [replace(item, frame=None) for item in track]  # type: ignore[arg-type]
-            write_whole(path, pickle.dumps((track.anchor, known)))
+            keep(path, track.anchor, known)
 
         def frames() -> Iterator[FaceFrame]:
             for frame, item in zip(plan_frames(track.source, seconds), known, strict=False):

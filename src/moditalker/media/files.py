@@ -31,6 +31,7 @@ PICTURE_FPS = Fraction(RATE)  # of a video made from a picture
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels, of a video frame
 MAX_PICTURE = 170_000_000  # pixels, of a picture before it is reduced
 
+OPEN_SECONDS = 20.0  # that FFmpeg may look for what a file holds: it follows empty parts for minutes
 MAX_GAP = 600  # s: time stamps that jump further ahead, or back by more than MAX_BACK, are a clock set anew
 MAX_BACK = 1  # s
 
@@ -38,6 +39,7 @@ _PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if features
 _MOVING = ("GIF", "WEBP", "AVIF", "PNG")  # of these, those that may move
 MOVING_BASE = Fraction(1, 1000)  # s: time base of moving pictures
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_UNSAFE = ("png", "apng")  # PyAV's view of a colour profile in their side data crashes the process
 _MATRICES = (1, 2, 4, 5, 6, 7, 9)  # that the scaler knows; 2, "not said", it reads as BT.601
 
 
@@ -91,8 +93,14 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """Open a local file for reading; errors in the block, too, become a UserError."""
     try:
         # Prefix and whitelist: no playlist, and no name that looks like an address, may reach the network.
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+        options, waits = {"protocol_whitelist": "file"}, (OPEN_SECONDS, None)
+        with av.open(f"file:{path}", options=options, timeout=waits) as container:
             yield container
+    except av.error.ExitError as error:
+        raise UserError(
+            f"{path}: what it holds was not found out in {OPEN_SECONDS:g} s; it is damaged, or its disk is "
+            "too slow: export it again, or copy it to another disk."
+        ) from error
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise UserError(
             f"{path}: cannot be read as picture, video or sound ({reason(error)}); it is something else, "
@@ -278,7 +286,10 @@ def _probe_video(info: MediaInfo, container: av.container.InputContainer, video:
     first = next(decoded(container, video, []), None)
     if first is None:
         raise UserError(f"{info.path}: no frame of the video can be decoded; it is damaged: export it again.")
-    orientation, aspect = orientation_of(first), Fraction(video.sample_aspect_ratio or 1)
+    orientation, aspect = (
+        orientation_of(first, video.codec_context.name),
+        Fraction(video.sample_aspect_ratio or 1),
+    )
     if orientation[0]:
         width, height, aspect = height, width, 1 / aspect
     rates = (video.average_rate, video.guessed_rate, PICTURE_FPS)
@@ -307,9 +318,11 @@ def _check_size(path: Path, width: int, height: int) -> None:
         )
 
 
-def orientation_of(frame: av.VideoFrame) -> Orientation:
+def orientation_of(frame: av.VideoFrame, codec: str) -> Orientation:
     """What the frame's display matrix asks for. (Ask once a file: the side data outlive their frame.)"""
     try:
+        if codec in _UNSAFE:
+            raise ValueError(codec)
         data = cast(Any, frame.side_data).get(SideData.DISPLAYMATRIX)
     except ValueError:  # side data of a kind that PyAV has no name for, as EXIF in motion JPEG
         turns = round(frame.rotation / 90) % 4  # counterclockwise

@@ -13,12 +13,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import av
+import av.error
 import numpy as np
 from numpy.typing import NDArray
 
 from moditalker.errors import UserError
 from moditalker.jobs.files import appearing, disk_full_named
-from moditalker.media.files import MAX_BACK, MAX_GAP, PathLike, Samples, decoded, local, opened, streams
+from moditalker.media.files import (
+    MAX_BACK,
+    MAX_GAP,
+    PathLike,
+    Samples,
+    decoded,
+    local,
+    opened,
+    reason,
+    streams,
+)
 
 SAMPLE_RATE = 16_000  # Hz, of all sound that is read
 MIN_SECONDS = Fraction(1, 25)  # s of sound: one frame at 25 fps
@@ -164,7 +175,7 @@ class AudioReader:
         def rest() -> Iterator[Samples]:
             nonlocal alone
             if resampler is not None:
-                yield from taken(resampler.resample(None))
+                yield from taken(self._resampled(resampler, None))
             yield from mixer.finish()
             alone += mixer.alone
 
@@ -180,13 +191,23 @@ class AudioReader:
                     yield np.zeros((channels, min(rate, gap - i)), np.float32)
                 given += max(0, gap)
             expected, frame.pts = start + Fraction(frame.samples, frame.sample_rate), None
-            yield from taken(cast(av.AudioResampler, resampler).resample(frame))
+            yield from taken(self._resampled(cast(av.AudioResampler, resampler), frame))
         yield from rest()
         if alone >= NOTED:
             self._note(
                 f"{self.path.name}: its channels cancel each other, or one alone has sound; the loudest "
                 "channel moves the mouth there."
             )
+
+    def _resampled(self, resampler: av.AudioResampler, frame: Any) -> list[av.AudioFrame]:
+        try:
+            return resampler.resample(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            form = "" if frame is None else f"{frame.sample_rate} samples a second, {frame.layout.name}: "
+            raise UserError(
+                f"{self.path}: its sound cannot be converted ({form}{reason(error)}); the file is "
+                "damaged, or says what it is not: export it again, for example as .wav."
+            ) from error
 
     def __iter__(self) -> Iterator[Samples]:
         if "_decoded" in vars(self):

@@ -95,7 +95,7 @@ def _line(path: Path, place: str, row: dict[str, str]) -> Line:
         file = folder / audio
         try:
             inside = file.resolve().is_relative_to(folder.resolve())
-        except (OSError, ValueError):  # a zero in a name
+        except (OSError, ValueError, RuntimeError):  # a zero in a name; links in a circle
             inside = False
         if not inside:
             raise UserError(f"{path}, {place}: {audio[:60]!r} is not in the table's folder; put it there")

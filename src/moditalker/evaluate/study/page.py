@@ -108,7 +108,8 @@ def make_page(
     whole or not at all. Returns what makes the two models' videos tell apart at a glance (size, length).
     Raises UserError: see `match_videos`; files that cannot be read, have no sound or would be overwritten.
     """
-    if key.resolve().is_relative_to(out.resolve()):
+    # Path.resolve raises on links in a circle
+    if Path(os.path.realpath(key)).is_relative_to(os.path.realpath(out)):
         raise UserError(f"{key} is in the page's folder, where visitors could read it; choose another --key")
     if key.exists() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise UserError(
