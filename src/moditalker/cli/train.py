@@ -7,12 +7,15 @@ from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from reprlib import repr as short
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moditalker.cli.common import TRAIN, Assignments, app
 from moditalker.errors import UserError
+
+if TYPE_CHECKING:
+    from moditalker.config import Config
 
 
 class TaskName(str, Enum):
@@ -96,48 +99,47 @@ def train(
     whole = task == TaskName.video
     if whole and (autoencoder or landmark_autoencoder or start_from):
         raise UserError("video trains all its parts anew: leave out --autoencoder and --start-from")
+    settings = configuration.load(preset, overrides=assignments or ())
+    parts = video_parts(settings) if whole else {task: 1}
+    runs = {part: out / part.value if whole else out for part in parts}
+    begun = {part: resume and (not whole or (run / CHECKPOINT).exists()) for part, run in runs.items()}
+    for part, run in runs.items():
+        check_folder(run, begun[part])
     processes = Accelerated(precision.value) if accelerate or precision != Precision.no else Processes()
     if minutes is not None and processes.count > 1:
         raise UserError("--minutes: counts in one process only; give steps with --set instead")
-    settings = configuration.load(preset, overrides=assignments or ())
     clips = find_data(data, split, parse_speakers(held_out))
 
     def log(line: str) -> None:
         if processes.main:
             print(line, flush=True)
 
-    def trained(task: TaskName, out: Path, resume: bool, minutes: float, **runs: Path | None) -> bool:
-        """Train one part; whether it came to its end. runs: and weights that it starts from."""
-        check_folder(out, resume)
-        with claimed(out) if processes.main else nullcontext():
+    if clips.unmatched:
+        log(f"{split}: {len(clips.unmatched)} of its entries name no video: {short(clips.unmatched)}")
+    given = {"autoencoder": autoencoder, "landmark_autoencoder": landmark_autoencoder}
+    for part, share in parts.items():
+        run, limit = runs[part], (minutes or math.inf) * share / sum(parts.values())
+        with claimed(run) if processes.main else nullcontext():
             if processes.main:
-                record(out, task.value, settings, clips)
-            work, training = build(task.value, settings, clips, out, log=log, processes=processes, **runs)
-            figures = fit(work, training, out, log, processes, 60 * minutes)
+                record(run, part.value, settings, clips)
+            work, training = build(
+                part.value, settings, clips, run, **given, start_from=start_from, log=log, processes=processes
+            )
+            figures = fit(work, training, run, log, processes, 60 * limit)
             if processes.main:
-                weights = out / f"{'mtov' if task == TaskName.distillation else task.value}.safetensors"
+                weights = run / f"{'mtov' if part == TaskName.distillation else part.value}.safetensors"
                 state, told = work.model.state_dict(), {"figures": figures or {}}
                 save_weights(weights, halved(state), configuration.to_dict(work.config), told)
                 log(f"{weights}: the averaged weights, half precision")
-        return figures is not None
+        if figures is None:
+            log(f"{out}: --resume resumes the run")
+            break
+        if whole:
+            given[part.name] = run
 
-    if clips.unmatched:
-        log(f"{split}: {len(clips.unmatched)} of its entries name no video: {short(clips.unmatched)}")
-    if whole:
-        layers = settings.autoencoder.encoder_layers
-        alike = (settings.mtov.condition_layers or layers) == layers  # else E_L cannot start from one
-        parts = {part: share for part, share in VIDEO.items() if alike or part != "landmark-autoencoder"}
-        runs, done = (
-            dict[str, Path | None](),
-            True,
-        )  # of the parts that mtov starts from, as `build` names them
-        for part, share in parts.items():
-            run, limit = out / part.value, (minutes or math.inf) * share / sum(parts.values())
-            begun, given = resume and (run / CHECKPOINT).exists(), runs if part == TaskName.mtov else {}
-            done = done and trained(part, run, begun, limit, **given)
-            runs[part.name] = run
-    else:
-        start = {"autoencoder": autoencoder, "landmark_autoencoder": landmark_autoencoder}
-        done = trained(task, out, resume, minutes or math.inf, **start, start_from=start_from)
-    if not done:
-        log(f"{out}: --resume resumes the run")
+
+def video_parts(settings: Config) -> dict[TaskName, int]:
+    """The parts of the video stage and the share of the minutes that each has."""
+    layers = settings.autoencoder.encoder_layers
+    alike = (settings.mtov.condition_layers or layers) == layers  # else E_L cannot start from such a run
+    return {part: share for part, share in VIDEO.items() if alike or part != TaskName.landmark_autoencoder}

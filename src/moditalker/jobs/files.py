@@ -104,6 +104,16 @@ def check_name(path: str | os.PathLike[str]) -> None:
         return
 
 
+def inside(path: Path, folder: Path) -> bool:
+    """Whether a path leads into a folder, through all links.
+
+    Raises:
+        ValueError: a zero in a name.
+    """
+    # `Path.resolve` raises for links in a circle, up to Python 3.12.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def too_long(path: str | os.PathLike[str]) -> UserError:
     """The error for a path with a name that is too long."""
     name = max(Path(path).parts, key=len, default="")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import suppress
+from functools import cache
 
 _ARENA_MAX = -8  # of glibc's malloc.h
 
 
+@cache
 def share_heaps() -> None:
     """Let threads share two heaps, if the C library is glibc.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from moditalker.jobs.files import appearing
 from moditalker.media.files import Samples
-from moditalker.media.sound import AudioReader
+from moditalker.media.sound import AudioReader, write_blocks
 
 MIX_RATE, CHANNELS = 48_000, 2
 RAMP = 0.03  # s over which a film's own sound becomes quieter and louder
@@ -31,12 +29,15 @@ class Placed:
     until: Fraction | None = None
 
 
-class _Tape:
-    """Sound (channels, n) by rising places; silence where there is none."""
+class Tape:
+    """Blocks of sound (channels, n) by rising places, in samples; silence where there is none.
+
+    at: where it begins to be heard, without its first `skip` samples; until: where it ends at the latest.
+    """
 
     def __init__(self, blocks: Iterable[Samples], at: int, skip: int = 0, until: float = np.inf) -> None:
         self.blocks, self.place, self.until = iter(blocks), at - skip, until
-        self.held: Samples = np.zeros((CHANNELS, 0), np.float32)
+        self.held: Samples = np.zeros((0, 0), np.float32)
         self.at = at
 
     def add(self, start: int, into: Samples) -> None:
@@ -61,7 +62,7 @@ def mixed(
 ) -> Iterator[Samples]:
     """The mix, (2, n) in [-1, 1] at MIX_RATE. own: the film's sound, at `level` in the spans `over`."""
     tapes = [
-        _Tape(
+        Tape(
             one.sound.blocks(MIX_RATE, CHANNELS),
             round(one.at * MIX_RATE),
             round(one.skip * MIX_RATE),
@@ -69,7 +70,7 @@ def mixed(
         )
         for one in placed
     ]
-    base = None if own is None else _Tape(own.blocks(MIX_RATE, CHANNELS), 0)
+    base = None if own is None else Tape(own.blocks(MIX_RATE, CHANNELS), 0)
     times, gains = [-1.0], [1.0]
     for start, end in over:
         times += [float(start) - RAMP, float(start), float(end), float(end) + RAMP]
@@ -88,9 +89,4 @@ def mixed(
 
 def write_mix(path: Path, blocks: Iterable[Samples]) -> None:
     """The mix as 16-bit WAV; the file appears whole or not at all."""
-    with appearing(path) as whole, wave.open(whole, "wb") as file:
-        file.setnchannels(CHANNELS)
-        file.setsampwidth(2)
-        file.setframerate(MIX_RATE)
-        for block in blocks:
-            file.writeframes((block.T * 32767).astype("<i2").tobytes())
+    write_blocks(path, blocks, MIX_RATE, CHANNELS)

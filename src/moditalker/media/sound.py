@@ -356,8 +356,14 @@ def resampled(chunks: Iterable[Samples], rate: int) -> Iterator[Samples]:
 
 def write_wav(path: Path, samples: NDArray[np.floating], rate: int = SAMPLE_RATE) -> None:
     """Sound (N,) in [-1, 1] as 16-bit WAV; the file appears whole or not at all. rate: samples a second."""
+    write_blocks(path, [samples[None]], rate, 1)
+
+
+def write_blocks(path: Path, blocks: Iterable[NDArray[np.floating]], rate: int, channels: int) -> None:
+    """`write_wav` for blocks (channels, n), which are written as they come."""
     with appearing(path) as whole, wave.open(whole, "wb") as file:
-        file.setnchannels(1)
+        file.setnchannels(channels)
         file.setsampwidth(2)
         file.setframerate(rate)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
+        for block in blocks:
+            file.writeframes((block.T * 32767).astype("<i2").tobytes())

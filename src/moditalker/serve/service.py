@@ -215,12 +215,11 @@ class Service:
         identifier = secrets.token_urlsafe(16)
         job = {"id": identifier, "owner": owner, "key": key, "state": "waiting", "created": time.time()}
         job |= {"face": request.face, "audio": request.audio, "head": request.head_file}
-        self._order(
-            job | {"request": request.model_dump_json()}
-        )  # raises Absent for a file that is not there
+        job["request"] = request.model_dump_json()
+        self._order(job)  # raises Absent for a file that is not there
         with self._lock:
             self.check_room()
-            if not self.store.add_job(job | {"request": request.model_dump_json()}):
+            if not self.store.add_job(job):
                 return self.job_of_key(owner, key) or job
             self._progress[identifier] = Progress()
         self._submit(self.store.job(owner, identifier) or job)

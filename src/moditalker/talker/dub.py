@@ -23,7 +23,7 @@ from moditalker.features.speech.silence import PATIENT, silence
 from moditalker.jobs.streams import Clock
 from moditalker.media import PIXELS, SAMPLE_RATE, AudioReader, Frame, Part, VideoReader, exact
 from moditalker.media.held import Held, hold_mix, hold_sound, hold_text
-from moditalker.media.mixing import DUCKED, Placed, mixed
+from moditalker.media.mixing import DUCKED, Placed, Tape, mixed
 from moditalker.talker.lines import Line
 from moditalker.talker.options import Options
 from moditalker.talker.saving import Kept
@@ -62,7 +62,7 @@ class Film(Video):
         source = self.face.source
         assert isinstance(source, VideoReader)
         self.kept.clear()
-        tapes: dict[int, _Tape] = {}
+        tapes: dict[int, Tape] = {}
         waiting = list(self.parts)
         part: Part | None = None
         made: Iterator[tuple[Frame, Pixels]] | None = None
@@ -70,7 +70,7 @@ class Film(Video):
         for frame in source:
             if made is None and waiting and frame.index == waiting[0][0].first:
                 part, segment = waiting.pop(0)
-                tape = tapes.setdefault(id(segment.sound), _Tape(segment.sound))
+                tape = tapes.setdefault(id(segment.sound), Tape((block[None] for block in segment.sound), 0))
                 video = self.make(segment, part, tape)
                 made = iter(video) if video is not None else None
             image = frame.image
@@ -85,29 +85,6 @@ class Film(Video):
             yield frame, image
             if self.progress is not None:
                 self.progress("generating", frame.index + 1, self.face.expected)
-
-
-class _Tape:
-    """A sound at 16 kHz by rising places, with silence around it."""
-
-    def __init__(self, sound: AudioReader) -> None:
-        self.blocks, self.held, self.place = iter(sound), np.zeros(0, np.float32), 0
-
-    def take(self, start: int, end: int) -> Array:
-        """Samples start..end-1; start may be below 0."""
-        taken = np.zeros(end - start, np.float32)
-        while self.place < end:
-            if not len(self.held):
-                block = next(self.blocks, None)
-                if block is None:
-                    break
-                self.held = block
-            n = min(len(self.held), end - self.place)
-            if self.place + n > start:
-                first = max(self.place, start)
-                taken[first - start : self.place + n - start] = self.held[first - self.place : n]
-            self.held, self.place = self.held[n:], self.place + n
-        return taken
 
 
 def dubbed(
@@ -140,11 +117,9 @@ def dubbed(
             holds = [audio or hold_text(text, *spoken)]
             sound = AudioReader(holds[0].path, options.audio_track)
             segments = _of_sound(sound, options, length)
-            if sound.seconds > (
-                over := min(length, length if options.end is None else exact(options.end)) - _begin(options)
-            ):
-                late = float(sound.seconds - over)
-                notes.append(f"The speech is {late:.2f} s longer than its place; its end is cut.")
+            late = _begin(options) + sound.seconds - min(length, _end(options, length))
+            if late > 0:
+                notes.append(f"The speech is {float(late):.2f} s longer than its place; its end is cut.")
         if not segments:
             raise UserError(
                 f"{held.path}: no speech comes within its {float(length):.2f} s; give another time"
@@ -152,10 +127,12 @@ def dubbed(
         mix = _mix(source, segments, options, length)
         parts = _parts(source, segments, options, length)
 
-    def make(segment: Segment, part: Part, tape: _Tape) -> Video | None:
+    def make(segment: Segment, part: Part, tape: Tape) -> Video | None:
         first = segment.skip + part.start - segment.start
-        samples = tape.take(round(first * SAMPLE_RATE), round((first + part.seconds) * SAMPLE_RATE))
-        speech_file = hold_sound(samples)
+        begin, stop = (round(at * SAMPLE_RATE) for at in (first, first + part.seconds))
+        samples = np.zeros((1, stop - begin), np.float32)
+        tape.add(begin, samples)
+        speech_file = hold_sound(samples[0])
         try:
             track = talker._found(part, part.seconds, segment.options, (held, speech_file))
         except UserError as error:
@@ -187,11 +164,7 @@ def dubbed(
         audio=mix.path,
         clock=clock,
         progress=progress,
-        provenance=options.provenance,
-        quality=options.quality,
-        size=options.size,
-        codec=options.codec,
-        pixel_format=options.pixel_format,
+        **options.of_the_file(),
         notes=notes,
         film=held.path,
         holds=(held, mix, *holds),
@@ -202,6 +175,11 @@ def dubbed(
 
 def _begin(options: Options) -> Fraction:
     return exact(options.start) + exact(options.offset)
+
+
+def _end(options: Options, length: Fraction) -> Fraction:
+    """Where new speech ends in a film of this length, which may be shorter."""
+    return length if options.end is None else exact(options.end)
 
 
 def _edged(frames: Iterator[FaceFrame], length: float) -> Iterator[FaceFrame]:
@@ -215,7 +193,7 @@ def _edged(frames: Iterator[FaceFrame], length: float) -> Iterator[FaceFrame]:
 def _of_sound(sound: AudioReader, options: Options, length: Fraction) -> list[Segment]:
     """Where somebody speaks in a sound that begins at `_begin`, in the film's seconds."""
     begin, segments = _begin(options), list[Segment]()
-    end = min(length, begin + sound.seconds, length if options.end is None else exact(options.end))
+    end = min(length, begin + sound.seconds, _end(options, length))
     first = max(Fraction(0), exact(options.start))
     step = 1 / Fraction(RATE)
     for number, silent in enumerate(silence(sound, PATIENT)):
@@ -280,8 +258,7 @@ def _mix(source: VideoReader, segments: list[Segment], options: Options, length:
     first = segments[0]
     if all(one.sound is first.sound for one in segments[1:]):  # it is heard also between its words
         begin = max(exact(options.start), first.start - first.skip)
-        end = None if options.end is None else exact(options.end)
-        placed = [Placed(first.sound, begin, begin - (first.start - first.skip), end or length)]
+        placed = [Placed(first.sound, begin, begin - (first.start - first.skip), _end(options, length))]
     else:
         placed = [Placed(one.sound, one.start, until=one.end) for one in segments]
     level = DUCKED if options.original == "duck" else 0.0

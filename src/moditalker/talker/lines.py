@@ -12,6 +12,7 @@ from pathlib import Path
 from moditalker.errors import UserError
 from moditalker.features.face.tracker import Choice
 from moditalker.jobs import spreadsheets
+from moditalker.jobs.files import inside
 from moditalker.media import tts
 from moditalker.talker.options import parse_choice
 
@@ -93,11 +94,7 @@ def _line(path: Path, place: str, row: dict[str, str]) -> Line:
     if audio:
         folder = path.absolute().parent
         file = folder / audio
-        try:
-            inside = file.resolve().is_relative_to(folder.resolve())
-        except (OSError, ValueError, RuntimeError):  # a zero in a name; links in a circle
-            inside = False
-        if not inside:
+        if "\0" in audio or not inside(file, folder):
             raise UserError(f"{path}, {place}: {audio[:60]!r} is not in the table's folder; put it there")
     try:
         face = parse_choice(row["face"].strip()) if row.get("face", "").strip() else None

@@ -90,6 +90,11 @@ class Options:
         for name, value in (values | {"quality": check_quality(self.quality)}).items():
             object.__setattr__(self, name, value)
 
+    def of_the_file(self) -> dict[str, Any]:
+        """Those of the written file, by name, as `Video` has them."""
+        names = ("provenance", "quality", "size", "codec", "pixel_format")
+        return {name: getattr(self, name) for name in names}
+
     @classmethod
     def of(cls, options: Options | None, changes: dict[str, Any]) -> Options:
         """Options (None: the defaults) with changes by name."""

@@ -206,11 +206,7 @@ class MoDiTalker:
             audio_track=number,
             clock=clock,
             progress=progress,
-            provenance=options.provenance,
-            quality=options.quality,
-            size=options.size,
-            codec=options.codec,
-            pixel_format=options.pixel_format,
+            **options.of_the_file(),
             notes=notes,
         )
 

@@ -23,7 +23,7 @@ from PIL import Image
 from moditalker.errors import UserError
 from moditalker.evaluate.observe import SLACK
 from moditalker.evaluate.pairs import videos_in
-from moditalker.jobs.files import write_whole
+from moditalker.jobs.files import inside, write_whole
 from moditalker.media import Color, VideoReader, VideoWriter, read_picture
 
 Progress = Callable[[str, int, int], None]
@@ -108,8 +108,7 @@ def make_page(
     whole or not at all. Returns what makes the two models' videos tell apart at a glance (size, length).
     Raises UserError: see `match_videos`; files that cannot be read, have no sound or would be overwritten.
     """
-    # Path.resolve raises on links in a circle
-    if Path(os.path.realpath(key)).is_relative_to(os.path.realpath(out)):
+    if inside(key, out):
         raise UserError(f"{key} is in the page's folder, where visitors could read it; choose another --key")
     if key.exists() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise UserError(

@@ -107,7 +107,8 @@ def _placed(matrix: Floats, parts: Sequence[tuple[Array, Floats]], outside: str)
     if not parts:
         return np.zeros((0, 2, *SHAPE), np.float32)
     pictures = np.stack([part.reshape(-1, *SHAPE) for part, _ in parts])
-    onto = [own @ np.vstack([inverse(matrix), [0, 0, 1]]) for _, own in parts]
+    back = np.vstack([inverse(matrix), [0, 0, 1]])
+    onto = [own @ back for _, own in parts]
     x, y = np.arange(float(SHAPE[1])), np.arange(float(SHAPE[0]))
     grid = torch.cat([sampling_grid(one, x, y, SHAPE) for one in onto])
     seen = F.grid_sample(torch.from_numpy(pictures), grid, padding_mode=outside, align_corners=False)
