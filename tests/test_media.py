@@ -413,8 +413,9 @@ def test_a_colour_profile_in_pictures_of_a_video_is_no_crash(tmp_path: Path) -> 
     assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
 
 
-def test_a_rate_that_no_sound_has_is_a_sentence(tmp_path: Path) -> None:
-    form = struct.pack("<HHIIHH", 1, 64, 2**31 - 1, 0, 4, 32)
+@pytest.mark.parametrize(("rate", "channels"), [(1, 1), (999, 2), (2**31 - 1, 64)])
+def test_a_rate_that_no_sound_has_is_a_sentence(tmp_path: Path, rate: int, channels: int) -> None:
+    form = struct.pack("<HHIIHH", 1, channels, rate, 0, 4, 32)
     data = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", 256_000) + bytes(256_000)
     (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(data)) + data)
     with pytest.raises(UserError, match=r"a\.wav"):

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from moditalker.errors import UserError
 from moditalker.jobs.streams import ahead
 from moditalker.media import MIN_SECONDS, SAMPLE_RATE, resampled
+from moditalker.media.sound import RATES
 
 Samples = NDArray[np.float32]
 
-RATES = 4_000, 384_000  # samples a second
 PIECE_SECONDS = 0.1  # of sound that is given out at once, at most
 PIECES = 1000  # that are held for readers who do not come, at most: of 100 s
 

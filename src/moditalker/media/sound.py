@@ -32,6 +32,7 @@ from moditalker.media.files import (
 )
 
 SAMPLE_RATE = 16_000  # Hz, of all sound that is read
+RATES = 4_000, 384_000  # Hz, of speech that can be heard; files may have more
 MIN_SECONDS = Fraction(1, 25)  # s of sound: one frame at 25 fps
 
 PIECE = 0.1  # s: for so long one way of mixing to mono lasts [ours]
@@ -139,6 +140,11 @@ class AudioReader:
             for frame in decoded(container, streams(container, self.track)[1], damage):
                 if not frame.samples or not frame.sample_rate:
                     continue
+                if frame.sample_rate < RATES[0]:
+                    raise UserError(
+                        f"{self.path}: {frame.sample_rate} samples a second hold no speech; at least "
+                        f"{RATES[0]} are needed: export it again, for example as .wav."
+                    )
                 stamp = zero + (expected or 0) if frame.pts is None else frame.pts * frame.time_base
                 start = stamp - zero
                 if expected is not None and anew(start, expected):
