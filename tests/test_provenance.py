@@ -12,7 +12,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -85,7 +85,7 @@ def video(tmp_path_factory: pytest.TempPathFactory, words: Path) -> Path:
 
 def certify(key, issuer_key, name: str, issuer: str, root: bool = False, days: int = 1) -> x509.Certificate:
     """A certificate, made as the C2PA specification asks, by other code than the package's."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     usage = x509.KeyUsage(not root, False, False, False, False, root, False, False, False)
     names = [x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, text)]) for text in (name, issuer)]
     builder = x509.CertificateBuilder(names[1], names[0], key.public_key(), x509.random_serial_number())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def rewritten(page: str, lines: list[str]) -> str:
 
 def main() -> None:
     given, page = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else PAGE
-    day = datetime.fromtimestamp(given.stat().st_mtime, timezone.utc).date().isoformat()
+    day = datetime.fromtimestamp(given.stat().st_mtime, UTC).date().isoformat()
     lines = table(json.loads(given.read_text(encoding="utf-8")), day)
     page.write_text(rewritten(page.read_text(encoding="utf-8"), lines), encoding="utf-8")
     print(page)

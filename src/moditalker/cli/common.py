@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +35,7 @@ app = typer.Typer(
 MAKE, MEASURE, TRAIN, KEEP = "Make", "Measure", "Train", "Keep"  # groups of commands
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     """Where the networks run."""
 
     cpu = "cpu"
@@ -43,7 +43,7 @@ class Device(str, Enum):
     mps = "mps"
 
 
-class Extend(str, Enum):
+class Extend(StrEnum):
     """What follows the end of a face video that is shorter than the audio."""
 
     pingpong = "pingpong"
@@ -105,7 +105,7 @@ Size = Annotated[
 ]
 
 
-class Codec(str, Enum):
+class Codec(StrEnum):
     """Codec of the written pictures."""
 
     h264 = "h264"
@@ -114,7 +114,7 @@ class Codec(str, Enum):
     av1 = "av1"
 
 
-class PixelFormat(str, Enum):
+class PixelFormat(StrEnum):
     """Bits and colours of the written pictures."""
 
     yuv420p = "yuv420p"
@@ -222,14 +222,14 @@ Offset = Annotated[
 ]
 
 
-class Silence(str, Enum):
+class Silence(StrEnum):
     """The mouth between new speech."""
 
     keep = "keep"
     shut = "shut"
 
 
-class Original(str, Enum):
+class Original(StrEnum):
     """A film's own sound under new speech."""
 
     gone = "replace"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +20,7 @@ study = typer.Typer(
 evaluate.add_typer(study, name="study")
 
 
-class Vote(str, Enum):
+class Vote(StrEnum):
     """What counts as a vote."""
 
     answer = "answer"

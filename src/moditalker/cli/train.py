@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moditalker.config import Config
 
 
-class TaskName(str, Enum):
+class TaskName(StrEnum):
     """The parts of a preset; video: all of the video stage, one after the other."""
 
     video = "video"
@@ -34,7 +34,7 @@ class TaskName(str, Enum):
 VIDEO = {TaskName.autoencoder: 3, TaskName.landmark_autoencoder: 1, TaskName.mtov: 6}
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """Precision of the forward passes."""
 
     no = "no"

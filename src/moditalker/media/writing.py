@@ -615,9 +615,9 @@ def decoded(file: bytes, size: tuple[int, int]) -> Pixels:
     Raises:
         ValueError: a damaged file.
     """
-    with av.open(io.BytesIO(file)) as container:
+    with av.open(io.BytesIO(file), "r") as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.stack(pictures)[:, : size[0], : size[1]]
+    return np.asarray(np.stack(pictures), np.uint8)[:, : size[0], : size[1]]
 
 
 def can_encode(codec: str) -> bool:

@@ -189,7 +189,7 @@ def _arrays(manifest: Any, content: bytes) -> dict[str, NDArray[np.float32]]:
         values = np.frombuffer(content, np.uint8 if levels else np.dtype("<f4"), count, at)
         at += values.nbytes
         if levels:
-            values = values * np.float32(levels["scale"]) + np.float32(levels["min"])
+            values = values.astype(np.float32) * np.float32(levels["scale"]) + np.float32(levels["min"])
         arrays[entry["name"]] = values.astype(np.float32).reshape(entry["shape"])
     return arrays
 

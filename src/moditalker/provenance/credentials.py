@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -68,7 +68,7 @@ def own() -> Credentials:
             "a folder that can be written, give --certificate and --key, or --no-provenance"
         ) from error
     found = _checked(pem, pem, path, path)
-    if _leaf(pem).not_valid_after_utc < datetime.now(timezone.utc):
+    if _leaf(pem).not_valid_after_utc < datetime.now(UTC):
         raise UserError(f"{path}: the certificate has expired; delete the file, and another is made")
     return found
 
@@ -157,7 +157,7 @@ def _certificate(
     name: str, key: ec.EllipticCurvePrivateKey, issuer: ec.EllipticCurvePrivateKey, root: bool
 ) -> x509.Certificate:
     """What the C2PA specification asks of a certificate (section on X.509 certificates)."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     usage = dict.fromkeys(
         (
             *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),

@@ -216,8 +216,7 @@ class _Waves:
         """(waves,) -> (h, w)."""
         plane = np.zeros((len(self.rows), len(self.columns)), np.float32)
         plane[self.places[:, 0], self.places[:, 1]] = heights
-        wave: Array = self.rows.T @ plane @ self.columns
-        return wave
+        return np.asarray(self.rows.T @ plane @ self.columns, np.float32)
 
     def analyse(self, grey: Array) -> Array:
         """(h, w) -> (waves,)."""

@@ -146,7 +146,7 @@ def hills(rng: np.random.Generator, nodes: int) -> Floats:
 
 def speckle(rng: np.random.Generator, across: float, along: float) -> Floats:
     """Grain, (CROP, CROP), about standard normal, with these deviations of a Gaussian along x and y."""
-    noise = rng.standard_normal((CROP, CROP), np.float32)
+    noise: Floats = rng.standard_normal((CROP, CROP), np.float32)
     noise = smooth(across) @ noise @ smooth(along).T
     return np.asarray(noise / max(1e-6, float(noise.std())))
 
