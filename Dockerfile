@@ -11,7 +11,7 @@ COPY src src
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir dist .
 RUN python -m venv "$PREFIX"
 RUN "$PREFIX/bin/pip" install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0
-RUN "$PREFIX/bin/pip" install --no-cache-dir "$(echo dist/*.whl)[demo,serve]"
+RUN "$PREFIX/bin/pip" install --no-cache-dir "$(echo dist/*.whl)[serve]"
 RUN "$PREFIX/bin/moditalker" doctor
 
 FROM python:${PYTHON}-slim-bookworm

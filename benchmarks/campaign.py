@@ -91,13 +91,12 @@ class Material:
     """Whole files that hostile ones are made of: a portrait, a short sentence, and both as videos."""
 
     def __init__(self, folder: Path) -> None:
-        from moditalker.cli.generate import portrait
         from moditalker.media import AudioReader
-        from moditalker.weights.named import ASSETS
+        from moditalker.weights.named import PORTRAIT, SENTENCE
 
         self.folder = folder
-        picture = Image.open(portrait()).convert("RGB").resize((192, 192))
-        sound = AudioReader(ASSETS / "demo_speech.flac").read(0.8)
+        picture = Image.open(PORTRAIT).convert("RGB").resize((192, 192))
+        sound = AudioReader(SENTENCE).read(0.8)
         for suffix in PICTURES:
             picture.save(folder / f"face{suffix}")
         for suffix in SOUNDS:

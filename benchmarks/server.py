@@ -189,10 +189,9 @@ def main() -> None:
         command += [f"--workers={arguments.workers}", "--waiting=40"]
         face, audio = b"face", None
         if arguments.real:
-            from moditalker.cli.generate import portrait
-            from moditalker.weights.named import ASSETS
+            from moditalker.weights.named import PORTRAIT, SENTENCE
 
-            face, audio = portrait().read_bytes(), (ASSETS / "demo_speech.flac").read_bytes()
+            face, audio = PORTRAIT.read_bytes(), SENTENCE.read_bytes()
             (folder / "audio").write_bytes(audio)
             command = [sys.executable, "-m", "moditalker", "serve", f"--folder={folder / 'service'}"]
             command += ["--max-rate=1000000", "--max-waiting=40", "--max-megabytes=1"]

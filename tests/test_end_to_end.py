@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -154,8 +155,13 @@ def test_demo_needs_nothing_but_the_package(tmp_path, weights):
     if weights != "tiny":
         pytest.skip("this checkout has no weights yet")
     out = tmp_path / "demo.mp4"
-    assert str(out) in moditalker("generate", "--out", out)
+    done = subprocess.run(
+        [sys.executable, "-m", "moditalker", "generate", "--out", out], capture_output=True, text=True
+    )
+    assert str(out) in done.stdout
     assert len(read_clip(out).frames) > 100
+    (following,) = re.findall(r"^next.*: (moditalker generate .*)$", done.stderr, re.MULTILINE)
+    assert following in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

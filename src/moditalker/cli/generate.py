@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
@@ -53,6 +54,7 @@ from moditalker.cli.common import (
 )
 from moditalker.errors import UserError
 from moditalker.jobs.files import shortened
+from moditalker.weights.named import PORTRAIT, SENTENCE
 
 if TYPE_CHECKING:
     from moditalker.talker.talker import MoDiTalker
@@ -135,13 +137,13 @@ def generate(
     from moditalker.motion.edit import Style
     from moditalker.motion.track import Track
     from moditalker.talker.options import Options
-    from moditalker.weights.named import ASSETS
 
     face, audio = sorted_out(files or [], face, audio)
+    demo = False
     if audio is not None and text:
         raise UserError("--text: goes without an audio; give one of the two")
     if face is None and audio is None and motion is None and not text:
-        face, audio, out = portrait(), ASSETS / "demo_speech.flac", out or free(DEMO)
+        face, audio, out, demo = PORTRAIT, SENTENCE, out or free(DEMO), True
     if face is None or (audio is None and not text):
         missing = "face" if face is None else "audio"
         raise UserError(f"--{missing}: is missing; give a face and an audio or --text, or no file for a demo")
@@ -177,6 +179,8 @@ def generate(
             out, lossless=lossless
         )
     report_video(out, result, report)
+    if demo:
+        print("next, with files of yours: moditalker generate person.mp4 speech.wav", file=sys.stderr)
     return result
 
 
@@ -202,14 +206,3 @@ def loaded(model: str, device: str, weights: Path | None = None) -> MoDiTalker:
     from moditalker.talker.talker import MoDiTalker
 
     return MoDiTalker.from_pretrained(model, device, weights)
-
-
-def portrait() -> Path:
-    """The astronaut picture inside scikit-image (NASA, public domain)."""
-    try:
-        import skimage
-    except ImportError as error:
-        raise UserError(
-            "the demo's portrait is in scikit-image: pip install 'moditalker[demo]', or give --face"
-        ) from error
-    return Path(skimage.__file__).parent / "data" / "astronaut.png"

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from moditalker.cli.common import MAKE, Device, On, app
-from moditalker.cli.generate import portrait
 from moditalker.errors import UserError
 
 
@@ -78,7 +77,7 @@ def serve(
         from moditalker.serve.server import run
         from moditalker.serve.service import Service
         from moditalker.serve.visitors import read_tokens
-        from moditalker.weights.named import ASSETS
+        from moditalker.weights.named import PORTRAIT, SENTENCE
     except ImportError as error:
         raise UserError(f"the service needs {error.name}: pip install 'moditalker[serve]'") from error
 
@@ -104,16 +103,7 @@ def serve(
         tempfile.tempdir = str(
             parts
         )  # for uploads that arrive; they have no names, so that a kill leaves none
-        samples = _samples(ASSETS / "demo_speech.flac")
-        run(service, host, address, port, known, allow_origin or [], samples, browser)
+        run(service, host, address, port, known, allow_origin or [], (PORTRAIT, SENTENCE), browser)
     finally:
         tempfile.tempdir = None
         service.close()
-
-
-def _samples(speech: Path) -> tuple[Path, Path] | None:
-    """The example's portrait and recording, if the portrait is installed."""
-    try:
-        return portrait(), speech
-    except UserError:
-        return None

@@ -10,7 +10,6 @@ import typer
 
 from moditalker.cli.common import Device, Model, On, Steps, check_output
 from moditalker.cli.evaluate import evaluate
-from moditalker.cli.generate import portrait
 from moditalker.errors import UserError
 
 
@@ -34,9 +33,9 @@ def speed(
     Example: moditalker evaluate speed --face person.mp4 --audio speech.wav --seconds 30 --json bench.json
     """
     from moditalker.evaluate.speed import measure
-    from moditalker.weights.named import ASSETS
+    from moditalker.weights.named import PORTRAIT, SENTENCE
 
-    face, audio = face or portrait(), audio or ASSETS / "demo_speech.flac"
+    face, audio = face or PORTRAIT, audio or SENTENCE
     check_output("--json", out, (face, audio))
     result = measure(face, audio, seconds, model, device.value, steps, repeat)
     if out is not None:

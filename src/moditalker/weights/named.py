@@ -16,6 +16,7 @@ from moditalker.errors import UserError
 
 ASSETS = Path(__file__).parents[1] / "assets"
 MODELS = Path(__file__).parents[1] / "models"
+PORTRAIT, SENTENCE = ASSETS / "portrait.jpg", ASSETS / "demo_speech.flac"  # of the demo
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ async function example(tab) {
   choose(tab);
   $("text").value = say("example_sentence");
   try {
-    face.give(await sample("face", "astronaut.png"));
+    face.give(await sample("face", "portrait.jpg"));
     if (tab.id === "tab-sound") sound.give(await sample("audio", "sentence.flac"));
   } catch {
     showProblem($("problem"), say("lost"));
