@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from conftest import write_wav
 from standins import ASTRONAUT, grid_clip, needs_grid
 
@@ -192,6 +193,19 @@ def test_the_changelog_knows_this_version_or_what_comes():
 def test_versions_agree():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{__version__}"' in project
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == __version__
+
+
+def test_the_issue_forms_are_forms_and_commits_are_checked_as_in_ci():
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml"):
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert {"name", "description", "body"} <= set(form)
+        fields = [field for field in form["body"] if field["type"] != "markdown"]
+        assert len({field["id"] for field in fields}) == len(fields) > 1
+        assert all(field["attributes"]["label"] for field in fields)
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    for hook in local["hooks"]:
+        assert any(line.startswith(hook["entry"]) for line in CI.splitlines())
 
 
 def test_presets_named_in_the_readme_exist():
