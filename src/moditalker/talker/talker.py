@@ -74,7 +74,8 @@ class MoDiTalker:
     Args:
         config: of the weights; each stage's sections come from its own weights.
         speech_encoder, tracker, atom, sampler: the parts.
-        name: of the preset, and digests: file name -> SHA-256 of the weights, both for reports.
+        name: of the preset, for reports.
+        digests: file name -> SHA-256 of the weights, for reports.
     """
 
     def __init__(
@@ -225,8 +226,9 @@ class MoDiTalker:
         """Give a film new speech. Its length, its pictures elsewhere and its other tracks stay.
 
         Args:
-            film: a video. audio, text: the new speech, from `options.start` on, or `lines`: who says what
-                when, as `read_lines` reads it.
+            film: a video.
+            audio, text: the new speech, from `options.start` on.
+            lines: in place of these, who says what when, as `read_lines` reads it.
             options, changes, progress, rate: as for `generate`.
 
         Raises:
