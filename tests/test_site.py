@@ -1,4 +1,4 @@
-"""The site of the documentation: it builds, all that its pages lead to is there, and it fetches nothing from elsewhere."""
+"""The site of the documentation builds, all that its pages lead to is there, and it fetches nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hook of mkdocs.yml: pages of the repository outside docs/ that docs link to are on the site too, below project/."""
+"""A hook of mkdocs.yml: files outside docs/ that its pages link to are on the site too, in project/."""
 
 from __future__ import annotations
 
