@@ -47,6 +47,7 @@ HEAVY = {
     "yaml",
     "safetensors",
     "transformers",
+    "huggingface_hub",
     "c2pa",
     "cryptography",
     "fastapi",
@@ -55,6 +56,7 @@ HEAVY = {
 # Optional and outer packages, each with the only file or package that may import it.
 ALONE = {
     "transformers": "features/speech/encoders.py",
+    "huggingface_hub": "weights/hub.py",
     "av": "media",
     "typer": "cli",
     "fastapi": "serve",

@@ -53,7 +53,11 @@ class Extend(StrEnum):
 
 
 Model = Annotated[
-    str, typer.Option("--model", help="Weights: the name of a model in the package, or a folder of weights.")
+    str,
+    typer.Option(
+        "--model",
+        help="Weights: the name of a model in the package, a folder, or hf://USER/REPO, fetched once.",
+    ),
 ]
 VideoWeights = Annotated[
     Path | None,

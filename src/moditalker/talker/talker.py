@@ -103,7 +103,10 @@ class MoDiTalker:
         overrides: Iterable[str] = (),
         **former: Any,
     ) -> MoDiTalker:
-        """Load a model in the package by its name, or a folder of weights. Nothing is fetched.
+        """Load a model in the package by its name, or a folder of weights; both fetch nothing.
+
+        hf://USER/REPO or hf://USER/REPO@REVISION is a model on the Hugging Face Hub (extra `hub`), fetched
+        when it is first named.
 
         A folder without a video stage (mtov.safetensors) makes motion alone.
 

@@ -1,7 +1,7 @@
 """Named weights, third parties' but for one: where they are from, their licence, their SHA-256.
 
 Those in ``NAMED`` come with the package; those in ``GIVEN`` it does not carry: a user gives them once, by
-`moditalker weights add`. Nothing is ever fetched. A file that differs from its name's checksum is refused.
+`moditalker weights add`. None is ever fetched. A file that differs from its name's checksum is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from moditalker.errors import UserError
+from moditalker.weights import hub
 
 ASSETS = Path(__file__).parents[1] / "assets"
 MODELS = Path(__file__).parents[1] / "models"
@@ -144,17 +145,19 @@ def models() -> list[str]:
 
 
 def model_folder(name: str | Path) -> Path:
-    """The folder of a model in the package by its name, or the folder itself.
+    """The folder of a model in the package by its name, the folder itself, or of hf://USER/REPO.
 
     Raises:
-        UserError: neither.
+        UserError: none of these.
     """
+    if hub.is_hub(name):
+        return hub.fetched(name)
     for folder in (MODELS / str(name), Path(name)):
         if (folder / "atom.safetensors").is_file():
             return folder
     raise UserError(
         f"weights {str(name)!r} do not exist; give a folder that holds atom.safetensors, "
-        f"or one of: {', '.join(models()) or '(none is shipped)'}"
+        f"or one of: {', '.join(models()) or '(none is shipped)'}, or hf://USER/REPO for weights of the Hub"
     )
 
 
