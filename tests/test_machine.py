@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from moditalker.errors import UserError
-from moditalker.jobs.machine import check_device, half_the_threads, peak_rss
+from moditalker.jobs.machine import calm, check_device, half_the_threads, one_thread, peak_rss
 from moditalker.jobs.streams import ahead
 
 
@@ -88,6 +89,30 @@ def test_stages_run_with_the_threads_that_torch_was_told():
     with half_the_threads():
         told = list(ahead((openmp.omp_get_max_threads() for _ in range(2)), 1))
         assert told == [torch.get_num_threads()] * 2
+
+
+def test_one_policy_for_threads_of_commands_and_workers(monkeypatch):
+    names = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    for share, theirs, expected in (
+        (None, {}, ["PASSIVE", None, "1", None]),
+        (None, {"OPENBLAS_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, ["PASSIVE", "5", "3", None]),
+        (2, {}, ["PASSIVE", "2", "1", "2"]),
+        (2, {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "3"}, ["PASSIVE", "1", "1", "1"]),
+        (2, {"OMP_NUM_THREADS": "0", "OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", "2", "1", "2"]),
+    ):
+        monkeypatch.setattr(os, "environ", dict(theirs))
+        calm(share)
+        assert [os.environ.get(name) for name in names] == expected
+
+
+def test_one_thread_holds_for_threads_that_begin_later():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with ThreadPoolExecutor(1, initializer=one_thread) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise():

@@ -24,15 +24,14 @@ from moditalker.cli.former import present
 from moditalker.errors import UserError
 from moditalker.jobs.files import too_long
 from moditalker.jobs.heaps import share_heaps
+from moditalker.jobs.machine import calm
 
 INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 partly failed, 2 user's mistake, 130 interrupted, 143 ended."""
-    # OpenMP's threads sleep while they wait: busy loops on shared cores take half of the time. It counts only
-    # before torch and numpy are loaded, and worker processes inherit it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    calm()  # before torch and NumPy are loaded
     share_heaps()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unfinished files go away

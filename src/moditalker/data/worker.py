@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from moditalker import config as configuration
@@ -24,6 +23,7 @@ from moditalker.features.speech.encoders import FRAME
 from moditalker.geometry.align import transform
 from moditalker.geometry.points import lip_opening
 from moditalker.jobs.files import appearing, disk_full_named
+from moditalker.jobs.machine import one_thread
 from moditalker.media import SAMPLE_RATE, AudioReader, VideoReader
 from moditalker.metrics.offset import MOST, Lips, OffsetMeter, tracks
 
@@ -54,9 +54,7 @@ class Worker:
     """Prepares videos into the folder ``parts``."""
 
     def __init__(self, config: Config, parts: Path) -> None:
-        torch.set_num_threads(
-            1
-        )  # videos are prepared in parallel; and one thread gives the same numbers anywhere
+        one_thread()  # videos are prepared in parallel; and one thread gives the same numbers anywhere
         self.config, self.parts = config, parts
         self.tracker = FaceTracker()
         self.lips = Lips()

@@ -1,13 +1,21 @@
-"""The machine that we run on: devices, threads, memory."""
+"""The machine that we run on: devices, threads, memory. Cheap to import: torch is loaded when it is needed.
+
+How many threads there are, for every command, worker, service and training:
+
+- Threads that wait sleep, and NumPy has one thread, as its matrices are small (`calm`).
+- A worker process has its share of the processors, and no more than OMP_NUM_THREADS (`calm`).
+- Stages that run beside each other have half of torch's threads each (`half_the_threads`).
+- What runs once for each of many videos or batches has one thread (`one_thread`).
+- A training step and a metric have all of torch's.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
 
 from moditalker.errors import UserError
 from moditalker.jobs.heaps import share_heaps
@@ -25,6 +33,31 @@ class _Own(threading.local):
 _OWN = _Own()
 
 
+def calm(share: int | None = None) -> None:
+    """Set the threads of this process and of those that it starts, before torch and NumPy are loaded.
+
+    OpenMP's and OpenBLAS's threads wait in busy loops unless they are told otherwise: on shared processors
+    these took half of the time.
+
+    Args:
+        share: the most threads that this process may have; OMP_NUM_THREADS may say fewer.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if share is None:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        return
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    most = min(share, int(given)) if given.isdigit() and int(given) > 0 else share
+    os.environ |= {"OMP_NUM_THREADS": str(most), "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": str(most)}
+
+
+def one_thread() -> None:
+    """Let torch use one thread here, and in threads that begin later."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @contextmanager
 def half_the_threads() -> Iterator[None]:
     """Torch with half of its threads: stages run in parallel, and their operations are small.
@@ -33,6 +66,8 @@ def half_the_threads() -> Iterator[None]:
     finding the anchor took 53 s with two threads beside another program on two cores, and 0.9 s with
     one.
     """
+    import torch
+
     share_heaps()
     with _LOCK:
         _BEFORE.append(_BEFORE[0] if _BEFORE else torch.get_num_threads())
@@ -54,11 +89,15 @@ def adopt_threads() -> None:
     Until a thread asks torch for their number, its OpenMP regions take all processors: two stages then have
     twice as many threads as there are processors, which wait for each other in busy loops.
     """
+    import torch
+
     torch.get_num_threads()
 
 
 def check_device(device: str) -> None:
     """Raise UserError if a device ("cpu", "cuda", "cuda:1", "mps") is not available."""
+    import torch
+
     kind = device.partition(":")[0]
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(kind, False):

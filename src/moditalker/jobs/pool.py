@@ -26,6 +26,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from moditalker.errors import UserError
+from moditalker.jobs.machine import calm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -476,7 +477,7 @@ def _serve(connection: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at the keyboard: the parent sees to it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unfinished files go away
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _share(threads)  # before anything that counts threads is imported
+    calm(threads)  # before anything that counts threads is imported
     global _told
     _told = lambda *step: connection.send(_Progress(step))  # noqa: E731
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has ended
@@ -486,16 +487,6 @@ def _serve(connection: Connection, threads: int) -> None:
             connection.send(
                 replace(_attempted(function, connection.recv()), item=None)
             )  # which is known there
-
-
-def _share(threads: int) -> None:
-    """No more threads than this worker's share of the processors, also where the user's own setting, which is
-    for one process, allows more: workers that have more spin against each other. NumPy has one: its matrices
-    are small, and on a busy machine its threads wait for each other, spinning, most of the time.
-    """
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    most = min(threads, int(given)) if given.isdigit() and int(given) > 0 else threads
-    os.environ |= {"OMP_NUM_THREADS": str(most), "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": str(most)}
 
 
 def _follow_parent() -> None:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from moditalker.config import Config, TrainingConfig
 from moditalker.errors import UserError
+from moditalker.jobs.machine import one_thread
 from moditalker.training.processes import Processes
 from moditalker.training.run import Run, curves, stop_signal
 
@@ -232,7 +233,7 @@ def made_ahead(
     if not workers:
         yield (draw(*pair) for pair in wanted)
         return
-    with ThreadPoolExecutor(workers, "batches", initializer=partial(torch.set_num_threads, 1)) as pool:
+    with ThreadPoolExecutor(workers, "batches", initializer=one_thread) as pool:
         waiting = deque(pool.submit(draw, *pair) for pair in islice(wanted, workers))
 
         def ahead() -> Iterator[Drawn]:

@@ -21,6 +21,7 @@ def session(path: Path, threads: int = 0, seed: int | None = None) -> Any:
         raise UserError(f"{path} needs ONNX Runtime: pip install 'moditalker[eval]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as in `jobs.machine.calm`
     if seed is not None:
         onnxruntime.set_seed(seed)
     try:
