@@ -683,7 +683,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", metavar="TASK", action="append", choices=[*TASKS], help=", ".join(TASKS))
-    parser.add_argument("--run", type=int, help="this one alone")
+    parser.add_argument("--first", type=int, default=0, help="number of the first run")
+    parser.add_argument("--run", type=int, action="append", help="this one alone; may be repeated")
     parser.add_argument("--results", type=Path, help="a line of JSON for each run")
     arguments = parser.parse_args()
     if "MODITALKER_MOUNTS" not in os.environ:  # mounts end with this process; root is none of the system's
@@ -702,7 +703,7 @@ def main() -> None:
         file = stack.enter_context(arguments.results.open("w")) if arguments.results else None
         os.environ |= {"XDG_CONFIG_HOME": str(work / "settings"), "XDG_STATE_HOME": str(work / "state")}
         runs = Runs(work, arguments.seed)
-        for number in range(arguments.count) if arguments.run is None else [arguments.run]:
+        for number in arguments.run or range(arguments.first, arguments.count):
             outcomes.append(outcome := runs.run(number, names))
             if file is not None:
                 print(json.dumps(asdict(outcome)), file=file, flush=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import numpy as np
 import pytest
 
 from moditalker.cli import main
+from moditalker.cli.common import write_json
 from moditalker.errors import UserError
 from moditalker.jobs.files import appearing, shortened, write_whole
 from moditalker.media import Frame, VideoWriter, plain_info, probe, remove_parts
@@ -30,6 +35,70 @@ def test_a_video_may_have_the_longest_name(tmp_path: Path, name: str) -> None:
     assert left.exists() == (name[0] != "k")  # parts of another file stay
     remove_parts(tmp_path / name)
     assert not left.exists()
+
+
+def test_a_video_that_is_made_again_takes_away_what_a_killed_process_left(tmp_path: Path) -> None:
+    path, info = tmp_path / "a.mp4", plain_info(64, 48)
+    frame = Frame(0, Fraction(0), Fraction(1, 25), np.zeros((48, 64, 3), np.uint8))
+    for name in (".a.7-0.part.mp4", ".a.7-0.sealed.mp4", ".b.7-0.part.mp4"):
+        (tmp_path / name).write_bytes(b"of a process that was killed")
+    with VideoWriter(path, info) as other:
+        (sealing := other._sealed).write_bytes(b"of one that is at work")
+        with VideoWriter(path, info) as writer:
+            here = {one.name for one in tmp_path.iterdir()}
+            assert here == {other._part.name, sealing.name, writer._part.name, ".b.7-0.part.mp4"}
+            writer.write(frame)
+        other.write(frame)
+        sealing.unlink()
+    assert {one.name for one in tmp_path.iterdir()} == {"a.mp4", ".b.7-0.part.mp4"}
+
+
+def test_no_file_stays_open_after_a_video(tmp_path: Path) -> None:
+    if not (handles := Path("/proc/self/fd")).exists():
+        pytest.skip("no list of open files here")
+    before = len(list(handles.iterdir()))
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4", plain_info(64, 48)):
+            raise KeyboardInterrupt
+        with VideoWriter(tmp_path / "a.mp4", plain_info(64, 48)) as writer:
+            writer.write(Frame(0, Fraction(0), Fraction(1, 25), np.zeros((48, 64, 3), np.uint8)))
+    assert len(list(handles.iterdir())) == before
+
+
+def test_a_file_that_is_written_again_takes_away_what_a_killed_process_left(tmp_path: Path) -> None:
+    left = (".a.json.abcdef12.part", ".b.json.abcdef12.part")
+    for name in left:
+        (tmp_path / name).write_bytes(b"of a process that was killed")
+    with appearing(tmp_path / "a.json") as other:
+        other.write(b"1")
+        write_whole(tmp_path / "a.json", b"2")
+        assert (tmp_path / "a.json").read_bytes() == b"2"
+    assert (tmp_path / "a.json").read_bytes() == b"1"
+    assert {one.name for one in tmp_path.iterdir()} == {"a.json", left[1]}
+
+
+def test_a_report_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path, pipe = tmp_path / "report.json", tmp_path / "pipe"
+    write_json(path, {"a": 1}, "the report")
+    (link := tmp_path / "link.json").symlink_to(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("moditalker.jobs.files.os.fsync", full)
+        with pytest.raises(UserError, match="the report cannot be written there"):
+            write_json(path, {"a": 2}, "the report")
+    assert json.loads(path.read_text()) == {"a": 1}
+    write_json(link, {"a": 3}, "the report")
+    assert link.is_symlink()
+    assert json.loads(path.read_text()) == {"a": 3}
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(pipe.read_text)
+        write_json(pipe, {"a": 4}, "the report")
+        assert json.loads(told.result()) == {"a": 4}
+    assert pipe.is_fifo()
+    assert {one.name for one in tmp_path.iterdir()} == {"report.json", "link.json", "pipe"}
 
 
 @pytest.mark.parametrize("name", LONG, ids=["ascii", "chinese", "emoji"])

@@ -341,10 +341,7 @@ def _same(one: Path, other: Path) -> bool:
 def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None:
     """Print what was made on one line, and each note on a line of standard error; write the report."""
     if report is not None:
-        try:
-            report.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{report}: the report cannot be written there ({error.strerror})") from error
+        write_json(report, result, "the report")
     lost = result.get("provenance", {}).get("manifest", "")
     for note in (*result["notes"], *([f"the manifest is {lost}"] if lost.startswith("left out: ") else [])):
         print(f"note: {printable(note)}", file=sys.stderr)
@@ -354,6 +351,20 @@ def report_video(out: Path, result: dict[str, Any], report: Path | None) -> None
         f"{result['audio_seconds']:.2f} s of audio, made in {result['seconds']['total']:.1f} s"
         + (f"; {kept} frames without a usable face are unchanged" if kept else "")
     )
+
+
+def write_json(path: Path, tree: dict[str, Any], what: str) -> None:
+    """Write a file of JSON, whole or not at all; a terminal or a pipe as it comes. Raises UserError."""
+    from moditalker.jobs.files import write_whole
+
+    content = (json.dumps(tree, indent=2) + "\n").encode()
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            write_whole(Path(os.path.realpath(path)), content)
+    except OSError as error:
+        raise UserError(f"{path}: {what} cannot be written there ({error.strerror})") from error
 
 
 def printable(text: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from moditalker.cli.common import Device, Model, On, Steps, check_output
+from moditalker.cli.common import Device, Model, On, Steps, check_output, write_json
 from moditalker.cli.evaluate import evaluate
-from moditalker.errors import UserError
 
 
 @evaluate.command()
@@ -39,10 +37,7 @@ def speed(
     check_output("--json", out, (face, audio))
     result = measure(face, audio, seconds, model, device.value, steps, repeat)
     if out is not None:
-        try:
-            out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{out}: the figures cannot be written there ({error.strerror})") from error
+        write_json(out, result, "the figures")
     print(table(result))
 
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,13 +125,44 @@ def too_long(path: str | os.PathLike[str]) -> UserError:
     )
 
 
+def mark(handle: int) -> None:
+    """Mark an open, unfinished file as one that is being written, until it is closed or its process ends."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def abandoned(path: Path) -> bool:
+    """Whether a file that `mark` marked is not being written any more, as its process was killed."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
 @contextmanager
 def appearing(path: Path, secret: bool = False) -> Iterator[IO[bytes]]:
-    """A file to write that appears only if the block succeeds, complete.
+    """A file to write that appears, complete, only if the block succeeds; what killed processes left goes.
 
     secret: this user alone may read it, and a file that is there already stays.
     """
-    handle, name = tempfile.mkstemp(".part", f".{shortened(path.name, 16)}.", path.parent)
+    begin = f".{shortened(path.name, 16)}."
+    left = re.compile(re.escape(begin) + r"[a-z0-9_]{8}\.part")
+    with contextlib.suppress(OSError):  # a folder that may be written to and not read
+        for part in [one for one in path.absolute().parent.iterdir() if left.fullmatch(one.name)]:
+            if abandoned(part):
+                part.unlink(missing_ok=True)
+    handle, name = tempfile.mkstemp(".part", begin, path.parent)
+    mark(handle)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

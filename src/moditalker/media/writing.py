@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from moditalker.errors import UserError
-from moditalker.jobs.files import check_name, shortened
+from moditalker.jobs.files import abandoned, check_name, mark, shortened
 from moditalker.media.files import (
     MAX_SIDE,
     MIN_SIDE,
@@ -146,7 +146,11 @@ class VideoWriter:
         )
         if self._format in SILENT:
             options = {"loop": "0"}
+        self._mark = -1  # the handle by which `_part` is marked
         with self._guarded():
+            _remove_abandoned(self.path)
+            self._mark = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
+            mark(self._mark)
             self._container = av.open(
                 f"file:{self._part}", "w", format=self._format, container_options=options
             )
@@ -402,6 +406,7 @@ class VideoWriter:
                 self._seal(self._part, self._sealed)
                 self._sealed.replace(self._part)
             self._part.replace(self.path)
+        self._unmark()
 
     def abort(self) -> None:
         """Delete the unfinished file."""
@@ -411,6 +416,12 @@ class VideoWriter:
             self._container.close()
         self._part.unlink(missing_ok=True)
         self._sealed.unlink(missing_ok=True)
+        self._unmark()
+
+    def _unmark(self) -> None:
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -490,11 +501,23 @@ def _part_stem(path: Path) -> str:
 
 def remove_parts(path: PathLike) -> None:
     """Remove unfinished parts of this file that killed processes left next to it."""
-    path = Path(path)
+    for part in _parts(Path(path)):
+        part.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the parts of a file whose processes were killed; a sealed one is as its part."""
+    with suppress(OSError):  # a folder that may be written to and not read
+        for part in _parts(path):
+            marked = part.with_name(re.sub(r"\.sealed(?=\.[^.]*$)", ".part", part.name))
+            if abandoned(marked if marked.exists() else part):
+                part.unlink(missing_ok=True)
+
+
+def _parts(path: Path) -> list[Path]:
+    """Unfinished parts of a file, of this and other processes."""
     left = re.compile(rf"\.{re.escape(_part_stem(path))}\.\d+-\d+\.(part|sealed){re.escape(path.suffix)}")
-    for part in path.absolute().parent.iterdir():
-        if left.fullmatch(part.name):
-            part.unlink(missing_ok=True)
+    return [part for part in path.absolute().parent.iterdir() if left.fullmatch(part.name)]
 
 
 def _takes(format: str, audio: Any) -> bool:

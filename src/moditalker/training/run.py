@@ -235,7 +235,7 @@ def curves(run: Path, step: int, main: bool) -> Iterator[Callable[[int, dict[str
         return
     path = run / "log.jsonl"
     kept = path.read_text().splitlines() if path.exists() else []
-    path.write_text("".join(line + "\n" for line in kept if _step(line) <= step))
+    write_whole(path, "".join(line + "\n" for line in kept if _step(line) <= step).encode())
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
