@@ -174,16 +174,15 @@ class Material:
     """A picture, a short film of it that moves, a sound, and lists of them."""
 
     def __init__(self, folder: Path) -> None:
-        from moditalker.cli.generate import portrait
         from moditalker.media import AudioReader
-        from moditalker.weights.named import ASSETS
+        from moditalker.weights.named import PORTRAIT, SENTENCE
 
         self.folder = folder
         self.face, self.film = folder / "face.png", folder / "film.mp4"
         self.speech = folder / "speech.wav"
-        picture = Image.open(portrait()).convert("RGB")
+        picture = Image.open(PORTRAIT).convert("RGB")
         picture.resize((192, 192)).save(self.face)
-        sound = AudioReader(ASSETS / "demo_speech.flac").read(2.0)
+        sound = AudioReader(SENTENCE).read(2.0)
         self._sound(self.speech, sound[: 16000 * FEW // 25])
         self._film(self.film, picture.resize((192, 192)), FEW, None)
         (videos := folder / "videos").mkdir()

@@ -86,9 +86,9 @@ class Looks:
 
 def film(path: Path, size: int, seconds: float, chance: np.random.Generator) -> None:
     """A video of a face that turns and drifts, 20 s encoded once and shown again and again."""
-    from moditalker.cli.generate import portrait
+    from moditalker.weights.named import PORTRAIT
 
-    picture = Image.open(portrait()).convert("RGB").resize((size, size))
+    picture = Image.open(PORTRAIT).convert("RGB").resize((size, size))
     angles = 6 * np.sin(np.linspace(0, 6 * np.pi, 500)) + chance.normal(0, 0.2, 500)
     with av.open(str(path), "w") as file:
         stream: Any = file.add_stream("libx264", rate=25, options={"preset": "veryfast", "bf": "0"})
@@ -112,9 +112,9 @@ def film(path: Path, size: int, seconds: float, chance: np.random.Generator) -> 
 def sound(path: Path, seconds: float) -> None:
     """The demo's sentence, again and again."""
     from moditalker.media import AudioReader
-    from moditalker.weights.named import ASSETS
+    from moditalker.weights.named import SENTENCE
 
-    once = AudioReader(ASSETS / "demo_speech.flac").read(60.0)
+    once = AudioReader(SENTENCE).read(60.0)
     whole = np.resize(once, round(seconds * 16000))
     with av.open(str(path), "w") as file:
         stream: Any = file.add_stream("flac", rate=16000, layout="mono")
@@ -152,13 +152,13 @@ def long_video(talker: Any, folder: Path, size: int, minutes: float, seed: int) 
 
 def short_jobs(talker: Any, folder: Path, size: int, count: int, seed: int) -> tuple[Looks, list[str]]:
     """Many short jobs, some of them damaged; the looks, and what is wrong."""
-    from moditalker.cli.generate import portrait
     from moditalker.errors import UserError
+    from moditalker.weights.named import PORTRAIT
 
     chance, looks, faults = np.random.default_rng(seed), Looks(), []
     audio, out = folder / "speech.flac", folder / "out.mp4"
     faces = [folder / "face.png", folder / "face.mp4"]
-    Image.open(portrait()).convert("RGB").resize((size, size)).save(faces[0])
+    Image.open(PORTRAIT).convert("RGB").resize((size, size)).save(faces[0])
     film(faces[1], size, 1.0, chance)
     sound(audio, 0.8)
     (broken := folder / "broken.mp4").write_bytes(faces[1].read_bytes()[:3000])

@@ -32,10 +32,10 @@ def face() -> Callable[[], object]:
     import numpy as np
     from PIL import Image
 
-    from moditalker.cli.generate import portrait
     from moditalker.features.face.tracker import FaceTracker
+    from moditalker.weights.named import PORTRAIT
 
-    picture = np.asarray(Image.open(portrait()).convert("RGB").resize((512, 512)))
+    picture = np.asarray(Image.open(PORTRAIT).convert("RGB").resize((512, 512)))
     tracker = FaceTracker()
     return lambda: list(tracker.track([picture] * 25, 25.0))
 
@@ -79,10 +79,10 @@ def job() -> Callable[[], object]:
     from soak import sound
 
     from moditalker import MoDiTalker
-    from moditalker.cli.generate import portrait
+    from moditalker.weights.named import PORTRAIT
 
     folder = Path(tempfile.mkdtemp(prefix="threads-"))
-    Image.open(portrait()).convert("RGB").resize((512, 512)).save(folder / "face.png")
+    Image.open(PORTRAIT).convert("RGB").resize((512, 512)).save(folder / "face.png")
     sound(folder / "speech.flac", 2.0)
     talker = MoDiTalker.from_pretrained("tiny")
     return lambda: talker.generate(folder / "face.png", folder / "speech.flac").save(folder / "out.mp4")
