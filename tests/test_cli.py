@@ -260,6 +260,7 @@ def test_files_that_are_missing_or_too_many(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "--audio: is missing" in sentence(run("generate", "a.png"))
     assert "--face: is missing" in sentence(run("generate", "--audio", "a.wav"))
+    assert "go with --text" in sentence(run("generate", "a.png", "b.wav", "--voice", "en"))
     assert "c.wav: is one file too many" in sentence(run("generate", "a.png", "b.wav", "c.wav"))
     assert "b.wav: is one file too many" in sentence(
         run("generate", "b.wav", "--face", "a.png", "--audio", "c.wav")
@@ -275,13 +276,15 @@ def test_a_name_that_no_file_has(tmp_path):
 
 def test_progress_without_a_terminal_is_a_line_for_each_tenth(capsys):
     with progress_bar("videos") as show:
+        show("opening", 0, 1)
         for done in range(101):
             show("looking", done, 100)
         show("making", 0, 0)
         for done in range(4):
             show("making", done, 3)
     output, errors = capsys.readouterr()
-    lines = errors.splitlines()
+    first, *lines = errors.splitlines()
+    assert first == "opening ..."
     assert output == ""
     assert lines[:10] == [f"looking: {n} % ({n}/100 videos)" for n in range(10, 101, 10)]
     assert lines[10:] == [

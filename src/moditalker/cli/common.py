@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from moditalker import __version__
 from moditalker.config.limits import BOUNDS
@@ -33,6 +40,8 @@ app = typer.Typer(
 
 
 MAKE, MEASURE, TRAIN, KEEP = "Make", "Measure", "Train", "Keep"  # groups of commands
+FACE, SPEECH, MOTION, FILE = "The face", "The speech", "Motion", "The file"  # groups of options
+MODEL, SIGNED = "The model", "What the file says about itself"
 
 
 class Device(StrEnum):
@@ -57,6 +66,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         help="Weights: the name of a model in the package, a folder, or hf://USER/REPO, fetched once.",
+        rich_help_panel=MODEL,
     ),
 ]
 VideoWeights = Annotated[
@@ -64,6 +74,7 @@ VideoWeights = Annotated[
     typer.Option(
         "--weights",
         help="Weights of the video stage, adapted to a person by `moditalker adapt`.",
+        rich_help_panel=MODEL,
     ),
 ]
 Assignments = Annotated[
@@ -72,7 +83,10 @@ Assignments = Annotated[
 ]
 (_LEAST_SEED, _MOST_SEED), (_LEAST_STEPS, _MOST_STEPS) = BOUNDS["seed"], BOUNDS["steps"]
 Seed = Annotated[
-    int, typer.Option(min=_LEAST_SEED, max=_MOST_SEED, help="The same seed gives the same frames.")
+    int,
+    typer.Option(
+        min=_LEAST_SEED, max=_MOST_SEED, help="The same seed gives the same frames.", rich_help_panel=MODEL
+    ),
 ]
 OtherSeed = Annotated[
     int | None,
@@ -80,6 +94,7 @@ OtherSeed = Annotated[
         min=_LEAST_SEED,
         max=_MOST_SEED,
         help="The same seed gives the same frames. Default: 0, or the track's.",
+        rich_help_panel=MODEL,
     ),
 ]
 Steps = Annotated[
@@ -88,16 +103,23 @@ Steps = Annotated[
         min=_LEAST_STEPS,
         max=_MOST_STEPS,
         help="Sampling steps of both diffusion models. More steps are slower. Default: the model's.",
+        rich_help_panel=MODEL,
     ),
 ]
 Lossless = Annotated[
-    bool, typer.Option("--lossless", help="Lossless pictures: outside the mouth region equal to the source.")
+    bool,
+    typer.Option(
+        "--lossless",
+        help="Lossless pictures: outside the mouth region equal to the source.",
+        rich_help_panel=FILE,
+    ),
 ]
 Quality = Annotated[
     float,
     typer.Option(
         metavar="NUMBER",
         help="Of the written pictures: 0 (best, large) to 40, x264's constant rate factor.",
+        rich_help_panel=FILE,
     ),
 ]
 Size = Annotated[
@@ -105,6 +127,7 @@ Size = Annotated[
     typer.Option(
         metavar="720p|WxH",
         help="Size of the written pictures: the shorter side, or the most of both. Default: the source's.",
+        rich_help_panel=FILE,
     ),
 ]
 
@@ -128,22 +151,32 @@ class PixelFormat(StrEnum):
 
 
 Coded = Annotated[
-    Codec, typer.Option(help="How pictures are coded. H.264 plays on everything; HEVC and AV1 are smaller.")
+    Codec,
+    typer.Option(
+        help="How pictures are coded. H.264 plays on everything; HEVC and AV1 are smaller.",
+        rich_help_panel=FILE,
+    ),
 ]
 Format = Annotated[
     PixelFormat,
-    typer.Option(help="Bits and colours of the pictures. yuv420p plays on everything; others keep more."),
+    typer.Option(
+        help="Bits and colours of the pictures. yuv420p plays on everything; others keep more.",
+        rich_help_panel=FILE,
+    ),
 ]
 Report = Annotated[
     Path | None,
-    typer.Option(help="Write what was done as JSON: frames, times, memory, faceless frames."),
+    typer.Option(
+        help="Write what was done as JSON: frames, times, memory, faceless frames.", rich_help_panel=FILE
+    ),
 ]
-On = Annotated[Device, typer.Option(help="Where the networks run.")]
+On = Annotated[Device, typer.Option(help="Where the networks run.", rich_help_panel=MODEL)]
 Choose = Annotated[
     str,
     typer.Option(
         help="Among several faces: largest, speaker (in each shot), a number from the left (0, 1, ...), or "
-        "x,y in pixels."
+        "x,y in pixels.",
+        rich_help_panel=FACE,
     ),
 ]
 AudioTrack = Annotated[
@@ -152,25 +185,26 @@ AudioTrack = Annotated[
         min=1,
         metavar="NUMBER",
         help="Which sound track of the audio file speaks, from 1. By default the one that players take.",
+        rich_help_panel=SPEECH,
     ),
 ]
 Extended = Annotated[
     Extend,
     typer.Option(
         help="A face video shorter than the audio goes on back and forth, from its start again, or "
-        "with its last frame. A longer one ends with the audio."
+        "with its last frame. A longer one ends with the audio.",
+        rich_help_panel=FACE,
     ),
 ]
-MouthGain = Annotated[float, typer.Option(help="Lip opening, times 0 to 5.")]
+MouthGain = Annotated[float, typer.Option(help="Lip opening, times 0 to 5.", rich_help_panel=MOTION)]
 Expression = Annotated[
     float,
-    typer.Option(help="Other motion of the mouth, mainly its corners, times 0 to 5."),
+    typer.Option(help="Other motion of the mouth, mainly its corners, times 0 to 5.", rich_help_panel=MOTION),
 ]
 Smoothing = Annotated[
     float,
     typer.Option(
-        metavar="SECONDS",
-        help="Smooth the motion over this many seconds, 0 to 1.",
+        metavar="SECONDS", help="Smooth the motion over this many seconds, 0 to 1.", rich_help_panel=MOTION
     ),
 ]
 NoProvenance = Annotated[
@@ -179,16 +213,23 @@ NoProvenance = Annotated[
         "--no-provenance",
         help="Write neither the manifest nor the mark that say that the video is synthetic. Publishing it "
         "may still require a notice: EU AI Act, Article 50 (docs/provenance.md).",
+        rich_help_panel=SIGNED,
     ),
 ]
 Consent = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="Who agreed to this video: a line for its manifest.")
+    str | None,
+    typer.Option(
+        metavar="TEXT", help="Who agreed to this video: a line for its manifest.", rich_help_panel=SIGNED
+    ),
 ]
 Certificate = Annotated[
     Path | None,
-    typer.Option(help="Sign the manifest with this certificate (PEM, leaf first), not with a local one."),
+    typer.Option(
+        help="Sign the manifest with this certificate (PEM, leaf first), not with a local one.",
+        rich_help_panel=SIGNED,
+    ),
 ]
-Key = Annotated[Path | None, typer.Option(help="The certificate's private key, PEM.")]
+Key = Annotated[Path | None, typer.Option(help="The certificate's private key, PEM.", rich_help_panel=SIGNED)]
 
 Head = Annotated[
     str,
@@ -196,6 +237,7 @@ Head = Annotated[
         metavar="idle|still|FILE",
         help="How the head of a picture moves: gently, not at all, by the poses of a .csv (yaw,pitch,roll in "
         "degrees, 25 rows a second), or as in another video.",
+        rich_help_panel=MOTION,
     ),
 ]
 Voice = Annotated[
@@ -204,24 +246,35 @@ Voice = Annotated[
         metavar="NAME",
         help="Who says a text: a voice of `moditalker weights add voice`, or of espeak-ng. Default: the "
         "former, if there is one of the language.",
+        rich_help_panel=SPEECH,
     ),
 ]
 Lang = Annotated[
-    str, typer.Option(metavar="CODE", help="Language of a text, such as en or de, in place of a voice.")
+    str,
+    typer.Option(
+        metavar="CODE",
+        help="Language of a text, such as en or de, in place of a voice.",
+        rich_help_panel=SPEECH,
+    ),
 ]
 Start = Annotated[
     float,
     typer.Option(
-        metavar="SECONDS", help="The face video is used from here on; of a film, the speech begins here."
+        metavar="SECONDS",
+        help="The face video is used from here on; of a film, the speech begins here.",
+        rich_help_panel=FACE,
     ),
 ]
 End = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="It is used up to here. Default: its end.")
+    float | None,
+    typer.Option(metavar="SECONDS", help="It is used up to here. Default: its end.", rich_help_panel=FACE),
 ]
 Offset = Annotated[
     float,
     typer.Option(
-        metavar="SECONDS", help="The speech begins so much later; negative: with a later part of it."
+        metavar="SECONDS",
+        help="The speech begins so much later; negative: with a later part of it.",
+        rich_help_panel=SPEECH,
     ),
 ]
 
@@ -241,12 +294,21 @@ class Original(StrEnum):
 
 
 Silent = Annotated[
-    Silence, typer.Option(help="Between new speech the mouth is the film's own (keep), or shut.")
+    Silence,
+    typer.Option(
+        help="Between new speech the mouth is the film's own (keep), or shut.", rich_help_panel=SPEECH
+    ),
 ]
 Under = Annotated[
-    Original, typer.Option(help="The film's own sound under new speech goes away (replace), or gets quieter.")
+    Original,
+    typer.Option(
+        help="The film's own sound under new speech goes away (replace), or gets quieter.",
+        rich_help_panel=SPEECH,
+    ),
 ]
-Blink = Annotated[float, typer.Option(help="Blinks of a picture, times a minute, 0 to 60.")]
+Blink = Annotated[
+    float, typer.Option(help="Blinks of a picture, times a minute, 0 to 60.", rich_help_panel=MOTION)
+]
 
 
 @contextmanager
@@ -260,18 +322,21 @@ def progress_bar(unit: str = "frames") -> Iterator[Callable[[str, int, int], Non
         yield Tenths(unit)
         return
     columns = (
+        SpinnerColumn(),
         TextColumn("{task.description:<18}"),
         BarColumn(),
-        TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}"),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("loading", total=1)
+        task = progress.add_task("loading", total=None, count="")
 
         def show(stage: str, done: int, total: int) -> None:
-            progress.update(task, description=stage, completed=done, total=max(total, done, 1))
+            known = max(done, total) > 1  # else nobody knows how long it takes
+            count, whole = (f"{done}/{total} {unit}", max(total, done)) if known else ("", None)
+            progress.update(task, description=stage, completed=done, total=whole, count=count)
 
         yield show
 
@@ -287,6 +352,9 @@ class Tenths:
         """A stage's name, frames done and frames in all."""
         if total < 1:
             return
+        if (done, total) == (0, 1) and stage != self._shown[0]:
+            self._shown = (stage, 0)
+            print(f"{stage} ...", file=sys.stderr, flush=True)
         tenths, (before, last) = min(10, 10 * done // total), self._shown
         if tenths > (last if stage == before else 0):
             self._shown = (stage, tenths)

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moditalker.cli.common import (
+    FACE,
+    FILE,
     MAKE,
+    MOTION,
+    SPEECH,
     AudioTrack,
     Blink,
     Certificate,
@@ -74,10 +78,15 @@ def generate(
         ),
     ] = None,
     face: Annotated[
-        Path | None, typer.Option(help="A video (head and upper face are kept) or a picture.")
+        Path | None,
+        typer.Option(help="A video (head and upper face are kept) or a picture.", rich_help_panel=FACE),
     ] = None,
-    audio: Annotated[Path | None, typer.Option(help="Any file with sound, also a video.")] = None,
-    text: Annotated[str, typer.Option(help="What the face says, in place of an audio.")] = "",
+    audio: Annotated[
+        Path | None, typer.Option(help="Any file with sound, also a video.", rich_help_panel=SPEECH)
+    ] = None,
+    text: Annotated[
+        str, typer.Option(help="What the face says, in place of an audio.", rich_help_panel=SPEECH)
+    ] = "",
     voice: Voice = "",
     lang: Lang = "",
     start: Start = 0.0,
@@ -88,6 +97,7 @@ def generate(
         typer.Option(
             "--keep-rest",
             help="Keep the whole face video with all its tracks; lips change only where the new speech is.",
+            rich_help_panel=FACE,
         ),
     ] = False,
     out: Annotated[
@@ -97,11 +107,15 @@ def generate(
             "-o",
             help="The video to write; the container follows the name. Default: the face's name and "
             "-talking.mp4, in this folder, with a number where there is such a file.",
+            rich_help_panel=FILE,
         ),
     ] = None,
     motion: Annotated[
         Path | None,
-        typer.Option(help="A track of `moditalker motion`: the face moves by it, and the audio is heard."),
+        typer.Option(
+            help="A track of `moditalker motion`: the face moves by it, and the audio is heard.",
+            rich_help_panel=MOTION,
+        ),
     ] = None,
     model: Model = "tiny",
     weights: VideoWeights = None,
@@ -142,6 +156,8 @@ def generate(
     demo = False
     if audio is not None and text:
         raise UserError("--text: goes without an audio; give one of the two")
+    if (voice or lang) and not text:
+        raise UserError("--voice and --lang: go with --text; they choose who says it")
     if face is None and audio is None and motion is None and not text:
         face, audio, out, demo = PORTRAIT, SENTENCE, out or free(DEMO), True
     if face is None or (audio is None and not text):

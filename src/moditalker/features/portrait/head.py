@@ -203,4 +203,6 @@ def head_motion(head: str | Path, seed: int, tracker: FaceTracker, seconds: Leng
         return still
     if head == "idle":
         return idle(seed)
+    if not Path(head).suffix and not Path(head).exists():
+        raise UserError(f"head {str(head)!r}: idle, still, a .csv of poses or a video is expected")
     return read_poses(head) if Path(head).suffix.lower() == ".csv" else Copied(tracker, head, seconds)
