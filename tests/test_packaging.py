@@ -19,7 +19,7 @@ from packaging.specifiers import SpecifierSet
 
 from moditalker.cli.common import app
 from moditalker.media import VideoReader
-from moditalker.weights.named import ASSETS, MODELS
+from moditalker.weights.named import ASSETS, MODELS, PORTRAIT, SENTENCE
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -199,6 +199,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(image):
         }
         for name in weights:
             assert archive.read(name) == (ASSETS.parents[1] / name).read_bytes()
+        assert {path.relative_to(ASSETS.parents[1]).as_posix() for path in (PORTRAIT, SENTENCE)} <= inside
+        (about,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        shown = archive.read(about).decode()
+    assert "moditalker generate person.mp4 speech.wav" in shown
+    assert re.search(r"\]\((?!https?:)|<img", shown) is None  # a package index has no docs/
     assert all(name.startswith("moditalker/") for name in inside)
     assert wheel.stat().st_size < 40 << 20
 
