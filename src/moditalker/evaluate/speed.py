@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -21,8 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from moditalker import __version__
 from moditalker.config.limits import RATE
 from moditalker.errors import UserError
+from moditalker.features.face.cover import OUTLINES, SIDE, load_cover
 from moditalker.geometry.looks import Identity
-from moditalker.jobs.machine import peak_rss
+from moditalker.jobs.machine import peak_rss, processors
 from moditalker.media import SAMPLE_RATE, AudioReader, write_wav
 from moditalker.motion.atom import SPEECH_PER_FRAME
 from moditalker.talker.talker import MoDiTalker
@@ -160,6 +160,13 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
     def video(frames: int) -> object:
         return list(talker.sampler([(*crop, crop[1])] * frames, identity, 0, steps))
 
+    def cover(frames: int) -> object:
+        outlines = torch.zeros(frames, len(OUTLINES), SIDE, SIDE)
+        return load_cover()(torch.zeros(frames, 3, SIDE, SIDE), outlines)
+
+    if config.compose.enabled and config.compose.inside != "mtov":  # MToV is not asked
+        video, clip, advance = cover, 1, 1
+
     return {
         "speech": _counted(speech) * SAMPLE_RATE / talker.speech_encoder.core,
         "face": _counted(lambda: mesh(picture)) * fps,
@@ -229,5 +236,4 @@ def _processor() -> str:
     if listing.is_file():
         lines: Iterable[str] = listing.read_text(encoding="utf-8", errors="replace").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores"
+    return f"{name}, {processors()} cores"

@@ -5,6 +5,7 @@ Tracking makes looks and the video stage draws from them, so they belong to neit
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -48,7 +49,7 @@ class Look:
         """Whether the picture is grey, so that paint must be grey too."""
         return int((self.crop.max(-1).astype(int) - self.crop.min(-1)).max()) <= GREY
 
-    @property
+    @cached_property
     def scale(self) -> float:
         """Pixels of the source for one of the crop."""
         return scale_of(self.matrix)
@@ -81,7 +82,8 @@ class Identity:
 
 def scale_of(matrix: Matrix) -> float:
     """Pixels of the frame for one of the crop; matrix: (2, 3), frame -> crop pixel."""
-    return float(1 / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    (a, b), (c, d) = matrix[:, :2].tolist()
+    return 1 / math.sqrt(abs(a * d - b * c))
 
 
 def look_at(image: Pixels, matrix: Matrix, crop: Pixels, landmarks: Array, seconds: float = 0.0) -> Look:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 
 from moditalker.geometry.align import inverse
 
@@ -45,8 +46,10 @@ def _warp_one(
     """frame (H, W, C) -> (height, width, C) float32: only the part that is looked at becomes float."""
     back = inverse(matrix)  # output -> source
     shrink = math.sqrt(abs(np.linalg.det(back[:, :2])))  # source pixels per output pixel
-    # A box of this width (output pixels) blurs as much as shrinking needs; at 1:1 and above, not at all.
-    box = math.sqrt(max(0.0, 1 - 1 / shrink**2)) if shrink > 0 else 0.0
+    # First means of pool x pool source pixels, then of taps x taps bilinear ones over a box (output pixels).
+    # Whatever the pool, together they blur by the variance of an output pixel and of a bilinear source pixel.
+    pool = max(1, int(math.sqrt((shrink**2 + 2) / 3)))
+    box = math.sqrt(max(0.0, shrink**2 - 3 * pool**2 + 2)) / shrink if shrink > 0 else 0.0
     corners = np.array([[x, y, 1.0] for x in (-1, width) for y in (-1, height)]) @ back.T
     reach = 2 + math.ceil(shrink)
     limits = np.array([frame.shape[1], frame.shape[0]])
@@ -54,14 +57,11 @@ def _warp_one(
     high = np.clip(np.ceil(corners.max(0)).astype(int) + reach + 1, low + 1, limits)
     part = frame[low[1] : high[1], low[0] : high[0]]
     back = back - np.array([[0, 0, low[0]], [0, 0, low[1]]])
-    pool = max(1, int(shrink / 4))
-    if pool == 1:
-        image = planes(part)[None]
-    else:  # very large sources: first means of pool x pool pixels, in bands of rows, to hold no copy in float
-        bands = (planes(part[row : row + 32 * pool])[None] for row in range(0, len(part), 32 * pool))
-        image = torch.cat([F.avg_pool2d(band, pool, ceil_mode=True) for band in bands], dim=2)
+    if pool > 1:
+        part = _means(part, pool)
         back = (back - np.array([[0, 0, (pool - 1) / 2]] * 2)) / pool
         shrink /= pool
+    image = planes(part)[None]
     taps = max(2, math.ceil(box * shrink)) if box > 0 else 1
     offsets = ((np.arange(taps) + 0.5) / taps - 0.5) * box
     x = (np.arange(width)[:, None] + offsets).ravel()  # (width taps,)
@@ -73,6 +73,14 @@ def _warp_one(
         values = reduce(torch.add, (values[:, :, i::taps] for i in range(taps)))
         values = reduce(torch.add, (values[..., i::taps] for i in range(taps))) / taps**2
     return values[0].permute(1, 2, 0)
+
+
+def _means(frame: NDArray[np.generic], pool: int) -> NDArray[np.generic]:
+    """Means of pool x pool pixels of (H, W, C), at the ends of fewer; uint8 is rounded."""
+    if frame.dtype == np.uint8 and frame.shape[2] in (1, 3):
+        small = np.asarray(Image.fromarray(frame.squeeze(2) if frame.shape[2] == 1 else frame).reduce(pool))
+        return small.reshape(*small.shape[:2], -1)
+    return F.avg_pool2d(planes(frame)[None], pool, ceil_mode=True)[0].permute(1, 2, 0).numpy()
 
 
 def sampling_grid(

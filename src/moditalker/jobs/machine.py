@@ -94,6 +94,11 @@ def adopt_threads() -> None:
     torch.get_num_threads()
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_device(device: str) -> None:
     """Raise UserError if a device ("cpu", "cuda", "cuda:1", "mps") is not available."""
     import torch

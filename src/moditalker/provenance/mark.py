@@ -80,10 +80,10 @@ def embed(
         strength: of the generated picture, in [0, 1].
         aspect: width of a pixel over its height.
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    matrix = place(landmarks, aspect)
+    rows, matrix = np.flatnonzero(mask.any(1)), place(landmarks, aspect)
     if not len(rows) or not np.isfinite(matrix).all():
         return image
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     to_box = inverse(matrix)
     # The pattern's own first pixel is the window's corner in the crop.
@@ -91,7 +91,8 @@ def embed(
     size = len(range(image.shape[0])[box[0]]), len(range(image.shape[1])[box[1]])
     change = warp(_pattern(seconds)[None], to_box[None], size, padding="zeros")[0] * mask[box] * strength
     marked: Pixels = image.copy()
-    marked[box] = np.rint(image[box] + change[..., None]).clip(0, 255).astype(np.uint8)
+    levels = np.rint(change).astype(np.int16)[..., None] + image[box]
+    marked[box] = levels.clip(0, 255).astype(np.uint8)
     return marked
 
 

@@ -101,11 +101,13 @@ class Targets:
     clock: Clock
     live: Live | None = None
 
-    def seen(self, lead: int = 1) -> Iterator[Target]:
-        """Targets with the source's landmarks."""
+    def seen(self, lead: int = 0) -> Iterator[Target]:
+        """Targets with the source's landmarks; lead: frames that a thread may be ahead, 0: without one."""
         fps, size = float(self.face.source.info.fps), self.config.crop.size
         run, before = 0, False
-        faces = self.clock.each("waiting", ahead(self.clock.each("face", self.face), lead))
+        faces = self.clock.each("face", self.face)
+        if lead:
+            faces = self.clock.each("waiting", ahead(faces, lead))
         for face, anchor in anchored(faces, self.face.anchor, size, fps):
             if face.usable != before or face.cut:
                 run += 1

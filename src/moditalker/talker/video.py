@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from moditalker.config import Config
 from moditalker.errors import UserError
-from moditalker.jobs.machine import half_the_threads, peak_rss
+from moditalker.jobs.machine import half_the_threads, peak_rss, processors
 from moditalker.jobs.streams import Clock, ahead
 from moditalker.media import QUALITY, Frame, VideoWriter
 from moditalker.motion.track import Track
@@ -80,7 +80,9 @@ class Video:
         with half_the_threads():
             targets = self.targets
             if self.live is None:
-                wished = targets.trusted(targets.wished(targets.seen(lead)))
+                # Three threads that share two processors wait for each other more than they gain.
+                seen = targets.seen(lead if processors() > 2 else 0)
+                wished = targets.trusted(targets.wished(seen))
             else:  # all that no sound is needed for is done before it comes
                 trusted = self.clock.each("trust", targets.trusted(targets.seen(lead)))
                 wished = targets.wished(ahead(trusted, lead))
@@ -186,7 +188,7 @@ class Video:
         if target.crop is None or target.landmarks is None or target.wanted is None or not target.strength:
             return image
         if layers.looks:
-            composed = composer.compose(
+            pasted = composer.compose(
                 image,
                 face.matrix,
                 target.crop,
@@ -196,7 +198,6 @@ class Video:
                 None if composer.interior is None else target.rest,
                 region,
             )
-            pasted = composed.frame
             mask = blender.native_mask(image.shape[:2], face.matrix, target.landmarks, target.wanted)
         elif region is not None:
             generated = region.permute(1, 2, 0).float().cpu().numpy()

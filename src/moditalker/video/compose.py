@@ -42,7 +42,7 @@ NECK = 1.6  # times RING below the chin
 NEAR, FAR = 3.0, 8.0  # from the lips' outline: nearer is a look's alone, farther is the current frame's alone
 MARGIN = 4.0  # within the face's edge, over which a look fades out
 AROUND_MOUTH = 14.0  # of the mouth's box beyond the outline
-STILL = 0.05  # pixels of the frame: less is no motion
+STILL = 0.0125  # less is no motion
 TOP = 10.0  # rows above the nose's base over which motion fades out
 EDGE = 0.35  # half the width over which one lip's flow becomes the other's
 LIGHT_REACH = (
@@ -58,14 +58,6 @@ STRETCH = (
     0.25,
     0.6,
 )  # a look's opening over the wanted one: how much it may be stretched, and how little shows
-
-
-@dataclass(frozen=True)
-class Composed:
-    """frame: (H, W, 3) uint8; mask: (H, W) float32 in [0, 1], where it is not the source's."""
-
-    frame: Pixels
-    mask: NDArray[np.float32]
 
 
 class Composer:
@@ -90,8 +82,8 @@ class Composer:
         looks: Sequence[tuple[Look, float]],
         rest: Floats | None = None,
         region: Tensor | None = None,
-    ) -> Composed:
-        """One frame.
+    ) -> Pixels:
+        """One frame, (H, W, 3) uint8.
 
         Args:
             image: (H, W, 3) uint8, the source at native size. Not changed.
@@ -103,28 +95,18 @@ class Composer:
                 generated.
         """
         own, wanted = (np.asarray(points[:, :2], np.float64) for points in (own, wanted))
-        mask, frame = np.zeros(image.shape[:2], np.float32), image.copy()
+        frame: Pixels = image.copy()
         skin = _Skin(own, wanted, self.unit)
         if skin.flow is not None and (face := _Canvas.of(image, matrix, *skin.extent)) is not None:
-            self._move(image, face, skin.flow, frame, mask)
+            shift = skin.flow.shifting(face.matrix).at(face)
+            frame[face.box] = _bytes(_sample(_floats(image[face.box]), shift.add_(face.own)))
         mouth = _Canvas.of(image, matrix, *_around(wanted, FAR * self.unit))
         if mouth is not None and looks:
             lips, share = self._mouth(mouth, crop, wanted, own, skin, looks, rest, region)
             part = _floats(frame[mouth.box])
             part += share * (lips - part)
             frame[mouth.box] = _bytes(part)
-            np.maximum(mask[mouth.box], share.numpy(), out=mask[mouth.box])
-        return Composed(frame, mask)
-
-    def _move(
-        self, image: Pixels, face: _Canvas, flow: _Field, frame: Pixels, mask: NDArray[np.float32]
-    ) -> None:
-        """Move the current frame to the wanted landmarks, and mark where it moved."""
-        shift = flow.shifting(face.matrix).at(face)
-        moves = shift.abs().amax(0) > STILL
-        sampled = _sample(_floats(image[face.box]), shift.add_(face.own))
-        np.copyto(frame[face.box], _bytes(sampled), where=moves[..., None].numpy())
-        mask[face.box] = moves.float().numpy()
+        return frame
 
     def _mouth(
         self,
@@ -281,7 +263,8 @@ class _Skin:
             ends * smooth_step((x - low[0]) / (BORDER * unit)) * smooth_step((high[0] - x) / (BORDER * unit))
         )
         flow = flow * ends[..., None]
-        moving = np.abs(flow).max(-1) > STILL / 4
+        moving = np.abs(flow).max(-1) > STILL
+        flow[~moving] = 0
         if moving.any():
             rows, columns = np.flatnonzero(moving.any(1)), np.flatnonzero(moving.any(0))
             self.extent = field.places[rows[0], columns[0]], field.places[rows[-1], columns[-1]]

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -172,7 +170,9 @@ def _usual_front(near: list[_Seen]) -> Array | None:
     place = (len(near) - 1) // 2 - (len(near) - len(fronts))  # of the median among those that have any
     if place < 0:
         return None
-    usual = np.sort(np.stack(fronts), axis=0)[place]
+    usual = np.minimum(*fronts[:2]) if len(fronts) > 1 else fronts[0]
+    if place == 1:  # the median of three
+        usual = np.maximum(usual, np.minimum(np.maximum(*fronts[:2]), fronts[2]))
     return usual if usual.any() else None
 
 
@@ -192,10 +192,17 @@ def lips_covered(front: Array, landmarks: Floats, wanted: Floats | None = None, 
     for points in (landmarks, wanted):
         if points is not None:
             drawing.polygon([(x, y) for x, y in points[48:60, :2].tolist()], fill=255)
-    lips = torch.from_numpy(np.array(plane, np.float32))[None, None]
-    down = F.max_pool2d(lips, (2 * near + 1, 1), 1, (near, 0))  # one axis after the other: ten times as fast
-    there = F.max_pool2d(down, (1, 2 * near + 1), 1, (0, near))[0, 0].numpy() > 0
+    there = _widened(np.asarray(plane) > 0, near)
     return float((front[there] > SURE).mean()) if there.any() else 0.0
+
+
+def _widened(plane: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """A plane (H, W) that is true where any pixel within `reach` rows and columns is."""
+    for axis in (0, 1):  # by sums, which take a tenth of the time of `max_pool2d`
+        ends = [(reach + 1, reach) if own == axis else (0, 0) for own in (0, 1)]
+        sums = np.moveaxis(np.cumsum(np.pad(plane, ends), axis), axis, 0)
+        plane = np.moveaxis(sums[2 * reach + 1 :] > sums[: -2 * reach - 1], 0, axis)
+    return plane
 
 
 def lips_outside(landmarks: Floats, matrix: Floats, size: tuple[int, int]) -> float:

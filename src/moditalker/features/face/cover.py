@@ -7,6 +7,7 @@ over them (`training/covers/`).
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from moditalker.geometry.raster import warp
+from moditalker.geometry.raster import planes
 from moditalker.weights import named
 from moditalker.weights.files import fill, load_weights
 
@@ -103,12 +104,18 @@ def inputs(crop: Pixels, landmarks: Floats) -> tuple[Tensor, Tensor]:
     """
     if crop.shape != (CROP, CROP, 3):
         raise ValueError(f"a crop {crop.shape}; ({CROP}, {CROP}, 3) is needed")
-    # Centres of pixels are at integers on both sides.
-    centre = (SCALE - 1) / 2
-    matrix = np.array([[SCALE, 0, centre - SCALE * LEFT], [0, SCALE, centre - SCALE * TOP]])
-    window = warp(crop[None], matrix[None], SIDE)[0]
-    picture = torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1))).float() / 255
+    rows, columns = _shrinking(TOP), _shrinking(LEFT)
+    picture = (rows @ planes(crop) @ columns.T).round_().div_(255)
     return picture, torch.from_numpy(outlined(landmarks))
+
+
+@cache
+def _shrinking(start: int) -> Tensor:
+    """Weights (SIDE, CROP) of the network's rows or columns, as `geometry.raster.warp` has them."""
+    taps = np.array([[-0.25, 0.25]]) * math.sqrt(1 - SCALE**2)
+    places = start + ((np.arange(SIDE) + 0.5)[:, None] + taps) / SCALE - 0.5
+    apart = np.abs(np.minimum(places, CROP - 1)[..., None] - np.arange(CROP))
+    return torch.from_numpy(np.maximum(0, 1 - apart).mean(1)).float()
 
 
 def outlined(landmarks: Floats) -> Array:
