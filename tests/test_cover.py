@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from covers.examples import examples, seen
+from covers.people import People, find_people
+from covers.task import CoverTask, collated
+from covers.things import THINGS
 from PIL import Image, ImageDraw, ImageFont
 
 from moditalker.config import load
 from moditalker.features.face.confidence import HIDDEN, lips_covered
 from moditalker.features.face.cover import SIDE, Cover, inputs, load_cover, outlined
-from moditalker.training.covers.examples import examples, seen
-from moditalker.training.covers.people import People, find_people
-from moditalker.training.covers.things import THINGS
-from moditalker.training.tasks.cover import CoverTask, collated
 from moditalker.weights import named
 
 CROP = load("tiny").crop

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from interior_task import InteriorTask, Mouth, learn_tint
 from test_compose import face
 
 from moditalker.config import load
 from moditalker.errors import UserError
 from moditalker.geometry.looks import Look
-from moditalker.training.tasks.interior import InteriorTask, Mouth, learn_tint
 from moditalker.video.flow import outline_distance
 from moditalker.video.interior import Interior, Place, load_interior, skin_around
 

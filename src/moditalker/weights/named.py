@@ -61,14 +61,14 @@ NAMED: dict[str, Weights] = {
         "cover.safetensors",
         "76c3b93f67f7a05dac84ce505e55dec8ac0f8d7e810932f999352c808612f220",
         "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
-        "benchmarks/cover.py",
+        "tools/training/train_cover.py",
         "Apache-2.0",
     ),
     "interior": Weights(
         "interior.safetensors",
         "b84e2dbfdc7c51e783bf932b3977c74527b3f531b21dad2e1bf07c1207e393f9",
         "this project's, trained on GRID, the London face set (CC BY 4.0) and public-domain speeches by "
-        "tools/train_interior.py",
+        "tools/training/train_interior.py",
         "Apache-2.0",
     ),
     "sync-expert": Weights(

@@ -2,7 +2,7 @@
 
 A small network predicts how much of each pixel of an aligned crop is covered. Outlines of face, lips and
 the gap between them, from the landmarks, are inputs too. It is trained on free faces with things drawn
-over them (`training/covers/`).
+over them (`tools/training/covers/`).
 """
 
 from __future__ import annotations

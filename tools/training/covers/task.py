@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from covers.examples import examples
+from covers.people import People
 from moditalker.config import Config
 from moditalker.features.face.cover import Cover
-from moditalker.training.covers.examples import examples
-from moditalker.training.covers.people import People
 
 OUTSIDE = 0.25  # weight of pixels outside the face, where "in front" means little
 VIEWS = 2  # of each face that is varied, by different cameras: drawing costs more than looking

@@ -1,6 +1,6 @@
 """Learn the inside of mouths (`src/moditalker/assets/interior.safetensors`).
 
-    python tools/train_interior.py PERSON... --people FOLDER... --out RUN [--steps 3000]
+    python tools/training/train_interior.py PERSON... --people FOLDER... --out RUN [--steps 3000]
 
 PERSON: sharp recordings of one person who opens the mouth wide, whose teeth will be seen. FOLDER: pictures
 and videos of others; their teeth say how the light on teeth follows the skin. A run that was stopped goes on.
@@ -12,11 +12,11 @@ import argparse
 from pathlib import Path
 
 import torch
+from interior_task import InteriorTask, find_mouths, learn_tint
 
 from moditalker import config as configuration
 from moditalker.config import TrainingConfig
 from moditalker.training.loop import fit
-from moditalker.training.tasks.interior import InteriorTask, find_mouths, learn_tint
 from moditalker.weights.files import halved, save_weights
 
 LICENCE = "Apache-2.0; learnt from CC BY 4.0 and public-domain recordings"

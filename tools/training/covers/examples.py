@@ -9,10 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from moditalker.features.face.cover import CROP, LEFT, SCALE, SIDE, TOP, outlined
-from moditalker.geometry.points import JAW, MIRROR, MOUTH
-from moditalker.geometry.raster import warp
-from moditalker.training.covers.drawing import (
+from covers.drawing import (
     Floats,
     blurred,
     grid,
@@ -22,8 +19,11 @@ from moditalker.training.covers.drawing import (
     speckle,
     widened,
 )
-from moditalker.training.covers.people import People
-from moditalker.training.covers.things import SHARES, THINGS, caption
+from covers.people import People
+from covers.things import SHARES, THINGS, caption
+from moditalker.features.face.cover import CROP, LEFT, SCALE, SIDE, TOP, outlined
+from moditalker.geometry.points import JAW, MIRROR, MOUTH
+from moditalker.geometry.raster import warp
 
 FREE = 0.45  # share of the examples with nothing in front
 

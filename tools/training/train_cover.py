@@ -1,7 +1,7 @@
 """The network that sees what is in front of a face: faces, training, figures (docs/lab/cover.md).
 
-python benchmarks/cover.py faces ../shared/data runs/cover/faces.npz
-python benchmarks/cover.py train runs/cover/faces.npz runs/cover --minutes 20
+python tools/training/train_cover.py faces ../shared/data runs/cover/faces.npz
+python tools/training/train_cover.py train runs/cover/faces.npz runs/cover --minutes 20
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from covers.people import People, find_people
+from covers.task import CoverTask
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,10 +26,8 @@ from moditalker.features.face.tracker import FaceTracker
 from moditalker.geometry.align import transform
 from moditalker.jobs.streams import beside
 from moditalker.media import Source, open_source
-from moditalker.training.covers.people import People, find_people
 from moditalker.training.loop import fit
 from moditalker.training.processes import Processes
-from moditalker.training.tasks.cover import CoverTask
 from moditalker.weights.files import halved, save_weights
 
 HELD_OUT = {"s22", "s23", "s31", "us3", "us6"}  # and each tenth of the stills

@@ -7,9 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from moditalker.features.face.cover import CROP
-from moditalker.geometry.points import JAW, MOUTH
-from moditalker.training.covers.drawing import (
+from covers.drawing import (
     Floats,
     Layer,
     ball,
@@ -26,6 +24,8 @@ from moditalker.training.covers.drawing import (
     rectangle,
     speckle,
 )
+from moditalker.features.face.cover import CROP
+from moditalker.geometry.points import JAW, MOUTH
 
 
 def hand(picture: Floats, points: Floats, other: Floats, rng: np.random.Generator) -> Layer:

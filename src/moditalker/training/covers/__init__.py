@@ -1,1 +1,0 @@
-"""What is in front of faces, drawn: the examples that `training.tasks.cover` learns from."""

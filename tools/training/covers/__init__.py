@@ -1,0 +1,1 @@
+"""What is in front of faces, drawn: the examples that `task.py` learns from."""
