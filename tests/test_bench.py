@@ -14,6 +14,7 @@ from moditalker.cli.speed import table
 from moditalker.errors import UserError
 from moditalker.evaluate import speed as bench
 from moditalker.jobs.streams import Clock
+from moditalker.weights.named import PORTRAIT
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def result(tmp_path_factory, shipped, speech_wav) -> dict:
 
 def test_it_measures_what_was_made(result):
     assert (result["frames"], result["fps"], result["video_seconds"]) == (30, 25.0, 1.2)
-    assert (result["width"], result["height"], result["face"]) == (512, 512, ASTRONAUT.name)
+    assert (result["width"], result["height"], result["face"]) == (384, 384, PORTRAIT.name)
     assert result["repeat"] == 1
     assert result["steps"] == {"motion": 2, "video": 1}  # of the small preset
     stages = ["preparing", "speech", "motion", "face", "video", "paste", "write"]

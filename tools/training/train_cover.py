@@ -10,6 +10,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def measure(videos: list[Path], weights: Path | None, sheets: Path | None, confi
         pictures: list[NDArray[np.uint8]] = []
         seen = beside(
             sights(source, tracker, config),
-            lambda items, rate=float(source.info.fps): confident(items, network.covered, rate),
+            partial(confident, cover=network.covered, fps=float(source.info.fps)),
         )
         for sight, item in seen:
             reasons.append(item.reason)
