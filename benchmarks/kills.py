@@ -45,7 +45,7 @@ from PIL import Image
 
 Chance = random.Random
 PAGE = 4096
-PATIENCE = 300.0  # s that a command may take
+PATIENCE = 150.0  # s that a command may take
 FEW = 20  # frames of a video
 OUT, TEMPORARY = "out", "temporary"  # in a run's folder; the second is not looked at
 
@@ -454,7 +454,15 @@ class Service:
         return False
 
     def use(self) -> None:
-        """Send what was not accepted yet, and wait for all; stops where the service does."""
+        """Send what was not accepted yet, and wait for all; stops where the service does, or is too slow."""
+        limit = threading.Timer(PATIENCE, self.command.kill)
+        limit.start()
+        try:
+            self._use()
+        finally:
+            limit.cancel()
+
+    def _use(self) -> None:
         from moditalker.errors import UserError
         from moditalker.serve import client as module
 
@@ -631,7 +639,7 @@ class Runs:
                 if command.ended():
                     outcome.faults.append("the service has ended")
                 for sentence in task.refused:
-                    if "unexpected" in sentence or "\n" in sentence or "answers 5" in sentence:
+                    if any(part in sentence for part in ("unexpected", "went wrong", "\n", "answers 5")):
                         outcome.faults.append(f"no sentence: {sentence}")
                 task.accepted = {
                     seed: job for seed, job in task.accepted.items() if (task.out / f"job{seed}.mp4").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -33,9 +34,11 @@ from moditalker.errors import UserError
 from moditalker.jobs.pool import Outcome
 from moditalker.serve.api import application
 from moditalker.serve.client import Client
+from moditalker.serve.errors import Full
 from moditalker.serve.limits import Limits, Rate
 from moditalker.serve.server import listening
 from moditalker.serve.service import Service
+from moditalker.serve.store import RESERVE, Store
 from moditalker.serve.visitors import read_tokens
 
 LIMITS = Limits(megabytes=0.1, waiting=3, rate=1e6, making=60, characters=20)
@@ -565,6 +568,63 @@ def test_a_job_with_which_the_server_dies_again_and_again_is_given_up(tmp_path, 
         client.wait(job.id)
     process.terminate()
     process.communicate(timeout=60)
+
+
+class Tight(sqlite3.Connection):
+    """A database on a disk that is full as long as files that count are there."""
+
+    tight: Callable[[], bool] = staticmethod(lambda: False)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if self.tight() and statement.split()[0] in ("INSERT", "UPDATE", "DELETE"):
+            raise sqlite3.OperationalError("database or disk is full")
+        return super().execute(statement, *values)
+
+
+@pytest.fixture
+def tight(monkeypatch: pytest.MonkeyPatch) -> type[Tight]:
+    monkeypatch.setattr("moditalker.serve.store.sqlite3.connect", partial(sqlite3.connect, factory=Tight))
+    monkeypatch.setattr(Tight, "tight", staticmethod(lambda: False))
+    return Tight
+
+
+def test_a_full_disk_has_a_reserve_for_the_ends_of_jobs(tmp_path, tight, monkeypatch):
+    store, reserve = Store(tmp_path), tmp_path / "reserve"
+    assert reserve.stat().st_size == RESERVE
+    monkeypatch.setattr(tight, "tight", staticmethod(reserve.exists))
+    identifier = store.add_file("anna", "face", "a.png", io.BytesIO(b"a"))
+    assert not reserve.exists()
+    assert store.file("anna", "face", identifier) is not None
+    monkeypatch.setattr(tight, "tight", staticmethod(lambda: True))
+    with pytest.raises(Full, match="no room for more files"):
+        store.add_file("anna", "face", "b.png", io.BytesIO(b"b"))
+    assert [path.name for path in store.files.iterdir()] == [identifier]  # nothing of what was refused
+    store.drop_files([identifier])
+    assert not list(store.files.iterdir())
+    store.reserve()
+    assert reserve.exists()
+    store.close()
+
+
+def test_a_job_that_ends_on_a_full_disk_is_told_when_there_is_room(tmp_path, tight, monkeypatch):
+    monkeypatch.setattr("moditalker.serve.service.SWEEP_SECONDS", 0.05)
+    service = Service(tmp_path, live="", starts=(glancing, pretending))
+    service.store.add_job(
+        {"id": "a", "owner": "anna", "state": "running", "created": 1.0, "request": "{}", "face": "f"}
+    )
+    monkeypatch.setattr(tight, "tight", staticmethod(lambda: True))
+    service._finish("a", "failed", "no space is left")
+    assert service.job("anna", "a")["state"] == "running"
+    monkeypatch.setattr(tight, "tight", staticmethod(lambda: False))
+    until(lambda: service.job("anna", "a")["state"] == "failed")
+    assert service.job("anna", "a")["error"] == "no space is left"
+    service.close()
+
+
+def test_tables_that_cannot_be_read_get_their_sentence(tmp_path):
+    (tmp_path / "jobs.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(UserError, match=r"its jobs\.sqlite cannot be used \(file is not a database\)"):
+        Service(tmp_path, live="", starts=(glancing, pretending))
 
 
 def test_a_service_that_is_not_there():

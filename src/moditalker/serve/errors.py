@@ -16,6 +16,7 @@ from moditalker.jobs.pool import Outcome
 
 CRASHED = "the file made the program that reads it fail; it is damaged: export it again, or give another"
 BUG = "something went wrong inside, which is not your fault; the server's log has more"
+DISK_FULL = "there is no room for more files now; try again later"
 RETRY = "30"  # s after which a visitor may try again
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import IO, Any
 from moditalker.errors import UserError
 from moditalker.jobs.files import claimed
 from moditalker.jobs.pool import Outcome, Pool, Start, Task
-from moditalker.serve.errors import BUG, CRASHED, Absent, Full, sentence_of
+from moditalker.serve.errors import BUG, CRASHED, DISK_FULL, Absent, Full, sentence_of
 from moditalker.serve.forms import JobRequest
 from moditalker.serve.limits import Limits
 from moditalker.serve.sessions import LiveSessions
@@ -38,7 +38,6 @@ from moditalker.serve.tasks import (
 SWEEP_SECONDS = 30.0  # between looks for files that are too old
 STARTS = 3  # times that a job may be running while the service dies
 LOOKS = 16  # files that may wait to be looked at
-DISK_FULL = "there is no room for more files now; try again later"
 
 
 @dataclass
@@ -102,6 +101,7 @@ class Service:
         self.used = self.store.size()
         self.arriving = 0  # bytes of forms that are being sent
         self._progress: dict[str, Progress] = {}
+        self._late: dict[str, tuple[str, str]] = {}  # ends of jobs that the disk had no room for
         self._inspected = 0  # files that are looked at, or wait for that
         self._lock = threading.RLock()
         self.sessions = LiveSessions(live, device, self.limits)
@@ -181,7 +181,12 @@ class Service:
                 self.store.drop_files([identifier])
                 answer.set_exception(UserError(sentence_of(outcome)))
                 return
-            self.store.set_facts(identifier, facts(outcome.result))
+            try:
+                self.store.set_facts(identifier, facts(outcome.result))
+            except Full as error:
+                self.store.drop_files([identifier])
+                answer.set_exception(error)
+                return
             answer.set_result(outcome.result)
 
         self.looker.submit(inspection, done, seconds=self.limits.looking)
@@ -327,10 +332,11 @@ class Service:
         if progress is None:
             return
         if not progress.stage:
-            self.store.execute(
-                "UPDATE jobs SET state = 'running', began = ? WHERE id = ? AND state = 'waiting'",
-                *(time.time(), identifier),
-            )
+            with suppress(Full):
+                self.store.execute(
+                    "UPDATE jobs SET state = 'running', began = ? WHERE id = ? AND state = 'waiting'",
+                    *(time.time(), identifier),
+                )
         if stage != progress.stage:
             progress.since = time.monotonic()
         progress.stage, progress.done, progress.total = stage, done, max(total, done, 1)
@@ -350,12 +356,18 @@ class Service:
 
     def _finish(self, identifier: str, state: str, error: str = "") -> None:
         """Record the end of a job, unless it was cancelled before; delete results that nobody wants."""
-        counts = self.store.execute(
-            f"UPDATE jobs SET state = ?, error = ?, ended = ? WHERE id = ? AND {OPEN}",
-            *(state, error, time.time(), identifier),
-        )
+        if state != "made":
+            self.store.clear(identifier)  # first, as a full disk has room for the record then
+        try:
+            counts = self.store.execute(
+                f"UPDATE jobs SET state = ?, error = ?, ended = ? WHERE id = ? AND {OPEN}",
+                *(state, error, time.time(), identifier),
+            )
+        except Full:
+            self._late[identifier] = state, error
+            return
         self.ended[state] += counts
-        if not counts or state != "made":
+        if not counts:
             self.store.clear(identifier)
         with self._lock:
             self._progress.pop(identifier, None)
@@ -381,7 +393,11 @@ class Service:
         """Delete old files and jobs, again and again."""
         while not self._closed.wait(min(SWEEP_SECONDS, self.limits.keeping / 2)):
             before = time.time() - self.limits.keeping
-            for row in self.store.query(f"SELECT id FROM jobs WHERE ended < ? AND NOT {OPEN}", before):
-                self.store.drop_job(row["id"])
-            self.store.drop_files(self.store.unused(before))
+            with suppress(Full):
+                for row in self.store.query(f"SELECT id FROM jobs WHERE ended < ? AND NOT {OPEN}", before):
+                    self.store.drop_job(row["id"])
+                self.store.drop_files(self.store.unused(before))
+            self.store.reserve()
+            for identifier in list(self._late):
+                self._finish(identifier, *self._late.pop(identifier))
             self.used = self.store.size()

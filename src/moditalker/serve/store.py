@@ -1,6 +1,7 @@
 """Jobs and files that outlive the process: rows in SQLite, contents in a folder.
 
-A row is written after its file is complete, and deleted before it: each row has a complete file.
+A row is written after its file is complete, and deleted before it: each row has a complete file. `reserve` is
+room on the disk for the rows.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from moditalker.errors import UserError
+from moditalker.jobs.files import write_whole
+from moditalker.serve.errors import DISK_FULL, Full
 
 VERSION = 1  # of the tables
+RESERVE = 1 << 20  # bytes
 TABLES = """
 CREATE TABLE IF NOT EXISTS files (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, created REAL NOT NULL,
@@ -32,6 +37,10 @@ OPEN = "state IN ('waiting', 'running')"
 Row = dict[str, Any]
 
 
+def _full(error: sqlite3.OperationalError) -> bool:
+    return "full" in str(error)  # its code can be asked from Python 3.11 on
+
+
 class Store:
     """The folder of a service. Raises UserError if its tables are of another version.
 
@@ -42,16 +51,26 @@ class Store:
         self.files, self.jobs = folder / "files", folder / "jobs"
         for part in (self.files, self.jobs):
             part.mkdir(exist_ok=True)
-        self._lock = threading.Lock()
+        self._lock, self._reserve = threading.Lock(), folder / "reserve"
+        self.reserve()
         self._base = sqlite3.connect(folder / "jobs.sqlite", isolation_level=None, check_same_thread=False)
         self._base.row_factory = sqlite3.Row
-        self._base.execute("PRAGMA journal_mode = WAL")
-        self._base.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last jobs; a kill, none
-        (version,) = self._base.execute("PRAGMA user_version").fetchone()
+        try:
+            self._base.execute("PRAGMA journal_mode = WAL")
+            # A power cut may cost the last jobs; a kill, none.
+            self._base.execute("PRAGMA synchronous = NORMAL")
+            (version,) = self._base.execute("PRAGMA user_version").fetchone()
+            if version in (0, VERSION):
+                self._base.executescript(f"{TABLES} PRAGMA user_version = {VERSION}")
+        except sqlite3.DatabaseError as error:
+            self._base.close()
+            raise UserError(
+                f"{folder}: its jobs.sqlite cannot be used ({error}); make room on its disk, or choose "
+                "another folder"
+            ) from error
         if version not in (0, VERSION):
             self._base.close()
             raise UserError(f"{folder}: its jobs are of another version of moditalker; choose another folder")
-        self._base.executescript(f"{TABLES} PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         with self._lock:
@@ -63,9 +82,26 @@ class Store:
             return [dict(row) for row in self._base.execute(query, values)]
 
     def execute(self, statement: str, *values: Any) -> int:
-        """Change rows; returns their identifier."""
+        """Change rows; returns how many. Raises Full if the disk has no room, not even the reserve's."""
         with self._lock:
-            return self._base.execute(statement, values).rowcount
+            try:
+                return self._base.execute(statement, values).rowcount
+            except sqlite3.OperationalError as error:
+                if not _full(error):
+                    raise
+                self._reserve.unlink(missing_ok=True)
+            try:
+                return self._base.execute(statement, values).rowcount
+            except sqlite3.OperationalError as error:
+                if not _full(error):
+                    raise
+                raise Full(DISK_FULL) from error
+
+    def reserve(self) -> None:
+        """Keep some bytes of the disk, so that how a job ended can be recorded when others have filled it."""
+        if not self._reserve.exists():
+            with suppress(OSError):
+                write_whole(self._reserve, bytes(RESERVE))
 
     # --------------------------------------------------------------------------------------------- files
 
@@ -77,13 +113,13 @@ class Store:
         try:
             with (self.files / identifier).open("wb") as file:
                 shutil.copyfileobj(content, file, 1 << 20)
-        except OSError:
+            self.execute(
+                "INSERT INTO files (id, owner, kind, name, created) VALUES (?, ?, ?, ?, ?)",
+                *(identifier, owner, kind, name, time.time()),
+            )
+        except (OSError, Full):
             (self.files / identifier).unlink(missing_ok=True)
             raise
-        self.execute(
-            "INSERT INTO files (id, owner, kind, name, created) VALUES (?, ?, ?, ?, ?)",
-            *(identifier, owner, kind, name, time.time()),
-        )
         return identifier
 
     def file(self, owner: str, kind: str, identifier: str) -> Row | None:
@@ -100,7 +136,13 @@ class Store:
     def drop_files(self, identifiers: Iterable[str]) -> None:
         """Delete files."""
         for identifier in identifiers:
-            self.execute("DELETE FROM files WHERE id = ?", identifier)
+            row = "DELETE FROM files WHERE id = ?", identifier
+            try:
+                self.execute(*row)
+            except Full:  # without the file there is room for that
+                (self.files / identifier).unlink(missing_ok=True)
+                with suppress(Full):
+                    self.execute(*row)
             (self.files / identifier).unlink(missing_ok=True)
             (self.files / f"{identifier}.jpg").unlink(missing_ok=True)
 
