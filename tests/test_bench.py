@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-from standins import ASTRONAUT, talker
+from standins import ASTRONAUT, live_talker, talker
 
 from moditalker import cli
 from moditalker.cli.speed import table
 from moditalker.errors import UserError
 from moditalker.evaluate import speed as bench
 from moditalker.jobs.streams import Clock
+from moditalker.video.stage import MissingSampler
 from moditalker.weights.named import PORTRAIT
 
 
@@ -64,6 +65,12 @@ def test_more_steps_are_more_operations():
     one, three = (bench.flops(model, 25, steps)["motion"] for steps in (1, 3))
     assert one < three < 3 * one  # conditions are encoded once
     assert bench.flops(model, 50)["face"] == 2 * bench.flops(model, 25)["face"]
+
+
+def test_a_model_without_mtov_has_operations_too():
+    model = live_talker()
+    model.sampler = MissingSampler(Path("mtov.safetensors"))
+    assert all(count > 0 for count in bench.flops(model, 25).values())
 
 
 @pytest.mark.parametrize(("seconds", "repeat"), [(0, 1), (-1, 1), (float("nan"), 1), (1e9, 1), (1, 0)])

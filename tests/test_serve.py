@@ -197,7 +197,7 @@ def test_half_a_result_is_never_served(server, client, file):
 def test_the_queue_has_an_end(client, file):
     for _ in range(LIMITS.waiting + 1):
         client.make(file("sleep"), text="Hi.")
-    with pytest.raises(UserError, match="4 videos wait already"):
+    with pytest.raises(UserError, match=r"the queue is full \(3 videos may wait\)"):
         client.make(file("sleep"), text="Hi.")
 
 

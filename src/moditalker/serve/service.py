@@ -232,8 +232,8 @@ class Service:
 
     def check_room(self) -> None:
         """Raise Full if no more jobs may wait."""
-        if (count := len(self._progress)) >= self.limits.waiting + self.maker.workers:
-            raise Full(f"{count} videos wait already; try again in some minutes")
+        if len(self._progress) >= (limit := self.limits.waiting) + self.maker.workers:
+            raise Full(f"the queue is full ({limit} videos may wait); try again in a few minutes")
 
     def job_of_key(self, owner: str, key: str | None) -> Row | None:
         """The visitor's job of a key, if there is one."""
