@@ -176,7 +176,7 @@ def test_other_files_get_their_sentence(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"no weights")
     torch.save({"x": torch.zeros(1)}, tmp_path / "b.pth")
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"cut off")
-    with pytest.raises(UserError, match="not a file of plain tensors"):
+    with pytest.raises(UserError, match="holds more than plain tensors"):
         given.keep("lpips", [tmp_path / "a.pth", tmp_path / "b.pth"], tmp_path)
     with pytest.raises(UserError, match="checksum in its name"):
         given.keep("lpips", [tmp_path / "vgg16-397923af.pth", tmp_path / "b.pth"], tmp_path)

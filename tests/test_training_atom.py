@@ -218,7 +218,7 @@ def test_recordings_of_other_data_are_made_anew(tmp_path: Path, monkeypatch: pyt
         build("atom", *given, tmp_path / "run", log=said.append)
     assert sum("making" in line for line in said) == 3
     (tmp_path / "run" / "last.pt").touch()
-    with pytest.raises(UserError, match=r"recordings: made of other data"):
+    with pytest.raises(UserError, match=r"recordings: made with other data"):
         build("atom", config, swapped, tmp_path / "run", log=said.append)
 
 
@@ -341,7 +341,7 @@ def test_atom_learns_what_estimates_miss_that_never_heard_the_speaker(tmp_path: 
 def test_people_are_parted_in_as_many_as_they_are_at_most(tmp_path: Path, folds: int) -> None:
     task = small_task()
     task.config = replace(task.config, atom_loss=replace(task.config.atom_loss, folds=folds))
-    with pytest.raises(UserError, match=f"atom_loss.folds = {folds}: 1 people cannot be parted so"):
+    with pytest.raises(UserError, match=f"atom_loss.folds = {folds}: 1 people cannot be split so"):
         cross_fitted(task, [], Loudness(), tmp_path, print, Processes())
 
 

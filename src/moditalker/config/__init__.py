@@ -1,4 +1,4 @@
-"""Every setting of the project (`schema`), and how it is read (`reading`)."""
+"""Every setting of the project (`schema`) and its reader (`reading`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole numbers that may be asked for, wherever they come from: the command line, Python, a file."""
+"""Limits of whole numbers from users, whether by command line, Python or a file."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from moditalker.errors import UserError
 
-RATE = 25.0  # Hz, of motion, of training clips, and of a video made from a picture [paper]
+RATE = 25.0  # Hz of motion, training clips, and videos made from a picture [paper]
 BOUNDS = {"seed": (0, 2**63 - 1), "steps": (1, 1000)}
 
 
 def whole(name: str, value: Any) -> int:
-    """A seed or a number of steps as a plain int.
+    """Check a seed or a number of steps; return it as a plain int.
 
     Raises:
-        UserError: it is no whole number, or out of its bounds.
+        UserError: it is not a whole number, or out of its bounds.
     """
     least, most = BOUNDS[name]
     try:
@@ -28,5 +28,5 @@ def whole(name: str, value: Any) -> int:
 
 
 def sampling(seed: Any, steps: Any) -> tuple[int, int | None]:
-    """A seed, and steps where they are not the preset's. Raises UserError."""
+    """Check a seed, and steps unless None. Raises UserError."""
     return whole("seed", seed), None if steps is None else whole("steps", steps)

@@ -1,4 +1,4 @@
-"""Configurations read and written: defaults <- preset <- file <- overrides, strictly."""
+"""Reads and writes configurations: defaults <- preset <- file <- overrides, strictly."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PRESETS = tuple(sorted(file.name.removesuffix(".yaml") for file in FOLDER.iterdi
 
 
 def load(preset: str | None = None, file: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """The resolved configuration: defaults <- preset <- file <- overrides.
+    """Resolve a configuration: defaults <- preset <- file <- overrides.
 
     Args:
-        preset: one of `PRESETS`; None takes the one that the file names, else "paper".
-        file: YAML with any of the keys.
-        overrides: "section.key=value" each; values are read as YAML.
+        preset: one of `PRESETS`; None: the preset named in the file, else "paper".
+        file: a YAML file with any of the keys.
+        overrides: "section.key=value" each; values are YAML.
 
     Raises:
         UserError: unknown key or preset, wrong type, value out of range, unreadable file.
@@ -41,7 +41,7 @@ def load(preset: str | None = None, file: str | Path | None = None, overrides: I
 
 
 def _preset(name: str) -> Config:
-    """A preset that ships. Its file may name another one under `like`, from which it differs."""
+    """Read a preset that ships. Its file may name, under `like`, another one that it starts from."""
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     tree = yaml.safe_load(text) or {}
     like = tree.pop("like", None)
@@ -50,7 +50,7 @@ def _preset(name: str) -> Config:
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
-    """`config` with "section.key=value" strings applied, values read as YAML.
+    """Apply "section.key=value" strings to `config`; values are read as YAML.
 
     Raises:
         UserError: as `load`, and for a string without "=".
@@ -72,9 +72,9 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:
-    """The configuration that `to_dict` wrote; keys that it lacks take the defaults.
+    """Read a configuration that `to_dict` wrote; missing keys take the defaults.
 
-    Those of `GONE` are skipped. Without rules at all it is of a version that ran by all of them.
+    Keys in `GONE` are skipped. If it has no rules, its version applied all of them.
 
     Raises:
         UserError: as `load`.
@@ -85,19 +85,19 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
         else section
         for name, section in tree.items()
     }
-    if "rules" not in kept:  # weights of version 0.1, which ran by all of them
+    if "rules" not in kept:  # weights of version 0.1, which applied all of them
         kept["rules"] = dict.fromkeys((item.name for item in dataclasses.fields(RulesConfig)), True)
     return check(_merge(Config(), kept))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Nested plain values, for JSON and YAML."""
+    """Convert to nested plain values, for JSON and YAML."""
     tree: dict[str, Any] = _plain(dataclasses.asdict(config))
     return tree
 
 
 def dump(config: Config) -> str:
-    """The whole configuration as YAML that `load` reads back to an equal one."""
+    """Write the whole configuration as YAML that `load` reads back to an equal one."""
     text: str = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
     return text
 
@@ -121,7 +121,7 @@ def _plain(value: Any) -> Any:
 
 
 def _merge(node: Any, tree: Any, path: str = "") -> Any:
-    """The dataclass `node` with the values of the nested mapping `tree`, each checked against its type."""
+    """Put the values of the nested mapping `tree` into the dataclass `node`; check each against its type."""
     if not isinstance(tree, Mapping):
         raise UserError(
             f"configuration: {path} = {short(tree)}: keys are expected, such as {_known(node, path)[0]}"
@@ -141,7 +141,7 @@ def _merge(node: Any, tree: Any, path: str = "") -> Any:
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:
-    """`value` as the type `hint` (int, float, bool, str, Literal, Annotated, tuple of one of them)."""
+    """Check `value` against the type `hint` (int, float, bool, str, Literal, Annotated, tuple of these)."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         kind, rule = typing.get_args(hint)
@@ -179,7 +179,7 @@ def _known(node: Any, path: str = "") -> list[str]:
 
 def _nearest(key: str) -> str:
     known = _known(Config())
-    # A right name in the wrong section is the likelier slip than a similar name elsewhere.
+    # A right name in the wrong section is more likely than a similar name elsewhere.
     close = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     return f"; the nearest known key is {close[0]}"

@@ -27,7 +27,7 @@ class Range:
         return f"between {self.low:g} and {self.high:g}"
 
 
-# The rule of a field is its type: written where the field is, checked when a configuration is read.
+# A field's type holds its rule, which is checked when a configuration is read.
 Count = Annotated[int, Range(1)]
 CountOrZero = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(1e-12)]
@@ -43,10 +43,10 @@ class SpeechConfig:
     encoder: Literal["hubert", "whisper"] = "hubert"  # [paper], or [ours: tiny.en, in the package]
     source: str = "facebook/hubert-large-ls960-ft"  # folder or hub name; unused by "whisper"
     layers: tuple[CountOrZero, ...] = (24,)  # hidden states that are concatenated; 0 = before the first layer
-    width: Count = 1024  # of the concatenation
-    window: Positive = 2.0  # seconds of sound for which one window gives features, in steps of 0.04 [ours]
-    before: Positive = 1.0  # seconds that a window also sees before these, in steps of 0.02 [ours]
-    after: Positive = 1.0  # and after these [ours]
+    width: Count = 1024  # width of the concatenation
+    window: Positive = 2.0  # seconds of sound that one window encodes, in steps of 0.04 [ours]
+    before: Positive = 1.0  # seconds that it also sees before these, in steps of 0.02 [ours]
+    after: Positive = 1.0  # seconds that it also sees after these [ours]
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,27 @@ class CropConfig:
     """The aligned face crop, and the part of it that the video stage generates."""
 
     size: Count = 256  # side of the square crop, pixels [paper]
-    region_top: CountOrZero = 0  # first generated row; the region reaches from it to the crop's bottom
-    pose_rows: CountOrZero = 128  # rows from the top that pose frames show [paper: the upper half]
-    eye_distance: NotNegative = 0.0  # pixels between the eye centres; 0: the whole frame is the crop [paper]
+    region_top: CountOrZero = 0  # first generated row; the region ends at the crop's bottom
+    pose_rows: CountOrZero = 128  # rows from the top in pose frames [paper: the upper half]
+    eye_distance: NotNegative = 0.0  # pixels between the eye centres; 0: the crop is the whole frame [paper]
     eye_row: NotNegative = 0.0  # row of the eye centres, pixels
     smoothing: NotNegative = 1.5  # Gaussian deviation of the alignment's smoothing, frames at 25 Hz [ours]
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """One diffusion process (Eqs. 1-3) and how it is sampled."""
+    """One diffusion process (Eqs. 1-3) and its sampling."""
 
     schedule: Literal["cosine", "sqrt-linear"] = "cosine"  # sqrt-linear: linspace(sqrt(a), sqrt(b), T)^2
     timesteps: Count = 1000  # T
     beta_start: Share = 0.0015  # sqrt-linear only [released]
     beta_end: Share = 0.0195  # sqrt-linear only [released]
     predict: Literal["x0", "noise"] = "x0"  # x0 [paper], noise [released MToV]
-    clip: NotNegative = 1.0  # predicted x0 is clamped to [-clip, clip]; 0: not at all
+    clip: NotNegative = 1.0  # predicted x0 is clamped to [-clip, clip]; 0: no clamp
     sampling_steps: Count = 50  # DDIM steps
     eta: Share = 1.0  # 0: deterministic, 1: DDPM-like
     guidance: NotNegative = 1.0  # w in uncond + w (cond - uncond); 1: off
-    start: CountOrZero = 0  # 0: from pure noise; else from a first estimate noised to this timestep
+    start: CountOrZero = 0  # 0: start from pure noise; else from a first estimate noised to this timestep
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ class AtomConfig:
     disentangled: bool = True  # lip-related and lip-unrelated branches (Table 2, IV)
     landmark_embedding: bool = True  # l_id as a condition (Table 2, III)
     residual: bool = True  # predict L - l_id rather than L (Table 2, II)
-    audio_to_upper: bool = False  # released code: audio also reaches the lip-unrelated branch, through FiLM
+    audio_to_upper: bool = False  # audio also reaches the lip-unrelated branch, through FiLM [released]
     scale: Positive = 1.0  # residual landmarks are multiplied by this before noising
-    audio_window: CountOrZero = 0  # frames to each side whose audio the lips see [ours]; 0: all [paper]
-    merge_residual: bool = False  # attention to l_id adds to the merged branches [ours]; off: replaces them
-    first_estimate: CountOrZero = 0  # components of speech in a first estimate of the motion [ours]; 0: none
+    audio_window: CountOrZero = 0  # frames of audio that the lips see to each side [ours]; 0: all [paper]
+    merge_residual: bool = False  # attention to l_id is added to merged branches [ours]; off: replaces them
+    first_estimate: CountOrZero = 0  # speech components of a first estimate of the motion [ours]; 0: none
     estimate_layers: CountOrZero = 0  # convolutions in the first estimate [ours]; 0: it is linear
     alone: bool = False  # the transformer learns x0 [paper], not the remainder of a first estimate
-    added: Share = 1.0  # share of its output that is added to the estimate, or replaces it if alone [ours]
-    own_size: Share = 0.0  # how far motion is scaled to the source's own lip motion, 0 to 1 [ours]
+    added: Share = 1.0  # share of its output added to the estimate; if alone, in place of it [ours]
+    own_size: Share = 0.0  # 1 scales motion fully to the source's own lip motion, 0 not at all [ours]
     overlap: CountOrZero = 25  # frames that neighbouring windows share and blend [ours]
     causal: bool = False  # a frame depends on later speech for `ahead` frames only [ours]
     ahead: CountOrZero = 0  # frames of later speech that a frame depends on, if causal
@@ -120,12 +120,12 @@ class AutoencoderConfig:
     head_dim: Count = 64
     feed_forward: Count = 4  # width of the feed-forward, in units of dim
     plane_channels: Count = 4
-    collapse: Literal["transformer", "mean"] = "transformer"  # of an axis: transformer [paper], mean [ours]
+    collapse: Literal["transformer", "mean"] = "transformer"  # transformer [paper], mean [ours]
     collapse_layers: CountOrZero = 4
     collapse_heads: Count = 4
     collapse_feed_forward: Count = 512
-    residual: bool = False  # planes carry what differs from the identity frame [ours]
-    decoder: Literal["pixels", "warp"] = "pixels"  # [paper]; warp: of the identity frame, by planes [ours]
+    residual: bool = False  # planes hold the difference from the identity frame [ours]
+    decoder: Literal["pixels", "warp"] = "pixels"  # pixels [paper]; warp: warp the identity frame [ours]
 
 
 @dataclass(frozen=True)
@@ -138,132 +138,126 @@ class MToVConfig:
     attention: tuple[Count, ...] = (1, 2, 4)  # downsampling factors that have per-plane attention
     heads: Count = 8
     identity_planes: Literal["all", "hw"] = "all"  # all [paper]; hw: zeros in the other two [released]
-    condition_layers: CountOrZero = 0  # of the landmark and pose encoders; 0: as many as the autoencoder's
+    condition_layers: CountOrZero = 0  # layers of landmark and pose encoders; 0: the autoencoder's number
     landmark_frames: Literal["discs", "gaussians"] = "discs"  # white discs [paper]; soft, by part [ours]
-    first_estimate: bool = (
-        False  # the UNet predicts the remainder of an estimate from landmark and pose planes [ours]
-    )
+    first_estimate: bool = False  # landmark and pose planes give an estimate, the UNet the rest [ours]
     normalise: bool = False  # diffuse planes scaled to unit variance [ours]
     conditions: tuple[Literal["identity", "pose", "landmarks", "audio"], ...] = (
         "identity",
         "pose",
         "landmarks",
     )  # conditions of the UNet (Table 3, V); audio comes by cross-attention (IV)
-    anchor: Literal["source", "previous"] = "source"  # x_id of later clips: the source's [ours], or the last
-    # frame that was generated [paper]
-    texture: bool = False  # the model's error on the source's own frames is corrected [ours]
-    teeth: Share = 0.0  # share of source frames with open mouths in what is between the lips [ours]
-    known_texture: bool = False  # the weights hold how this person's texture follows the lips [ours: adapt]
-    texture_stride: Count = 4  # the error is measured on every so many frames [ours]
+    # x_id of later clips: the source's [ours], or the previous generated frame [paper].
+    anchor: Literal["source", "previous"] = "source"
+    texture: bool = False  # correct the model's error, measured on the source's own frames [ours]
+    teeth: Share = 0.0  # weight of source frames with open mouths between the lips [ours]
+    known_texture: bool = False  # the weights hold this person's texture slopes [ours: adapt]
+    texture_stride: Count = 4  # the error is measured on one frame in so many [ours]
     overlap: CountOrZero = 4  # frames that neighbouring clips share and blend [ours]
 
 
 @dataclass(frozen=True)
 class ComposeConfig:
-    """How frames are put together at the source's own size out of the person's own pixels [ours]."""
+    """Composition of frames, at the source's own size, from the person's own pixels [ours]."""
 
-    enabled: bool = False  # off: what MToV generates is pasted into the frame [paper]
-    # What shows between the lips where no frame of the source shows it: a painter's, MToV's, or nothing.
+    enabled: bool = False  # off: MToV's region is pasted into the frame [paper]
+    # The inside of the mouth, if no frame of the source shows it: painted, MToV's, or nothing.
     inside: Literal["painter", "mtov", "nothing"] = "painter"
-    # Faces that something covers, at the picture's edge or shaking: not painted, and what is in front stays.
+    # Leave faces alone that are covered, shaking or at the picture's edge; keep things in front of a face.
     confidence: bool = True
-    looks: Count = 96  # most frames of a shot that mouths are taken from
-    lag: CountOrZero = (
-        8  # frames that are looked at before it is decided which of them lends its mouth to one
-    )
-    change: NotNegative = 80.0  # price of taking another one, squared pixels of a crop of 128
+    looks: Count = 96  # most frames of a shot from which mouths are taken
+    lag: CountOrZero = 8  # frames of delay before the look of a frame is chosen
+    change: NotNegative = 80.0  # cost of a change of the look, squared pixels of a crop of 128
 
 
 @dataclass(frozen=True)
 class RulesConfig:
-    """Rules around the two networks [ours]. Without any, the networks alone decide [paper, released]."""
+    """Rules around the two networks [ours]; all off: the networks alone [paper, released]."""
 
-    silence: bool = False  # while a detector hears no voice, the mouth is shut
-    uncross: bool = False  # inner lips that would cross touch
-    steady: bool = False  # lips at rest do not shake with the detected landmarks
-    light: bool = False  # a face in another light than the identity's is brought to it, and back
-    colours: bool = False  # colours of what is pasted are matched to the skin around it
-    grain: bool = False  # and it gets the grain of the source's frame
+    silence: bool = False  # shut the mouth while a detector hears no voice
+    uncross: bool = False  # inner lips that would cross only touch
+    steady: bool = False  # stop lips at rest from shaking with the detected landmarks
+    light: bool = False  # bring a face to the identity's light for MToV, and back
+    colours: bool = False  # match colours of the pasted region to the skin around it
+    grain: bool = False  # give the pasted region the grain of the source's frame
 
 
 @dataclass(frozen=True)
 class RecordingsConfig:
-    """The varied recordings that AToM learns from [ours]. A share is of all recordings; 0 leaves it out."""
+    """The varied recordings that AToM learns from [ours]. Shares are of all recordings; 0: none."""
 
     repeats: Positive = 10.0  # recordings of each second of the data, on average
-    seconds: Positive = 10.0  # of a recording, about
-    most: Count = 4000  # recordings; one of 10 s takes about 1 MB
+    seconds: Positive = 10.0  # length of a recording, about
+    most: Count = 4000  # most recordings; one of 10 s takes about 1 MB
     imbalance: Share = 0.5  # a person of n seconds is drawn with weight n^imbalance; 0: all people alike
-    favoured: tuple[str, ...] = ()  # people who are drawn three times as often: those who speak freely
-    plain: Share = 0.6  # of training windows that come from unchanged clips, not from varied recordings
-    silent: Share = 0.12  # without speech: silence, noise, music, beeps, applause; the mouth is shut
-    voice: Share = 0.5  # with pitch and formants of a larger or smaller throat
-    room: Share = 0.7  # in another room
-    behind: Share = 0.4  # with noise, music or another voice behind the speech
-    channel: Share = 0.3  # through a telephone or a sparing codec
+    favoured: tuple[str, ...] = ()  # people drawn three times as often: free speakers
+    plain: Share = 0.6  # share of training windows from unchanged clips, not varied recordings
+    silent: Share = 0.12  # share without speech: silence, noise, music, beeps, applause; the mouth is shut
+    voice: Share = 0.5  # share with pitch and formants of a larger or smaller throat
+    room: Share = 0.7  # share in another room
+    behind: Share = 0.4  # share with noise, music or another voice behind the speech
+    channel: Share = 0.3  # share through a telephone or a low-rate codec
 
 
 @dataclass(frozen=True)
 class AtomLossConfig:
-    """Eq. 4 and what is added to it; weights."""
+    """Weights of Eq. 4 and of the terms added to it."""
 
     points: NotNegative = 1.0  # Eq. 4 [paper]; 7.5 [released]
-    velocity: NotNegative = 0.0  # the same for differences of frames [paper: none]; 1.5 [released]
+    velocity: NotNegative = 0.0  # error of frame differences [paper: none]; 1.5 [released]
     gap: NotNegative = 0.0  # squared error of the inner lips' distance [ours]
-    spread: NotNegative = 0.0  # and of the mouth's width [ours]
-    lips: Positive = 1.0  # of a lip point's error, against 1 for the upper face's x and y [ours]
-    jaw: Positive = 1.0  # of a jaw point's
-    depth: Positive = 1.0  # of an error along z
+    spread: NotNegative = 0.0  # squared error of the mouth's width [ours]
+    lips: Positive = 1.0  # weight of a lip point's error; the upper face's x and y have 1 [ours]
+    jaw: Positive = 1.0  # weight of a jaw point's error
+    depth: Positive = 1.0  # weight of an error along z
     last_step: Share = 0.0  # share of windows trained at t = T - 1, where sampling starts [ours]
-    # Parts of the people, each left out of a first estimate of its own: the transformer learns what these
-    # miss of people whom they never saw [ours]; 0: what the estimate misses of those it learnt from.
+    # Groups of people; each gets a first estimate that never saw it, whose remainder the transformer learns
+    # [ours]. 0: one estimate, of all people.
     folds: CountOrZero = 0
     amplitude: NotNegative = 0.0  # squared log ratio of deviations of opening and width in a window [ours]
-    closure: NotNegative = 0.0  # squared error of the gap where the real lips touch [ours]
+    closure: NotNegative = 0.0  # squared error of the gap while the real lips touch [ours]
 
 
 @dataclass(frozen=True)
 class PixelLossConfig:
-    """Eq. 5: how a clip is compared with the one that it should be; weights."""
+    """Weights of Eq. 5, which compares a clip with the real one."""
 
     l1: NotNegative = 1.0  # [paper]; 4 [released]
     lpips: NotNegative = 1.0  # [paper]; 4 [released]
     lpips_frames: CountOrZero = 0  # frames of a clip, drawn at random, that LPIPS sees; 0: all [paper]
-    gradient: NotNegative = 0.0  # L1 of the differences to the right and below [ours]
-    mouth: Positive = 1.0  # of the pixels around the mouth, over those of the face [ours]
-    interior: NotNegative = 0.0  # added between the lips: teeth are few pixels, their mean is grey [ours]
-    outside: Share = 1.0  # of what lies beyond the face, which paste-back does not show [ours]
-    plane_noise: NotNegative = 0.0  # on the planes while the autoencoder trains [ours]
+    gradient: NotNegative = 0.0  # L1 of the pixels' differences right and down [ours]
+    mouth: Positive = 1.0  # weight of the pixels around the mouth, over those of the face [ours]
+    interior: NotNegative = 0.0  # weight added between the lips: teeth are few pixels [ours]
+    outside: Share = 1.0  # weight of pixels beyond the face, which paste-back does not show [ours]
+    plane_noise: NotNegative = 0.0  # noise on the planes while the autoencoder trains [ours]
     hidden_landmarks: Share = 0.0  # share of clips whose landmarks the autoencoder's decoder lacks [ours]
 
 
 @dataclass(frozen=True)
 class MToVLossConfig:
-    """Eq. 6 and what is added to it."""
+    """Weights of Eq. 6 and of the terms added to it, and varied inputs."""
 
     planes: NotNegative = 1.0  # weight of Eq. 6 [paper]
     pixels: NotNegative = 0.0  # weight of the decoded planes' `PixelLossConfig` [ours]
     last_step: Share = 0.0  # share of clips trained at t = T - 1, where sampling starts [ours]
-    landmark_noise: NotNegative = 0.0  # pixels: detected and generated landmarks are not exact [ours]
+    landmark_noise: NotNegative = 0.0  # noise, pixels: the landmarks in use are not exact either [ours]
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """How much clips are varied, each as a whole [ours]; 0 of anything leaves it out."""
+    """Variation of clips, each as a whole [ours]; 0 leaves a kind out."""
 
     flip: Share = 0.5  # share of clips that are mirrored
     colour: NotNegative = 1.0  # size of changes of colour and contrast
-    geometry: NotNegative = 1.0  # and of turning, scaling, shearing and shifting
-    other_clip: Share = 0.0  # share of x_id from any clip of the person, not from the clip itself
+    geometry: NotNegative = 1.0  # size of turning, scaling, shearing and shifting
+    other_clip: Share = 0.0  # share of x_id from any clip of the person instead of the clip itself
 
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Fewer steps for the video stage: a student learns to do in one step what its teacher does in two
-    (Salimans and Ho, 2022, "Progressive distillation").
-    """
+    """Fewer steps for the video stage (Salimans and Ho, 2022, "Progressive distillation")."""
 
-    steps: Count = 1  # of the student
+    steps: Count = 1  # sampling steps of the student
     planes: NotNegative = 1.0  # weight of the planes' squared error
     pixels: NotNegative = 1.0  # weight of the decoded planes' L1
 
@@ -272,10 +266,10 @@ class DistillationConfig:
 class SyncExpertConfig:
     """The judge of mouth and sound, `metrics/sync_expert.py` [ours]."""
 
-    top: CountOrZero = 56  # first row of the crop that it sees, a square in the crop's middle
+    top: CountOrZero = 56  # first row of its input, a square in the crop's middle
     extent: Count = 64  # side of that square, pixels of the crop
-    side: Count = 32  # to which it shrinks: a multiple of 8
-    channels: Count = 16  # of the first convolution: a multiple of 8
+    side: Count = 32  # side to which it shrinks: a multiple of 8
+    channels: Count = 16  # channels of the first convolution: a multiple of 8
     width: Count = 96  # D of either stream
     embedding: Count = 64  # E
     dropout: Share = 0.2
@@ -283,11 +277,11 @@ class SyncExpertConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a task is trained."""
+    """The training of a task."""
 
     steps: Count = 600_000  # [paper: 300k AToM, 600k MToV]
-    batch: Count = 4  # samples of a part
-    accumulate: Count = 1  # parts of a step, shared by the processes: a step sees batch x accumulate samples
+    batch: Count = 4  # samples per part
+    accumulate: Count = 1  # parts per step, shared by the processes: batch x accumulate samples a step
     learning_rate: Positive = 1e-4  # [paper]
     weight_decay: NotNegative = 0.01
     schedule: Literal["constant", "cosine"] = "constant"  # constant [paper]
@@ -296,7 +290,7 @@ class TrainingConfig:
     ema: Share = 0.9999  # decay of the averaged weights [released AToM]
     validate_every: Count = 1000  # steps
     save_minutes: Positive = 3.0
-    keep: Literal["last", "best"] = "last"  # weights that a run ends with; best: of all validations
+    keep: Literal["last", "best"] = "last"  # final weights of a run; best: by validation
     seed: Seed = 0
 
 
@@ -334,7 +328,7 @@ class Config:
     pixel_loss: PixelLossConfig = field(default_factory=PixelLossConfig)
     mtov_loss: MToVLossConfig = field(default_factory=MToVLossConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    # One person's own clips: their colours, their left and right and their very pixels are to be learnt.
+    # The model learns the colours, sides and exact pixels of one person, so none are varied.
     adaptation_augmentation: AugmentationConfig = field(
         default_factory=lambda: AugmentationConfig(flip=0.0, colour=0.0, geometry=0.0)
     )
@@ -352,14 +346,14 @@ class Config:
     sync_expert_training: TrainingConfig = SMALL_NETWORK
 
 
-GROUPS = 32  # of channels, each normalised by itself in MToV
+GROUPS = 32  # groups of channels that MToV normalises
 
 
 def check(config: Config) -> Config:
-    """`config` itself, if its parts fit together (single values were checked when they were read).
+    """Return `config` if its parts fit together (single values were checked when they were read).
 
     Raises:
-        UserError: naming both keys, their values and the rule.
+        UserError: they do not; it names the keys, their values and the rule.
     """
     crop, atom, auto, mtov = config.crop, config.atom, config.autoencoder, config.mtov
     expert = config.sync_expert

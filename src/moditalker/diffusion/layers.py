@@ -1,4 +1,4 @@
-"""What the networks share: embeddings of time and position, attention, feed-forward, FiLM."""
+"""Layers of both networks: embeddings of time and position, attention, feed-forward, FiLM."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def rotary_table(positions: Tensor, dim: int, base: float = 10000.0) -> Rotary:
 
 
 def rotate(x: Tensor, table: Rotary) -> Tensor:
-    """Rotary embedding of x (..., L, D): each adjacent pair of numbers is turned by the table's angles."""
+    """Rotary embedding of x (..., L, D): turn each adjacent pair of numbers by the table's angles."""
     cos, sin = table
     x = x.to(cos.dtype)
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))  # times i: (-odd, even), in one go
-    turned = torch.view_as_real(pairs * 1j).flatten(-2)
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    turned = torch.view_as_real(pairs * 1j).flatten(-2)  # (even, odd) times i is (-odd, even)
     return (x * cos).addcmul_(turned, sin)
 
 
 class Attention(nn.Module):
-    """Pre-norm self-attention; a rotary table may turn queries and keys. No bias but the output's."""
+    """Pre-norm self-attention, with a rotary table if given. Only the output projection has a bias."""
 
     def __init__(self, dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Pre-norm feed-forward: GEGLU, value * gelu(gate), or plain GELU where not gated."""
+    """Pre-norm feed-forward: GEGLU, value * gelu(gate), or plain GELU if `gated` is False."""
 
     def __init__(self, dim: int, hidden: int, gated: bool = True) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class FeedForward(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention with its queries, keys and values given apart; biased projections."""
+    """Attention. Queries, keys and values are separate inputs. All projections have a bias."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, L, D), (B, M, D), (B, M, D) -> (B, L, D); where ``mask`` (L, M) is False a key is not seen."""
+        """(B, L, D), (B, M, D), (B, M, D) -> (B, L, D). A key is ignored if ``mask`` (L, M) is False."""
         q = self.query(query).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B heads L head_dim
         k = self.key(key).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B heads M head_dim
         v = self.value(value).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # B heads M head_dim

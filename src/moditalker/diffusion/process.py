@@ -1,8 +1,7 @@
 """Diffusion over any array: schedule, noising, loss, DDIM (paper, Eqs. 1-3). Knows no network.
 
 A network comes in as ``denoise(xt, t) -> prediction`` with xt (B, ...), t (B,) integers in [0, T), and a
-prediction of xt's shape: x0 or the noise, as the config says. ``alphas_cumprod[t]`` is what the paper writes
-as alpha_t.
+prediction of xt's shape: x0 or the noise, as the config says. ``alphas_cumprod[t]`` is the paper's alpha_t.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ def sqrt_linear_betas(timesteps: int, start: float, end: float) -> Tensor:
 
 
 def generators(seed: int, count: int = 1) -> list[torch.Generator]:
-    """One stream of chance per sample, of seeds ``seed``, ``seed + 1``, ...: a batch equals its samples."""
+    """Make one generator per sample, with seeds ``seed``, ``seed + 1``, ...: a batch equals its samples."""
     return [torch.Generator().manual_seed(seed + i) for i in range(count)]
 
 
 def draw_noise(shape: Sequence[int], generator: Generators, device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal numbers, float32, drawn on the CPU so that every device gets the same ones, then moved.
+    """Draw standard normal numbers, float32, on the CPU so that every device gets the same ones, then move.
 
     With a list of generators, sample i of the batch comes from generator i. With one generator, samples are
-    drawn from it one after the other. Raises ValueError where the list has another length than the batch.
+    drawn from it one after the other. Raises ValueError if the list is not as long as the batch.
     """
     streams = [generator] * shape[0] if isinstance(generator, torch.Generator) else list(generator)
     if len(streams) != shape[0]:
@@ -100,14 +99,14 @@ class Diffusion:
         return (predicted - target).square().mean()  # Eq. 2
 
     def predicted_x0(self, prediction: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """The x0 that the prediction means (a predicted noise by Eq. 1), clamped as the config says."""
+        """Convert a prediction to x0 (predicted noise by Eq. 1), clamped as the config says."""
         if self.config.predict == "noise":
             signal, sigma = self._signal_and_noise(t, xt)
             prediction = (xt - sigma * prediction) / signal
         return prediction.clamp(-self.config.clip, self.config.clip) if self.config.clip else prediction
 
     def timesteps(self, steps: int, start: int = 0) -> list[int]:
-        """``steps`` timesteps from high to low, evenly over [0, start), or [0, T) where ``start`` is 0."""
+        """``steps`` timesteps from high to low, evenly over [0, start), or [0, T) if ``start`` is 0."""
         end = start or self.config.timesteps
         if not 1 <= steps <= end <= self.config.timesteps:
             raise ValueError(
@@ -130,16 +129,16 @@ class Diffusion:
         """Eq. 3: DDIM from noise, or from a first estimate that is noised, to x0.
 
         shape: (B, ...) of the result, or the starting noise itself, whose device and dtype are then used.
-        steps, eta: network calls, and chance in each (0 none, 1 as much as in DDPM); by default the config's.
-        generator: one generator per sample (see :func:`draw_noise`); without one, always the same ones.
+        steps: network calls. eta: chance in each, 0 none, 1 as in DDPM. Both: by default the config's.
+        generator: one per sample (see :func:`draw_noise`); by default fixed ones.
         start_from: (B, ...) first estimate of x0. It is noised by the config's ``start`` of the T timesteps
             (0: all of them), and the ``steps`` are spread over these [released MToV].
-        Returns (B, ...), clamped as the config says. Raises ValueError where steps do not fit.
+        Returns (B, ...), clamped as the config says. Raises ValueError if the steps do not fit.
         """
         steps = self.config.sampling_steps if steps is None else steps
         eta = self.config.eta if eta is None else eta
         batch = len(shape) if isinstance(shape, Tensor) else shape[0]
-        if generator is None:  # other seeds than a caller has drawn the starting noise with
+        if generator is None:  # not the seeds from which a caller drew the starting noise
             generator = generators(OTHER_SEEDS, batch)
         noise = shape if isinstance(shape, Tensor) else draw_noise(shape, generator, device)
         start = 0 if start_from is None else self.config.start
@@ -159,8 +158,8 @@ class Diffusion:
     def two_steps_in_one(
         self, denoise: Denoise, xt: Tensor, time: int, middle: int, following: int
     ) -> Tensor:
-        """The x0 (B, ...) with which one DDIM step (eta 0) from ``time`` to ``following`` ends where two of
-        ``denoise``, by way of ``middle``, do; following -1: x0 itself (Salimans and Ho 2022, appendix G).
+        """Return the x0 (B, ...) for which one DDIM step (eta 0) from ``time`` to ``following`` gives the
+        same result as two steps through ``middle``; following -1: x0 (Salimans and Ho 2022, appendix G).
         """
         batch = len(xt)
         halfway = self.step(xt, self._x0_at(denoise, xt, time), time, middle)
@@ -186,7 +185,7 @@ class Diffusion:
         return math.sqrt(a_next) * x0 + math.sqrt(max(1 - a_next - sigma**2, 0.0)) * direction  # Eq. 3
 
     def _spread(self, time: int, following: int) -> float:
-        """Deviation of the chance in a DDPM-like step."""
+        """Standard deviation of the noise in a DDPM-like step."""
         a, a_next = self.alphas_cumprod[time].item(), self.alphas_cumprod[following].item()
         return math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))
 

@@ -45,11 +45,11 @@ from moditalker.talker.video import Video
 
 Progress = Callable[[str, int, int], None]
 
-GRID_CLIPS = 3  # of different people, in each picture of grids
-SECONDS = 2.0  # of each clip
-AWAY = 1.0  # s by which what a video is made of is away, where the real landmarks drive it
-TRIM = Fraction(1, 50)  # s: a sound that is longer by no more is not cut
-SHOWN = ("psnr", "lpips_mouth", "mouth_detail", "lip_correlation", "lip_amplitude")  # of a set, in its line
+GRID_CLIPS = 3  # clips, of different people, in each picture of grids
+SECONDS = 2.0  # of each clip, at most
+AWAY = 1.0  # s: least distance of source frames if the real landmarks drive a video
+TRIM = Fraction(1, 50)  # s: a sound that is longer by at most this is not cut
+SHOWN = ("psnr", "lpips_mouth", "mouth_detail", "lip_correlation", "lip_amplitude")  # in the line of a set
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Job:
     face: Path
     audio: Path
     out: Path
-    model: str = ""  # name of another one
+    model: str = ""  # another model, by its name
     linear: bool = False  # AToM's linear first estimate alone
     reconstruct: bool = False  # the face's own landmarks drive it
     silent: bool = False  # a silence as long as the sound drives it
     seconds: float = SECONDS  # at most
-    away: float = 0.0  # s, as `MoDiTalker.video` has it
+    away: float = 0.0  # s, as in `MoDiTalker.video`
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Set:
 
 
 def choose_clips(data: Path, split: Path | None = None, part: str = "val", each: int = 4) -> list[Clip]:
-    """Up to `each` clips of every speaker folder, or of those that a split lists under `part`.
+    """Choose up to `each` clips of every speaker folder, or of those that a split lists under `part`.
 
     Raises:
         UserError: fewer than two clips, or the split cannot be read.
@@ -113,11 +113,11 @@ def choose_clips(data: Path, split: Path | None = None, part: str = "val", each:
 
 
 def crossed(clips: Sequence[Clip], pairings: int = 1) -> list[tuple[Clip, Clip]]:
-    """A fixed pairing: each face with the sound of so many clips, spread evenly over the list (a single one
-    is half the list further), of other speakers while there are any.
+    """Pair each face with the sounds of so many clips, spread evenly over the list (a single one is half the
+    list away), of other speakers while there are any. The pairing is fixed.
 
     Raises:
-        UserError: fewer other clips than that.
+        UserError: there are fewer other clips.
     """
     if not 1 <= pairings < len(clips):
         raise UserError(
@@ -144,10 +144,10 @@ def plan(
     seconds: float = SECONDS,
     away: float = AWAY,
 ) -> dict[str, Set]:
-    """All sets of a benchmark; nothing is made yet.
+    """Plan all sets of a benchmark; nothing is made yet.
 
-    pairings: voices that each face is given; others: models with rows of their own; seconds: of each
-    clip, at most; away: of sources from the frames that real landmarks make, see `MoDiTalker.video`.
+    pairings: voices per face; others: models with rows of their own; seconds: most of each clip; away: least
+    distance of source frames if real landmarks drive a video, see `MoDiTalker.video`.
     """
     videos, pairing = out / "videos", crossed(clips, pairings)
 
@@ -221,7 +221,7 @@ def plan(
 
 
 def choose_sets(sets: dict[str, Set], wanted: str) -> dict[str, Set]:
-    """The sets of a list of names with commas; "all": all sets.
+    """Choose sets from a list of names with commas; "all": all sets.
 
     Raises:
         UserError: a name that no set has; none at all.
@@ -241,7 +241,7 @@ def make(
     progress: Progress = lambda stage, done, total: None,
     others: Sequence[Competitor] = (),
 ) -> dict[str, str]:
-    """Make the videos that are not there yet; why some could not be made, by name.
+    """Make the missing videos; return, by name, why some could not be made.
 
     Raises:
         UserError: a model that cannot be loaded.
@@ -259,10 +259,10 @@ def run(
     say: Callable[[str], None] = lambda line: None,
     others: Sequence[Competitor] = (),
 ) -> dict[str, str]:
-    """Make the videos that are not there yet and measure those that were not measured; set after set.
+    """Make the missing videos and measure the unmeasured ones, set by set.
 
-    folders: of the sets that are to be measured, where `evaluate_sets` finds the figures; progress: in
-    videos; say: given a line when a set is finished. Returns why some could not be made, by name.
+    folders: folders of the sets to measure, in which `evaluate_sets` finds the figures; progress: counts
+    videos; say: gets a line when a set is finished. Returns, by name, why some could not be made.
 
     Raises:
         UserError: a model that cannot be loaded; a folder that cannot be written.
@@ -289,7 +289,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Step:
-    """A video to make, to measure, or both; name: of its set."""
+    """A video to make, to measure, or both; name: its set's."""
 
     name: str
     job: Job | None
@@ -297,7 +297,7 @@ class _Step:
 
 
 def _steps(sets: dict[str, Set], folders: Mapping[str, Path], settings: Settings) -> list[_Step]:
-    """The steps that are left, set by set."""
+    """List the steps that are left, set by set."""
     steps = []
     for name, one in sets.items():
         jobs = {job.out: job for job in one.jobs if not job.out.exists()}
@@ -312,7 +312,7 @@ def _steps(sets: dict[str, Set], folders: Mapping[str, Path], settings: Settings
 
 @dataclass
 class _Telling:
-    """Lines that say how far a benchmark is."""
+    """Reports the progress of a benchmark in lines."""
 
     sets: Mapping[str, Set]
     steps: Sequence[_Step]
@@ -339,19 +339,19 @@ class _Telling:
             self.say(self.line(step.name))
 
     def line(self, name: str) -> str:
-        """A line on a finished set, with the time left for all."""
+        """Write a line on a finished set, with the time left for all."""
         records, figures = self.records[name], []
         for key in SHOWN:
             values = [float(v) for one in records if (v := one["values"].get(key)) is not None]
             if values:
                 figures.append(f"{key} {show(median(values))}")
         count = sum(step.name == name for step in self.steps)
-        told = f"{name}: {count} videos" + (f"; medians: {', '.join(figures)}" if figures else "")
+        summary = f"{name}: {count} videos" + (f"; medians: {', '.join(figures)}" if figures else "")
         known = self.took[True] or self.took[False]
         each = {made: mean(took) if took else mean(known or [0.0]) for made, took in self.took.items()}
         left = sum(each[made] * count for made, count in self.making.items()) / self.workers
         passed = time.perf_counter() - self.begun
-        return f"{told}; {_minutes(passed)} passed, about {_minutes(left)} left"
+        return f"{summary}; {_minutes(passed)} passed, about {_minutes(left)} left"
 
 
 def _minutes(seconds: float) -> str:
@@ -365,7 +365,7 @@ def _start(
     again: frozenset[Path],
     folder: Path,
 ) -> Callable[[_Step], tuple[float, dict[str, Any] | None]]:
-    """The settings of a worker. others: None if nothing is to be made; folder: shared by workers."""
+    """Prepare a worker. others: None if nothing is to be made; folder: shared by workers."""
     maker = None if others is None else _Maker(preset, others, folder)
     return partial(_step, maker, judging(settings, again, folder))
 
@@ -382,9 +382,9 @@ def _step(
 
 
 class _Maker:
-    """Makes videos; faces found in a source are shared with all rows and workers.
+    """Makes videos; all rows and workers share the faces found in a source.
 
-    folder: private to this run, since what is kept there is believed.
+    folder: private to this run, because its content is trusted.
     """
 
     def __init__(self, preset: str, others: Sequence[Competitor], folder: Path) -> None:
@@ -406,7 +406,7 @@ class _Maker:
         replace(video, audio=sound).save(job.out, quality=14)  # as for all figures before
 
     def _sound(self, job: Job, seconds: Fraction) -> Path:
-        """The file whose sound drives a video: of the length that it shall have."""
+        """The file whose sound drives a video, of the wanted length."""
         reader = None if job.silent else AudioReader(job.audio)
         if reader is not None and abs(reader.seconds - seconds) <= TRIM:
             return job.audio
@@ -420,7 +420,7 @@ class _Maker:
         return path
 
     def _track(self, talker: MoDiTalker, face: Path, most: Fraction, seconds: Fraction) -> FaceTrack:
-        """The face, looked for once in as much of the source as any row shows."""
+        """Track the face once, in as much of the source as any row shows."""
         path = self.folder / f"{_named(face, float(most), talker.config.crop)}.npz"
         if path.exists():
             anchor, known = read(path)
@@ -443,17 +443,17 @@ def _length(path: Path) -> Fraction:
 
 
 def _exactly(seconds: float) -> Fraction:
-    """Seconds without a rounding error, which would make another frame."""
+    """Seconds without a rounding error, which would add a frame."""
     return Fraction(seconds).limit_denominator(10**6)
 
 
-def _named(path: Path, *said: object) -> str:
-    """A key for the knowledge of a file."""
-    return sha256(repr((str(path.absolute()), *said)).encode()).hexdigest()[:24]
+def _named(path: Path, *facts: object) -> str:
+    """A key for the cached facts of a file."""
+    return sha256(repr((str(path.absolute()), *facts)).encode()).hexdigest()[:24]
 
 
 def linear(talker: MoDiTalker) -> MoDiTalker:
-    """The same talker whose AToM is its linear first estimate: a regression of landmarks on speech.
+    """Return the talker with AToM's linear first estimate alone: a regression of landmarks on speech.
 
     Raises:
         UserError: its AToM has none.
@@ -471,7 +471,7 @@ def linear(talker: MoDiTalker) -> MoDiTalker:
 
 
 def write_manifests(sets: dict[str, Set], out: Path) -> dict[str, Path]:
-    """The pairs of each set as a manifest that `moditalker evaluate` reads: the pairing, published."""
+    """Write the pairs of each set as a manifest that `moditalker evaluate` reads."""
     paths = {name: out / f"{name}.jsonl" for name in sets}
     for name, one in sets.items():
         write_pairs(paths[name], one.pairs)
@@ -479,7 +479,7 @@ def write_manifests(sets: dict[str, Set], out: Path) -> dict[str, Path]:
 
 
 def write_table(sets: dict[str, Set], results: dict[str, Results], out: Path, about: dict[str, Any]) -> None:
-    """benchmark.md and benchmark.json in a folder, each whole or not at all."""
+    """Write benchmark.md and benchmark.json into a folder, each whole or not at all."""
     rows = [Scored(sets[name].title, one, sets[name].method) for name, one in results.items()]
     write_whole(out / "benchmark.md", page(rows).encode())
     tree = {
@@ -500,10 +500,10 @@ def _plain(tree: Any) -> Any:
 
 
 def write_grids(sets: dict[str, Set], out: Path, words: Mapping[Path, Sequence[Word]]) -> dict[str, str]:
-    """self.png and cross.png in a folder: the methods side by side, as in the paper's Fig. 4.
+    """Draw self.png and cross.png in a folder: the methods side by side, as in the paper's Fig. 4.
 
-    words: of real videos, where they are known; the others' columns have times only. Returns why comparisons
-    could not be drawn, by name.
+    words: words of real videos, if known; the others' columns have times only. Returns, by name, why
+    comparisons could not be drawn.
     """
     tracker, failures = FaceTracker(), {}
     for kind in (kind for kind in ("self", "cross") if kind in sets):
@@ -533,7 +533,7 @@ def _of_each_face(pairs: Sequence[Pair]) -> list[int]:
 def _grid(
     sets: dict[str, Set], kind: str, number: int, tracker: FaceTracker, words: Mapping[Path, Sequence[Word]]
 ) -> Grid:
-    """One comparison: the real videos above, then what was made of them."""
+    """One comparison: the real videos above, then the generated ones."""
     pair = sets[kind].pairs[number]
     face_path, speech_path = pair.reference or pair.face, pair.reference or pair.speech
     assert face_path is not None

@@ -16,11 +16,11 @@ from moditalker.weights.files import describe, load_weights
 from moditalker.weights.named import model_folder, sha256
 
 ATOM, VIDEO = "atom.safetensors", "mtov.safetensors"
-# A tensor by which a file is known, whatever its name.
+# A tensor that identifies a file, whatever its name.
 PARTS = {"null_speech_vector": "motion", "plane_scale": "video"}
-ROWS = ("landmarks", "self", "cross")  # of a competitor's rows
-SPOKEN = ("self", "cross")  # of those of one whose video stage is the benchmarked model's
-MOTION = ("atom", "atom_diffusion", "speech")  # sections of settings that the video stage does not have
+ROWS = ("landmarks", "self", "cross")  # rows of a competitor
+SPOKEN = ("self", "cross")  # the same if its video stage is the benchmarked model's
+MOTION = ("atom", "atom_diffusion", "speech")  # sections of settings without effect on the video stage
 TAKEN = ("linear", "source")  # rows that every benchmark has
 
 
@@ -29,8 +29,8 @@ class Competitor:
     """A model with rows of its own.
 
     name: as the tables show it. source: shipped weights by their name, a folder with AToM's weights, the
-    video stage's or both, or one file of either; what it lacks is the benchmarked model's. settings:
-    "section.key=value" each, other than those of its training.
+    video stage's or both, or one file of either; missing parts are the benchmarked model's.
+    settings: "section.key=value" each, that override the trained ones.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Competitor:
 
 
 def read_competitors(texts: Iterable[str]) -> list[Competitor]:
-    """Competitors out of "NAME=SOURCE" or "NAME=SOURCE,section.key=value,..." each.
+    """Read competitors from texts "NAME=SOURCE" or "NAME=SOURCE,section.key=value,...".
 
     Raises:
         UserError: another form; a name without a letter or digit, with a "|", or of another row.
@@ -53,7 +53,7 @@ def read_competitors(texts: Iterable[str]) -> list[Competitor]:
     found: dict[str, Competitor] = {}
     for text in texts:
         name, _, rest = text.partition("=")
-        # A comma that no setting follows is a part of the path, or of a setting's list.
+        # A comma without a setting after it belongs to the path, or to a setting's list.
         source, *settings = re.split(r",\s*(?=\w+\.\w+=)", rest)
         one = Competitor(name.strip(), source.strip(), tuple(settings))
         if _speaks_only(one):
@@ -78,7 +78,7 @@ def _speaks_only(one: Competitor) -> bool:
 
 
 def versions(preset: str) -> list[Competitor]:
-    """Rows of what the video stage was before it composed, and of composition without a network.
+    """Rows of the video stage before it composed, and of composition without a network.
 
     Raises:
         UserError: the weights have no settings for them, or do not compose.
@@ -97,10 +97,10 @@ def versions(preset: str) -> list[Competitor]:
 
 
 def weights_of(source: str, preset: str) -> dict[str, Any]:
-    """The arguments of `MoDiTalker.from_pretrained` for a source; missing parts are the preset's.
+    """Return the arguments of `MoDiTalker.from_pretrained` for a source; missing parts are the preset's.
 
     Raises:
-        UserError: a file that is no weights of AToM or of the video stage.
+        UserError: the file holds no weights of AToM or of the video stage.
     """
     path = Path(source)
     if path.is_file():
@@ -115,7 +115,7 @@ def weights_of(source: str, preset: str) -> dict[str, Any]:
 
 
 def load(one: Competitor, preset: str) -> MoDiTalker:
-    """The model of a row.
+    """Load the model of a row.
 
     Raises:
         UserError: as `MoDiTalker.from_pretrained`, with the row's name.
@@ -129,13 +129,13 @@ def load(one: Competitor, preset: str) -> MoDiTalker:
 def keep_or_refuse(
     models: Sequence[Competitor], preset: str, out: Path, made: Mapping[str, float] | None = None
 ) -> None:
-    """Note in the folder (models.json) whose its videos are, the preset's too, so that a later run takes no
-    others for them.
+    """Note in the folder (models.json) the models of its videos, the preset's too, so that a later run does
+    not mix them up.
 
-    made: how all of them are made, options by their names.
+    made: options of all videos, by their names.
 
     Raises:
-        UserError: videos of a name are there, of other weights, settings or options; weights that do not
+        UserError: the folder has videos of a name with other weights, settings or options; weights do not
             exist.
     """
     path = out / "models.json"
@@ -151,21 +151,21 @@ def keep_or_refuse(
         earlier = dict(made)
     named = {"": Competitor(f"preset {preset}", preset), **{one.slug: one for one in models}}
     for slug, one in named.items():
-        given = weights_of(one.source, preset)
-        folder = model_folder(given["model"])
-        files = given.get("motion", folder / ATOM), given.get("video", folder / VIDEO)
-        told = {
+        arguments = weights_of(one.source, preset)
+        folder = model_folder(arguments["model"])
+        files = arguments.get("motion", folder / ATOM), arguments.get("video", folder / VIDEO)
+        record = {
             "weights_sha256": [sha256(file) for file in files if file.is_file()],
             "settings": list(one.settings),
         }
         kinds = [f"{kind}-{slug}" if slug else kind for kind in ROWS]
         there = any(any((out / "videos" / kind).glob("*.mp4")) for kind in kinds)
-        if there and known.get(slug, told) != told:
+        if there and known.get(slug, record) != record:
             raise UserError(
                 f"{out}: its videos of {one.name!r} are of other weights or settings; choose another --out"
                 + (", or another name" if slug else "")
             )
-        known[slug] = told
+        known[slug] = record
     if earlier is not None:
         known["made"] = earlier
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Comparisons of methods as in the paper's Fig. 4: a row for each video, a column for each spoken word.
+"""Draws comparisons as in the paper's Fig. 4: a row for each video, a column for each spoken word.
 
 The paper shows phonemes. GRID's labels are words; label files with phonemes work too.
 """
@@ -21,12 +21,12 @@ from moditalker.evaluate.observe import Observed, region_of
 from moditalker.evaluate.pairs import read_bounded
 from moditalker.geometry.align import align
 
-# The lower face, from the nose's base to under the chin, at a size at which teeth can be seen.
+# The lower face, from the nose's base to under the chin, large enough to see teeth.
 LOWER = CropConfig(size=240, region_top=80, eye_distance=124.0, eye_row=0.0)
 COLUMNS = 8  # at most
 LABELS = {".align": 25_000, ".txt": 1}  # endings of label files, and their units in a second
-SILENT = {"", "sil", "sp"}  # labels that are no word
-MAX_BYTES = 1 << 20  # of a label file
+SILENT = {"", "sil", "sp"}  # labels without a word
+MAX_BYTES = 1 << 20  # largest label file
 
 _MARGIN, _GAP, _SIDE, _HEAD = 12, 3, 132, 44  # pixels: border, between cells, row labels, column labels
 _INK, _PALE = (20, 20, 20), (110, 110, 110)
@@ -43,7 +43,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Moment:
-    """A column: its time in seconds, and the word that is being said ("" where that is not known)."""
+    """A column: its time in seconds, and the word that is spoken ("" if unknown)."""
 
     time: float
     word: str = ""
@@ -51,7 +51,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Row:
-    """A video of the comparison. aligned: the clip whose face says how the crop lies, of the same times."""
+    """A video of the comparison. aligned: the clip of the same times whose face places the crop."""
 
     label: str
     clip: Observed
@@ -98,7 +98,7 @@ def _word(line: str, unit: int) -> Word | None:
 
 
 def find_words(folder: Path, clips: Sequence[Path]) -> dict[Path, list[Word]]:
-    """The words of those clips that have a file folder/person/clip.align or .txt.
+    """Find the words of the clips that have a file folder/person/clip.align or .txt.
 
     clips: videos, in a folder for each person. Raises UserError: a file cannot be read, or there is none.
     """
@@ -109,18 +109,18 @@ def find_words(folder: Path, clips: Sequence[Path]) -> dict[Path, list[Word]]:
             found[clip] = read_words(path)
     if not found:
         raise UserError(
-            f"{folder} says of none of the clips what is said in it; a file person/clip.align or "
+            f"{folder} holds words of none of the clips; a file person/clip.align or "
             f"person/clip.txt for each clip is expected, such as {clips[0].parent.name}/{clips[0].stem}.align"
         )
     return found
 
 
 def choose_moments(words: Sequence[Word], opening: NDArray[np.floating], fps: float) -> list[Moment]:
-    """At most `COLUMNS` moments: in each word that frame whose lips are the most open, or shut, of the clip.
+    """Choose at most `COLUMNS` moments: in each word the frame with the most open, or most shut, lips.
 
-    opening: lip opening of the real speaker, (S,), NaN where no face was found; fps: its frames a second.
-    "Most" is by rank among the clip's frames, so that shut lips, which differ little, count like open ones.
-    Without words the clip is cut into equal parts. More words than columns are thinned out evenly.
+    opening: lip opening of the real speaker, (S,), NaN without a face; fps: its frames a second. "Most" is by
+    rank among the clip's frames, so that shut lips, which differ little, count like open ones. Without words
+    the clip is cut into equal parts. More words than columns are thinned out evenly.
     """
     length = len(opening) / fps
     spoken = [word for word in words if word.start < length]
@@ -142,10 +142,9 @@ def choose_moments(words: Sequence[Word], opening: NDArray[np.floating], fps: fl
 
 
 def compare(title: str, spoken: Observed, words: Sequence[Word], rows: Sequence[Row]) -> Grid:
-    """The lower faces of some videos at moments of the speech.
+    """Compare the lower faces of some videos at moments of the speech.
 
-    spoken: the real video of the speech, whose lips choose the moments. Only what all rows last is
-    looked at.
+    spoken: the real video of the speech, whose lips choose the moments. The shortest row sets the end.
     """
     seconds = min(len(one.frames) / one.fps for row in rows for one in (row.clip, row.aligned))
     moments = choose_moments(words, spoken.opening[: math.ceil(seconds * spoken.fps)], spoken.fps)
@@ -162,7 +161,7 @@ def _lower_faces(row: Row, moments: Sequence[Moment]) -> NDArray[np.uint8]:
 
 
 def draw_grids(grids: Sequence[Grid]) -> Image.Image:
-    """All comparisons beneath each other, as one picture."""
+    """Draw all comparisons in one picture, below each other."""
     height, width = LOWER.size - LOWER.region_top + _GAP, LOWER.size + _GAP
     heights = [_HEAD + 30 + height * len(grid.rows) + _MARGIN for grid in grids]
     columns = max(len(grid.moments) for grid in grids)
@@ -191,14 +190,14 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _fitting(text: str, width: int) -> str:
-    """A text, cut to a width in pixels."""
+    """Cut a text to a width in pixels."""
     while text and font(20).getlength(text) > width:
         text = text[:-2].rstrip() + "…"
     return text
 
 
 def _wrapped(text: str, width: int) -> str:
-    """The text in lines of at most so many pixels."""
+    """Break the text into lines of at most so many pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

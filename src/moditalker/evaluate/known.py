@@ -1,4 +1,4 @@
-"""Faces that were found in a source, as a file of arrays: no code in it is run."""
+"""Keeps faces found in a source in a file of arrays; no code in it is run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moditalker.geometry.looks import Identity, Look
 from moditalker.jobs.files import write_whole
 
 _CLASSES: dict[str, type[Any]] = {kind.__name__: kind for kind in (FaceFrame, Identity, Look)}
-_LEFT_OUT = ("frame", "crops")  # pictures of the source, which are read from it again
+_LEFT_OUT = ("frame", "crops")  # pictures, which are read from the source again
 
 
 def keep(path: Path, anchor: Identity, frames: Sequence[FaceFrame]) -> None:
@@ -29,7 +29,7 @@ def keep(path: Path, anchor: Identity, frames: Sequence[FaceFrame]) -> None:
 
 
 def read(path: Path) -> tuple[Identity, list[FaceFrame]]:
-    """What `keep` wrote; the frames have no pictures."""
+    """Read what `keep` wrote; the frames have no pictures."""
     with np.load(path, allow_pickle=False) as file:
         arrays = [file[f"arr_{number}"] for number in range(len(file.files) - 1)]
         anchor, *frames = _unpacked(json.loads(file["tree"].tobytes()), arrays)
@@ -37,7 +37,7 @@ def read(path: Path) -> tuple[Identity, list[FaceFrame]]:
 
 
 def _packed(value: Any, arrays: list[Any]) -> Any:
-    """The value as JSON; arrays go to the list, and their numbers stand for them."""
+    """The value as JSON; arrays go to the list, and their indices replace them."""
     if isinstance(value, np.ndarray | np.generic):
         arrays.append(np.asarray(value))
         return {"array": len(arrays) - 1, "scalar": isinstance(value, np.generic)}

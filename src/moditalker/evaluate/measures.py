@@ -31,7 +31,7 @@ from moditalker.metrics.silence import stillness
 from moditalker.metrics.ssim import ssim
 
 MOST_LAG = 12  # frames either way
-LEAST_SILENCE = 0.3  # s of silence that stability is measured on
+LEAST_SILENCE = 0.3  # least seconds of silence to measure stillness
 
 HIGHER, LOWER, ONE, ZERO = "higher", "lower", "near 1", "near 0"
 
@@ -40,9 +40,9 @@ HIGHER, LOWER, ONE, ZERO = "higher", "lower", "near 1", "near 0"
 class Measure:
     """A column of the report.
 
-    title, unit: as shown; better: higher, lower, near 1 or near 0; needs: of a pair, "reference" (the real
-    video that it should equal), "face" (the clip whose face it is, as a video), "identity" (the same, or a
-    picture) and "speech" (the real video of the speech); about: one line; weights: of `weights.GIVEN`.
+    title, unit: as shown; better: higher, lower, near 1 or near 0; needs: parts of a pair: "reference" (the
+    real video that it should equal), "face" (the clip whose face it is, as a video), "identity" (the same, or
+    a picture), "speech" (the real video of the speech); about: one line; weights: a key of `weights.GIVEN`.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Measure:
     weights: str = ""
 
     def badness(self, value: float) -> float:
-        """A value as a badness: larger is worse."""
+        """Turn a value into a badness: larger is worse."""
         if math.isnan(value):
             return -math.inf
         if self.better in (HIGHER, LOWER):
@@ -83,7 +83,7 @@ def _lpips_region(case: Case) -> float:
 
 
 def _frames(case: Case, function: Callable[..., float], most: int = WHOLE, step: int = 1) -> float:
-    """A metric of whole frames, of some of them."""
+    """A metric of whole frames, over some of them."""
     at = case.whole(most, step)
     return function(case.generated.frames[at], _reference(case).frames[at])
 
@@ -114,8 +114,8 @@ def _mouth_colour(case: Case, part: int) -> float:
     distance = colour_distance(made.colours[:, part], made.opening, face.colours[:, part], face.opening)
     if math.isnan(distance):
         raise UserError(
-            f"no mouth that is open (by {OPEN:g} eye distances) has one of the face's own that is open as "
-            f"far (within {ALIKE:.0%}) to be held against"
+            f"no generated mouth that is open (by {OPEN:g} eye distances) has a real one to compare with, "
+            f"open as far (within {ALIKE:.0%})"
         )
     return distance
 
@@ -155,7 +155,7 @@ def _leakage(case: Case) -> float:
 
 
 def _csim(case: Case) -> float:
-    """Of the same moments, since a turn of the head changes an embedding; of a picture, its only one."""
+    """Compares the same moments, since a turn of the head changes an embedding; a picture has only one."""
     embedder, face = load_embedder(), _face(case)
     seen = case.generated.seen if face.picture else case.usable
     at = np.flatnonzero(seen)[::SPARSE]
@@ -361,7 +361,7 @@ NEEDS = {
 
 
 def choose(wanted: str, known: Collection[str] = (*MEASURES, *SETS)) -> list[str]:
-    """Names out of a list with commas; a group's name stands for all of it, "all" for everything."""
+    """Choose names from a list with commas; a group's name means all of it, "all" everything."""
     chosen: list[str] = []
     for name in filter(None, (part.strip() for part in wanted.split(","))):
         if name == "all":
@@ -381,7 +381,7 @@ def choose(wanted: str, known: Collection[str] = (*MEASURES, *SETS)) -> list[str
 
 
 def lacking(case: Case, measure: Measure) -> str:
-    """What a pair lacks for a measure; "" if nothing."""
+    """Say what a pair lacks for a measure; "" if nothing."""
     for need in measure.needs:
         one = getattr(case, "face" if need == "identity" else need)
         if one is None:
@@ -394,7 +394,7 @@ def lacking(case: Case, measure: Measure) -> str:
 
 
 def measure(case: Case, names: list[str]) -> tuple[dict[str, float | None], dict[str, str]]:
-    """The figures of a pair, and for each that is None the reason why."""
+    """Measure a pair: its figures, and the reason for each that is None."""
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     for name in names:

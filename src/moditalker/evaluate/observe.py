@@ -38,17 +38,17 @@ from moditalker.video.blend import Blender
 
 Floats = NDArray[np.floating]
 
-# Every model is measured in the same region, whatever its own crop: that of a crop with these measures.
+# Every model is measured in the same region, whatever its own crop: the region of this crop.
 MEASURED = CropConfig(size=128, region_top=56, pose_rows=72, eye_distance=42.0, eye_row=26.0)
 FACE = CropConfig(size=256, region_top=112, pose_rows=144, eye_distance=84.0, eye_row=92.0)  # the whole face
 
-MOUTH_WIDTH = 64  # of the mouth's crop, in pixels of `MEASURED`: one and a half eye distances
-MOUTH_SIDES = (64, 256)  # pixels of that crop: as the video has it, within these
-SPARSE = 5  # every so many frames where all of them would say the same, slowly
-WHOLE, WHOLE_SLOW = 16 << 20, 4 << 20  # pixels that metrics of whole frames look at; those that take long
-MAX_BYTES = 1 << 30  # of a video's frames in memory
-KEPT_BYTES = 512 << 20  # of frames that are kept for the next pairs
-SAME_RATE = 0.01  # share by which frame rates may differ: of a file whose rate varies only the mean is known
+MOUTH_WIDTH = 64  # width of the mouth's crop, pixels of `MEASURED`: one and a half eye distances
+MOUTH_SIDES = (64, 256)  # limits of its pixels, else as many as in the video
+SPARSE = 5  # slow metrics use one frame in so many
+WHOLE, WHOLE_SLOW = 16 << 20, 4 << 20  # most pixels for metrics of whole frames; for slow ones
+MAX_BYTES = 1 << 30  # most memory for a video's frames
+KEPT_BYTES = 512 << 20  # frames kept for the next pairs
+SAME_RATE = 0.01  # share by which frame rates may differ: of a varying rate only the mean is known
 SLACK = 0.2  # s: videos whose lengths differ by more do not belong together
 
 
@@ -83,14 +83,14 @@ class Observed:
         return np.asarray(known)
 
     def heard(self) -> NDArray[np.float32]:
-        """The sound; UserError where there is none."""
+        """The sound; UserError if there is none."""
         if not len(self.sound):
             raise UserError("the generated video has no sound")
         return self.sound
 
     @cached_property
     def rotations(self) -> Floats:
-        """The head's, (S, 3, 3), NaN without a face."""
+        """Rotations of the head, (S, 3, 3), NaN without a face."""
         rotations = np.full((len(self.landmarks), 3, 3), np.nan)
         if self.seen.any():
             pose = procrustes(self.landmarks[self.seen], default_model().mean, WEIGHTS)
@@ -110,7 +110,7 @@ class Observed:
 
     @cached_property
     def sharpness(self) -> float:
-        """CPBD around the face, of every so many frames."""
+        """CPBD around the face, of every `SPARSE`-th frame."""
         return cpbd(self.close_up(SPARSE))
 
     @cached_property
@@ -124,7 +124,7 @@ class Observed:
         return mouth_colours(self.frames, self.landmarks)
 
     def close_up(self, step: int = 1) -> NDArray[np.uint8]:
-        """The face's surroundings (n, h, w, 3), twice as wide as its landmarks, of every so many frames."""
+        """Cut a box twice as wide as the landmarks from each `step`-th frame: (n, h, w, 3)."""
         points = self.landmarks[self.seen, :, :2]
         low, high = points.min(1).mean(0), points.max(1).mean(0)
         middle, side = (low + high) / 2, np.maximum(2 * (high - low), 128)
@@ -133,7 +133,7 @@ class Observed:
         return self.frames[::step, start[1] : end[1], start[0] : end[0]]
 
     def aligned(self, crop: CropConfig, at: NDArray[np.intp]) -> NDArray[np.uint8]:
-        """The faces of some frames, aligned as a crop says, (n, size, size, 3)."""
+        """Align the faces of some frames to a crop, (n, size, size, 3)."""
         matrices = align(self.landmarks, crop, self.fps)[at]
         return np.asarray(warp(self.frames[at], matrices, crop.size), np.uint8)
 
@@ -141,9 +141,9 @@ class Observed:
 def observe(
     path: Path, tracker: FaceTracker, seconds: float = 30.0, recode: bool = True, picture: bool = False
 ) -> Observed:
-    """Read a video (or, if allowed, a picture), put it through the codec, track the largest face in it.
+    """Read a video (or, if allowed, a picture), recode it, track the largest face in it.
 
-    seconds: no more of it is read. Raises UserError where it cannot be read, is too large or shows no face.
+    seconds: most to read. Raises UserError if it cannot be read, is too large or shows no face.
     """
     return _observe(path, tracker, seconds, recode, picture, None)
 
@@ -151,7 +151,7 @@ def observe(
 def _observe(
     path: Path, tracker: FaceTracker, seconds: float, recode: bool, picture: bool, kept: Path | None
 ) -> Observed:
-    """As `observe`; kept: a file that what was seen is read from, or written to."""
+    """As `observe`; kept: a cache file to read from or write to."""
     info = probe(path)
     still = info.kind == "picture"
     if still and not picture:
@@ -190,7 +190,7 @@ def _observe(
 
 
 def region_of(frames: NDArray[np.generic], matrices: Floats, crop: CropConfig) -> NDArray[np.generic]:
-    """The crop's part from `region_top` down, (n, size - region_top, size, 3), of the frames' dtype.
+    """Cut the crop from `region_top` down, (n, size - region_top, size, 3), of the frames' dtype.
 
     frames: (n, H, W, 3); matrices: frame -> crop, (n, 2, 3), as `align` gives them.
     """
@@ -200,7 +200,7 @@ def region_of(frames: NDArray[np.generic], matrices: Floats, crop: CropConfig) -
 
 @dataclass(frozen=True)
 class Case:
-    """A pair as arrays of equal length; `reference` and `speech` are None where the pair has none.
+    """A pair as arrays of equal length; `reference` and `speech` are None if the pair has none.
 
     face: the clip whose face it is. missing: frames that the generated video lacks (negative: has too many).
     """
@@ -219,7 +219,7 @@ class Case:
 
     @cached_property
     def mask(self) -> NDArray[np.float32]:
-        """(S, H, W) in [0, 1]: what paste-back would replace; 0 on frames without a face in both."""
+        """(S, H, W) in [0, 1]: the region of paste-back; 0 on frames without a face in both."""
         assert self.face is not None
         count, height, width = self.face.frames.shape[:3]
         masks = np.zeros((count, height, width), np.float32)
@@ -230,7 +230,7 @@ class Case:
         return masks
 
     def first_mouth(self) -> NDArray[np.uint8]:
-        """The baseline that shows the first frame's lower face on every frame, (S, H, W, 3)."""
+        """Make the baseline: the first frame's lower face on every frame, (S, H, W, 3)."""
         assert self.face is not None
         face, frames = self.face, self.face.frames.copy()
         here = transform(face.landmarks, face.matrices)
@@ -243,22 +243,21 @@ class Case:
         return result
 
     def region(self, clip: Observed, at: list[int] | NDArray[np.intp]) -> NDArray[np.float32]:
-        """The measured region of some frames, (n, 72, 128, 3) in grey levels, aligned as the face clip's."""
+        """Cut the measured region of some frames, (n, 72, 128, 3), aligned as the face clip's."""
         assert self.face is not None
         frames = clip.frames[at].astype(np.float32)
         return np.asarray(region_of(frames, self.face.matrices[at], MEASURED), np.float32)
 
     def whole(self, most: int, step: int = 1) -> slice:
-        """Every `step`-th frame, or fewer, so that all of them have about `most` pixels."""
+        """Every `step`-th frame, or fewer, so that together they have about `most` pixels."""
         count, height, width = self.generated.frames.shape[:3]
         return slice(None, None, max(step, math.ceil(count * height * width / most)))
 
     @cached_property
     def mouth_matrices(self) -> Floats:
-        """Frame -> a square of the mouth's surroundings at the video's own size, (S, 2, 3): as wide as
-        `side`.
+        """Frame -> the mouth's surroundings at the video's own size, `mouth_side` pixels wide, (S, 2, 3).
 
-        The face clip's lips are in its middle, and its head is upright; NaN without a face.
+        The face clip's lips are in the middle, and the head is upright; NaN without a face.
         """
         assert self.face is not None
         lips = transform(self.face.landmarks, self.face.matrices)[:, MOUTH, :2].mean(1)
@@ -270,18 +269,14 @@ class Case:
 
     @cached_property
     def mouth_side(self) -> int:
-        """Pixels that the mouth's surroundings, one and a half eye distances, are wide in the video itself;
-        within `MOUTH_SIDES`.
-        """
+        """Width of the mouth's surroundings, one and a half eye distances: the video's, in `MOUTH_SIDES`."""
         assert self.face is not None
         distance = float(np.nanmedian(eye_distance(self.face.landmarks)))
         least, most = MOUTH_SIDES
         return min(max(round(distance * MOUTH_WIDTH / MEASURED.eye_distance), least), most)
 
     def mouth(self, clip: Observed, at: NDArray[np.intp]) -> NDArray[np.float32]:
-        """The mouth's surroundings in some frames, (n, side, side, 3) in grey levels, aligned as the face
-        clip's.
-        """
+        """Cut the mouth's surroundings in some frames, (n, side, side, 3), as `mouth_matrices` place them."""
         frames = clip.frames[at].astype(np.float32)
         return np.asarray(warp(frames, self.mouth_matrices[at], self.mouth_side), np.float32)
 
@@ -293,30 +288,30 @@ class Case:
 
     @cached_property
     def offsets(self) -> Offsets:
-        """Lips and sound of the generated video, as inputs of SyncNet."""
+        """SyncNet's distances of lips and sound in the generated video."""
         made = self.generated
         return sync(face_crops(made.frames, made.landmarks, made.fps), made.heard())
 
     @cached_property
     def match(self) -> Match:
-        """The same, as inputs of the package's sync expert."""
+        """The sync expert's judgement of lips and sound in the generated video."""
         made = self.generated
         return load_expert().match(made.frames, made.landmarks, made.heard(), made.fps)
 
     @cached_property
     def silent(self) -> NDArray[np.bool_]:
-        """(S,) frames of the generated video well inside a silence of its sound."""
+        """(S,) whether a frame of the generated video is well inside a silence of its sound."""
         weights = np.array(list(silence([self.generated.sound])))
         at = (np.arange(len(self.generated.frames)) / self.generated.fps * 25).astype(int)
         return np.array([i < len(weights) and weights[i] == 1 for i in at])
 
 
 class Observer:
-    """Observes videos, and remembers those that are needed again.
+    """Observes videos, and keeps those that are needed again.
 
     Args:
         seconds, recode: as for `observe`.
-        again: files that are needed again; at most `KEPT_BYTES` of frames are kept, of the last ones.
+        again: files needed again; of the latest, at most `KEPT_BYTES` of frames are kept.
         cache: a folder for observations of these files, shared with other processes.
     """
 
@@ -330,7 +325,7 @@ class Observer:
     ) -> None:
         self.tracker, self.seconds, self.recode, self.again = tracker, seconds, recode, frozenset(again)
         self.cache = cache
-        self.kept: dict[Path, Observed] = {}  # the one looked at last stands last
+        self.kept: dict[Path, Observed] = {}  # the latest one last
 
     def look(self, path: Path, picture: bool = False) -> Observed:
         """As `observe`."""
@@ -345,17 +340,17 @@ class Observer:
         return found
 
     def _kept(self, path: Path) -> Path | None:
-        """The cache file for a file's present content."""
+        """The cache file for the present content of a file."""
         try:
             stat = path.stat()
         except (OSError, ValueError):
             return None
-        said = repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns, self.seconds, self.recode))
-        return self.cache and self.cache / f"{hashlib.sha256(said.encode()).hexdigest()[:24]}.npz"
+        facts = repr((str(path.absolute()), stat.st_size, stat.st_mtime_ns, self.seconds, self.recode))
+        return self.cache and self.cache / f"{hashlib.sha256(facts.encode()).hexdigest()[:24]}.npz"
 
 
 def build_case(pair: Pair, observer: Observer) -> Case:
-    """Read a pair. Raises UserError: unreadable, no face, sizes, rates or lengths that do not go together."""
+    """Read a pair. Raises UserError: unreadable, no face, sizes, rates or lengths that do not match."""
     seen: dict[Path, Observed] = {}
 
     def look(path: Path | None, picture: bool = False) -> Observed | None:
@@ -390,13 +385,13 @@ def build_case(pair: Pair, observer: Observer) -> Case:
             f"{pair.generated}: {len(generated.frames)} frames, {pair.reference} has "
             f"{len(reference.frames)}; they may differ by {SLACK:g} s"
         )
-    given = [one for one in (generated, reference, face, speech) if one is not None and not one.picture]
-    frames = min(len(one.frames) for one in given)
+    videos = [one for one in (generated, reference, face, speech) if one is not None and not one.picture]
+    frames = min(len(one.frames) for one in videos)
     short = {
         id(one): one
-        if len(one.frames) == frames  # with what is known of it
+        if len(one.frames) == frames  # keeps its cached properties
         else replace(one, frames=one.frames[:frames], landmarks=one.landmarks[:frames])
-        for one in given
+        for one in videos
     }
     reference, face, speech = (short.get(id(one), one) for one in (reference, face, speech))
     return Case(short[id(generated)], reference, face, speech, missing)

@@ -1,4 +1,4 @@
-"""Reads which videos are judged against which: folders and manifests."""
+"""Reads pairs of videos to judge from folders and manifests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from moditalker.jobs import spreadsheets
 from moditalker.jobs.files import write_whole
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}
-MANIFESTS = ("pairs.jsonl", "pairs.csv")  # in the folder of a run
-MAX_BYTES, MAX_PAIRS = 64 << 20, 100_000  # of a manifest
+MANIFESTS = ("pairs.jsonl", "pairs.csv")  # names in the folder of a run
+MAX_BYTES, MAX_PAIRS = 64 << 20, 100_000  # limits of a manifest
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Pair:
 
     @property
     def files(self) -> list[Path]:
-        """All of them, each once."""
-        given = (self.generated, self.reference, self.face, self.speech)
-        return list(dict.fromkeys(path for path in given if path is not None))
+        """All its files, each once."""
+        paths = (self.generated, self.reference, self.face, self.speech)
+        return list(dict.fromkeys(path for path in paths if path is not None))
 
 
 def read_pairs(source: Path) -> list[Pair]:
-    """Pairs of a manifest (.jsonl, .csv), of a folder that has one, or of one with reference/ and generated/.
+    """Read pairs from a manifest (.jsonl, .csv), its folder, or a folder with reference/ and generated/.
 
     A manifest has a line a pair with the fields of `Pair`; its paths are relative to its folder. In a
     folder with reference/ and generated/, files belong together by name, whatever their endings; a
@@ -72,9 +72,9 @@ def read_pairs(source: Path) -> list[Pair]:
 
 
 def videos_in(folder: Path, also: Collection[str] = ()) -> dict[str, Path]:
-    """Videos of a folder by name without ending, and files with the endings in `also`.
+    """Find the videos of a folder by name without ending, and files with the endings in `also`.
 
-    Raises UserError where two have one name.
+    Raises UserError if two have one name.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -86,7 +86,7 @@ def videos_in(folder: Path, also: Collection[str] = ()) -> dict[str, Path]:
 
 
 def read_bounded(path: Path, most: int, why: str) -> str:
-    """A text file of limited size, with its own line ends; why: the end of the error's sentence.
+    """Read a text file of limited size, with its own line ends; why: the end of the error's sentence.
 
     Raises UserError: larger, or no text.
     """
@@ -136,11 +136,11 @@ def _pair(path: Path, number: int, row: object) -> Pair:
         raise UserError(f"{where}: texts under the names {', '.join(known)} are expected")
     if unknown := [str(key) for key in row if key not in known]:
         raise UserError(f"{where}: {', '.join(unknown)} is not known; there are {', '.join(known)}")
-    given = {key: value for key, value in row.items() if value}
-    if "generated" not in given or len(given.keys() & {"reference", "face", "speech"}) == 0:
+    texts = {key: value for key, value in row.items() if value}
+    if "generated" not in texts or len(texts.keys() & {"reference", "face", "speech"}) == 0:
         raise UserError(f"{where}: generated is needed, and one of reference, face, speech")
-    files = {key: path.parent / value for key, value in given.items() if key != "name"}
-    return Pair(str(given.get("name") or f"{number:04d} {files['generated'].stem}"), **files)
+    files = {key: path.parent / value for key, value in texts.items() if key != "name"}
+    return Pair(str(texts.get("name") or f"{number:04d} {files['generated'].stem}"), **files)
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:

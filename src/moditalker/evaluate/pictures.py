@@ -1,4 +1,4 @@
-"""Pictures for the report: contact sheets, and curves of lip opening."""
+"""Draws pictures for the report: contact sheets, and curves of lip opening."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from moditalker.geometry.align import align
 from moditalker.geometry.raster import warp
 
 COLUMNS, SIDE = 8, 128  # pictures in a row, and their pixels
-DIFFERENCE = 4  # times larger than it is
+DIFFERENCE = 4  # factor of the difference
 
 
 def contact_sheet(case: Case) -> bytes:
     """A JPEG of aligned faces, evenly over time: the real video, the generated one, their difference times 4.
 
-    The real one is the reference, else the face clip, else that of the speech; a difference only against
-    the first two, which show the same face at the same time.
+    The real video is the reference, else the face clip, else the speech's. The last has no difference,
+    because it shows another face.
     """
     real = case.reference or case.face or case.speech
     assert real is not None
@@ -39,14 +39,14 @@ def contact_sheet(case: Case) -> bytes:
 
 
 def _faces(clip: Observed, at: NDArray[np.intp], aligned: Observed) -> NDArray[np.uint8]:
-    """Frames of a clip (n, SIDE, SIDE, 3), cropped as another one's face is aligned."""
+    """Frames of a clip (n, SIDE, SIDE, 3), cropped by the alignment of another clip's face."""
     matrices = align(aligned.landmarks, FACE, aligned.fps)
     shown = np.asarray(warp(clip.frames[at], matrices[at] * (SIDE / FACE.size), SIDE), np.uint8)
     return shown
 
 
 def curves(tracks: dict[str, Sequence[float | None]], fps: float, width: int = 640, height: int = 110) -> str:
-    """Lines over time as SVG, all on one scale; None is a gap. The first is drawn bold."""
+    """Draw lines over time as SVG, all on one scale; None is a gap. The first is bold."""
     values = [v for track in tracks.values() for v in track if v is not None]
     if not values:
         return ""

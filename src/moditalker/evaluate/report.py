@@ -38,7 +38,7 @@ def write_report(results: Results, out: Path) -> None:
 
 
 def worst_first(results: Results) -> list[int]:
-    """Numbers of the videos: those that failed, then by mean rank over the metrics that all of them have."""
+    """Order the videos: failed ones, then by mean rank over the metrics that all of them have."""
     good = [i for i, video in enumerate(results.videos) if "key" in video]
     ranks = dict.fromkeys(good, 0)
     for name in results.settings.metrics:
@@ -71,12 +71,12 @@ def as_json(results: Results, found: dict[str, Summary]) -> dict[str, Any]:
 
 
 def plain(value: float) -> float | str | None:
-    """For JSON, which knows no infinity."""
+    """Write a number for JSON, which has no infinity."""
     return value if math.isfinite(value) else (None if math.isnan(value) else str(value))
 
 
 def show(value: float | None) -> str:
-    """Three or four digits that matter."""
+    """Round to three or four significant digits."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -89,7 +89,7 @@ def _unit(name: str) -> str:
 
 
 def as_markdown(results: Results, found: dict[str, Summary]) -> str:
-    """The tables: metrics over all videos, distances of both sets, failures, missing weights, each video."""
+    """Write tables: metrics over all videos, distances of sets, failures, missing weights, each video."""
     lines = ["# Evaluation", ""]
     lines += [f"{len(results.videos) - results.failed} of {len(results.videos)} videos. {NOTE}", ""]
     lines += ["| metric | better | mean | 95 % | median | videos |", "|---|---|---|---|---|---|"]
@@ -142,7 +142,7 @@ svg path { fill: none; stroke-width: 1.5 } .line0 { stroke: #c33; stroke-width: 
 
 
 def as_html(results: Results, found: dict[str, Summary], order: list[int]) -> str:
-    """One page beside pictures/: the summary, then the videos with pictures and curves, the worst first."""
+    """Write a page next to pictures/: the summary, then videos with pictures and curves, the worst first."""
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',

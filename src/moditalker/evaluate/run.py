@@ -29,13 +29,13 @@ from moditalker.weights.named import MissingWeights, find_given
 
 Progress = Callable[[str, int, int], None]
 
-SCHEMA = 1  # of a video's record; another one is measured again
-RESAMPLES, PART = 10_000, 500  # of the bootstrap, and those made at once
+SCHEMA = 1  # version of a video's record; other versions are measured again
+RESAMPLES, PART = 10_000, 500  # of the bootstrap, in all and at once
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that a figure depends on: metrics by name, seconds read, whether the codec is applied."""
+    """The settings of a figure: metrics by name, seconds read, whether the codec is applied."""
 
     metrics: tuple[str, ...]
     seconds: float = 30.0
@@ -66,10 +66,10 @@ def evaluate(
     workers: int = 1,
     progress: Progress = lambda stage, done, total: None,
 ) -> Results:
-    """Measure pairs; figures of unchanged files in the folder `out` are not measured again.
+    """Measure pairs; figures of unchanged files in the folder `out` are kept.
 
     metrics: names of `MEASURES` and `SETS`; those whose weights are missing are left out, and
-    `Results.missing` says how to get them. Raises UserError where the folder cannot be written.
+    `Results.missing` says how to get them. Raises UserError if the folder cannot be written.
     """
     return evaluate_sets({out: pairs}, metrics, seconds, recode, workers, progress)[out]
 
@@ -82,9 +82,7 @@ def evaluate_sets(
     workers: int = 1,
     progress: Progress = lambda stage, done, total: None,
 ) -> dict[Path, Results]:
-    """The same for many sets of pairs by their folders, at once: a video of several pairs is looked at once,
-    as long as there is room for it.
-    """
+    """Measure many sets of pairs by their folders. A video of several pairs is read once, if it fits."""
     settings, missing = available(metrics, seconds, recode)
     tasks = tasks_of(sets, settings)
     records = {task: record for task in tasks if (record := task.known()) is not None}
@@ -106,7 +104,7 @@ def evaluate_sets(
 
 
 def available(metrics: Sequence[str], seconds: float, recode: bool) -> tuple[Settings, dict[str, str]]:
-    """The settings with those metrics whose weights are there, and how to get the others' by their names."""
+    """Settings with the metrics whose weights are there, and how to get the others', by name."""
     missing = {}
     for name in metrics:
         try:
@@ -118,7 +116,7 @@ def available(metrics: Sequence[str], seconds: float, recode: bool) -> tuple[Set
 
 
 def tasks_of(sets: Mapping[Path, Sequence[Pair]], settings: Settings) -> list[Task]:
-    """The pairs to measure, set by set; makes each set's folder. Raises UserError where one cannot be."""
+    """List the pairs to measure, set by set; make each set's folder. Raises UserError if it cannot."""
     for out in sets:
         try:
             _folder(out).mkdir(parents=True, exist_ok=True)
@@ -129,7 +127,7 @@ def tasks_of(sets: Mapping[Path, Sequence[Pair]], settings: Settings) -> list[Ta
 
 @dataclass(frozen=True)
 class Task:
-    """A pair to measure, how, and the folder that its figures are kept in."""
+    """A pair to measure, with its settings and the folder for its figures."""
 
     pair: Pair
     settings: Settings
@@ -137,16 +135,16 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The name of its figures, by the files as they are now."""
+        """The name of its figures, by the present files."""
         return _key(self.pair, self.settings)
 
     @property
     def face(self) -> str:
-        """Sorts pairs of one face together, so that its observation serves all of them."""
+        """The sort key: pairs of one face come together, so that it is observed once."""
         return str(self.pair.face or self.pair.reference or "")
 
     def known(self) -> dict[str, Any] | None:
-        """Its record, where it was measured before and the files have not changed since."""
+        """Its record, if it was measured before and the files have not changed since."""
         return _known(self.folder, self.key)
 
 
@@ -167,12 +165,12 @@ def _key(pair: Pair, settings: Settings) -> str:
         except (OSError, ValueError):  # no file has a zero in its name
             stat = None
         files.append(None if stat is None else [str(path), stat.st_size, stat.st_mtime_ns])
-    said = json.dumps([SCHEMA, __version__, asdict(settings), files], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:24]
+    facts = json.dumps([SCHEMA, __version__, asdict(settings), files], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()[:24]
 
 
 def _known(folder: Path, key: str) -> dict[str, Any] | None:
-    """The record of a video that was measured before; None where there is none that can be read."""
+    """The record of a video that was measured before; None if none can be read."""
     try:
         record = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -183,9 +181,7 @@ def _known(folder: Path, key: str) -> dict[str, Any] | None:
 def judging(
     settings: Settings, again: Collection[Path], cache: Path | None = None
 ) -> Callable[[Task], dict[str, Any]]:
-    """Prepare a worker: load the networks that find faces. again: files of several pairs; cache: the folder
-    of observations that workers share.
-    """
+    """Prepare a worker: load the networks that find faces. again, cache: as for `Observer`."""
     from moditalker.features.face.tracker import FaceTracker
 
     return partial(_judge, Observer(FaceTracker(), settings.seconds, settings.recode, again, cache))
@@ -268,7 +264,7 @@ def summarize(values: Sequence[float], seed: int = 0) -> Summary:
     return _summarized(tuple(float(value) for value in values), seed)
 
 
-@lru_cache(maxsize=4096)  # the tables of a benchmark have each of them several times
+@lru_cache(maxsize=4096)  # a benchmark's tables show each several times
 def _summarized(values: tuple[float, ...], seed: int) -> Summary:
     x = np.asarray(values, np.float64)
     if not len(x):
@@ -285,7 +281,7 @@ def _summarized(values: tuple[float, ...], seed: int) -> Summary:
 
 
 def summaries(results: Results) -> dict[str, Summary]:
-    """Each metric that at least one video has."""
+    """Summarize each metric that at least one video has."""
     found = {}
     for name in (name for name in results.settings.metrics if name in MEASURES):
         values = [

@@ -12,12 +12,12 @@ from moditalker.evaluate.observe import FACE, Observed
 from moditalker.metrics.fid import CLIP, i3d_features, inception_features
 
 Features = NDArray[np.float32]
-SPARSE = 5  # every so many frames counts as a picture
+SPARSE = 5  # one frame in so many counts as a picture
 
 
 @dataclass(frozen=True)
 class SetMeasure:
-    """A figure of two sets of videos: squared Fréchet distance of what `features` gives, (n, D) a video."""
+    """A figure of two sets of videos: squared Fréchet distance of `features`, (n, D) per video."""
 
     title: str
     about: str

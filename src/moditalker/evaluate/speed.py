@@ -29,8 +29,8 @@ from moditalker.talker.talker import MoDiTalker
 
 MAX_SECONDS = 3600.0
 
-# The authors' released networks, as measured on two cores without a GPU: least and most seconds for a clip of
-# 16 frames of 256x256. Their script takes 25 sampling steps.
+# The authors' released networks on two cores without a GPU: least and most seconds for a clip of 16 frames of
+# 256x256. Their script takes 25 sampling steps.
 RELEASED: dict[str, Any] = {
     "frames": 16,
     "fps": 25,
@@ -44,7 +44,7 @@ RELEASED: dict[str, Any] = {
 
 
 def released() -> dict[str, Any]:
-    """`RELEASED`, and what follows from it: seconds of work for a second of video."""
+    """`RELEASED` and its real-time factor: seconds of work for a second of video."""
     clip = [
         encode + RELEASED["steps"] * step + decode
         for encode, step, decode in zip(
@@ -63,7 +63,7 @@ def measure(
     steps: int | None = None,
     repeat: int = 1,
 ) -> dict[str, Any]:
-    """Make a video some times over, and measure; times are medians, in seconds.
+    """Make a video several times, and measure; times are medians, in seconds.
 
     Args:
         face, audio: as for `MoDiTalker.generate`.
@@ -76,14 +76,14 @@ def measure(
         first_frame_seconds: from `generate` until the first frame is made and given to the encoder.
         seconds, cpu_seconds: from `generate` until the file is written; the second of all threads together.
         real_time_factor: seconds over the video's; below 1 is faster than real time.
-        stages: name -> seconds and cpu_seconds of its thread; stages run in parallel, so that they add
-        up to more than the whole.
-        peak_rss_bytes: of this process.
+        stages: name -> seconds and cpu_seconds of its thread; stages run in parallel, so their sum is more
+        than the whole.
+        peak_rss_bytes: peak memory of this process.
         flops_per_second_of_video: `flops`, and their total.
         released: `released`.
 
     Raises:
-        UserError: as `generate`; a length or repetition out of range.
+        UserError: as `generate`; a length or number of runs is out of range.
     """
     if seconds is not None and not 0 < seconds <= MAX_SECONDS:
         raise UserError(f"seconds is {seconds:g}; it must be above 0 and at most {MAX_SECONDS:g}")
@@ -137,10 +137,10 @@ def measure(
 
 
 def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str, float]:
-    """Floating point operations for a second of video, by stage.
+    """Count floating point operations for a second of video, by stage.
 
-    Matrix products, convolutions and attention, as torch counts them: 2 for a multiplication with its
-    addition. What is done once for a video (finding the face, the identity's planes) is left out.
+    torch counts matrix products, convolutions and attention: 2 for a multiplication with its addition. Work
+    done once for a video (finding the face, the identity's planes) is left out.
     """
     config = talker.config
     window, hop = config.atom.frames, config.atom.frames - config.atom.overlap
@@ -164,7 +164,7 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
         outlines = torch.zeros(frames, len(OUTLINES), SIDE, SIDE)
         return load_cover()(torch.zeros(frames, 3, SIDE, SIDE), outlines)
 
-    if config.compose.enabled and config.compose.inside != "mtov":  # MToV is not asked
+    if config.compose.enabled and config.compose.inside != "mtov":  # MToV is not used
         video, clip, advance = cover, 1, 1
 
     return {
@@ -176,7 +176,7 @@ def flops(talker: MoDiTalker, fps: float, steps: int | None = None) -> dict[str,
 
 
 def _counted(work: Callable[[], object]) -> int:
-    """Operations of some work in this thread; attention counts as its matrix products."""
+    """Count operations of some work in this thread; attention counts as its matrix products."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         work()
@@ -184,7 +184,7 @@ def _counted(work: Callable[[], object]) -> int:
 
 
 def _start_up(preset: str, device: str) -> float:
-    """Seconds from the start of a process until its weights are loaded."""
+    """Measure seconds from the start of a process until its weights are loaded."""
     code = (
         "import sys, moditalker.cli\n"
         "from moditalker.talker.talker import MoDiTalker\n"
@@ -222,7 +222,7 @@ def _run(talker: MoDiTalker, face: Path, audio: Path, steps: int | None, out: Pa
 
 
 def _sound_of(audio: Path, seconds: float, out: Path) -> Path:
-    """The audio cut or repeated to a length, as 16-bit WAV at 16 kHz."""
+    """Cut or repeat the audio to a length; write it as 16-bit WAV at 16 kHz."""
     count = round(seconds * SAMPLE_RATE)
     samples = np.resize(AudioReader(audio).read(seconds), count)
     write_wav(out, samples)
@@ -230,7 +230,7 @@ def _sound_of(audio: Path, seconds: float, out: Path) -> Path:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells, and how many cores this process may use."""
+    """The processor's name, if the system has it, and the number of usable cores."""
     name = platform.processor() or platform.machine()
     listing = Path("/proc/cpuinfo")
     if listing.is_file():

@@ -1,4 +1,4 @@
-"""Tables of a benchmark as Markdown: the paper's Table 1 with its rows quoted, each person, all figures."""
+"""Writes tables of a benchmark as Markdown: the paper's Table 1, each person, all figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TABLE_1 = (
     ("lse_d", "LSE-D ↓", "LSE-D"),
     ("match", "mouth-audio match ↑", ""),
 )
-# What docs/lab/benchmark.md tells of each person.
+# Figures of each person in docs/lab/benchmark.md.
 OF_PEOPLE = (
     *("lip_correlation", "lip_amplitude", "leakage", "silence", "match", "psnr", "psnr_first_mouth", "ssim"),
     *("lpips", "lmd_mouth", "csim", "cpbd_ratio", "seam", "flicker", "drift", "background"),
@@ -59,7 +59,7 @@ class Scored:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table as lines, with an empty one after it."""
+    """Write a Markdown table as lines, with an empty one after it."""
     return [
         f"| {' | '.join(head)} |",
         "|---|" + "---|" * (len(head) - 1),
@@ -73,7 +73,7 @@ def _interval(one: Summary | None) -> str:
 
 
 def table_1(rows: Sequence[Scored]) -> list[str]:
-    """The paper's Table 1: methods by its columns; means with 95 % intervals, then its own rows as quoted."""
+    """Write the paper's Table 1: methods by its columns; means with 95 % intervals, then its quoted rows."""
     lines = []
     for row in (row for row in rows if row.method):
         found = summaries(row.results)
@@ -90,10 +90,9 @@ def table_1(rows: Sequence[Scored]) -> list[str]:
 
 
 def people(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """The measured videos by person: all of them, those of each face, and, where another speaks, of each
-    voice.
+    """Group the measured videos: all, those of each face, and those of each voice if it is another person's.
 
-    A person is the folder that a video lies in.
+    A person is the folder of a video.
     """
     groups: dict[str, list[dict[str, Any]]] = {"all": []}
     voices: dict[str, list[dict[str, Any]]] = {}
@@ -107,7 +106,7 @@ def people(results: Results) -> dict[str, list[dict[str, Any]]]:
 
 
 def medians(results: Results) -> dict[str, dict[str, tuple[float, int]]]:
-    """Of each person: each metric's median over videos, and how many videos have it."""
+    """For each person: each metric's median over videos, and the number of videos that have it."""
     found: dict[str, dict[str, tuple[float, int]]] = {}
     for person, videos in people(results).items():
         found[person] = {}
@@ -119,7 +118,7 @@ def medians(results: Results) -> dict[str, dict[str, tuple[float, int]]]:
 
 
 def by_person(rows: Sequence[Scored]) -> list[str]:
-    """Sets and people by metrics, medians over videos; a number in brackets where not all of n have one."""
+    """Sets and people by metrics, medians over videos; a number in brackets if not all of n have one."""
     tables = [(row, medians(row.results)) for row in rows]
     columns = [name for name in OF_PEOPLE if any(name in of for _, table in tables for of in table.values())]
     lines = []
@@ -136,7 +135,7 @@ def by_person(rows: Sequence[Scored]) -> list[str]:
 
 
 def everything(rows: Sequence[Scored]) -> list[str]:
-    """A row a set with the mean and 95 % interval of every metric, then the distances of whole sets."""
+    """Write a row per set with mean and 95 % interval of each metric, then the distances of whole sets."""
     found = [(row, summaries(row.results)) for row in rows]
     columns = list(dict.fromkeys(name for _, one in found for name in one))
     lines = markdown(
@@ -153,7 +152,7 @@ def everything(rows: Sequence[Scored]) -> list[str]:
 
 
 def page(rows: Sequence[Scored]) -> str:
-    """All tables of a benchmark, as Markdown."""
+    """Write all tables of a benchmark, as Markdown."""
     return "\n".join(
         [
             *("# Benchmark", "", "## Table 1, as the paper has it", ""),

@@ -20,7 +20,7 @@ Array = NDArray[Any]  # of floats
 
 @dataclass(frozen=True)
 class _Fit:
-    """One frame's similarity source -> crop, in the quantities that are averaged over time."""
+    """One frame's similarity source -> crop, as quantities to average over time."""
 
     turn: complex  # unit vector of the rotation
     log_scale: float
@@ -55,9 +55,9 @@ def align_stream(
     fps: float = RATE,
     frame_size: tuple[int, int] | None = None,
 ) -> Iterator[NDArray[np.float64]]:
-    """Streaming form of `align`: landmarks (68, 2 or 3) in, None where there is no face; matrices (2, 3) out.
+    """Streaming form of `align`: landmarks (68, 2 or 3) in, None without a face; matrices (2, 3) out.
 
-    A matrix is given ceil(3 sigma) frames after its landmarks were taken (sigma = crop.smoothing at 25 Hz).
+    A matrix comes ceil(3 sigma) frames after its landmarks (sigma = crop.smoothing at 25 Hz).
     """
     if crop.eye_distance <= 0:
         if frame_size is None:
@@ -107,11 +107,11 @@ def align(
 ) -> NDArray[np.float64]:
     """Similarity matrices that carry source pixels to crop pixels, smoothed over time [ours].
 
-    points: (S, 68, 2 or 3) image landmarks, NaN where no face was found; frame_size: (height, width) of the
-    source, needed only where crop.eye_distance is 0 (the whole frame is the crop [paper]). -> (S, 2, 3).
+    points: (S, 68, 2 or 3) image landmarks, NaN if no face was found; frame_size: (height, width) of the
+    source, needed only if crop.eye_distance is 0 (the whole frame is the crop [paper]). -> (S, 2, 3).
     Each frame: weighted Procrustes of the stable points to `TEMPLATE`, then a Gaussian in time of the angle,
     the logarithm of the scale and the centre, over the frames of one shot (a jump of half a face starts
-    another). Frames without a face take the neighbours' answer; with none within the Gaussian's reach, NaN.
+    another). Frames without a face take their neighbours' matrix; NaN if none is within the Gaussian's reach.
     """
     matrices = list(align_stream(points, crop, fps, frame_size))
     return np.stack(matrices) if matrices else np.zeros((0, 2, 3))
@@ -128,7 +128,7 @@ def _whole_frame(size: int, frame_size: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def transform(points: Array, matrices: Array) -> Array:
-    """Points (S, N, 2 or 3) through matrices (S, 2, 3) or (2, 3); z, where given, is scaled, not shifted."""
+    """Map points (S, N, 2 or 3) by matrices (S, 2, 3) or (2, 3); z, if any, is scaled, not shifted."""
     linear, shift = matrices[..., :2], matrices[..., 2]
     xy = np.einsum("...ij,...nj->...ni", linear, points[..., :2]) + shift[..., None, :]
     scale = np.sqrt(np.abs(np.linalg.det(linear)))[..., None, None]
@@ -138,6 +138,6 @@ def transform(points: Array, matrices: Array) -> Array:
 
 
 def inverse(matrices: Array) -> Array:
-    """Matrices (..., 2, 3) of the opposite direction."""
+    """Invert matrices (..., 2, 3)."""
     linear = np.linalg.inv(matrices[..., :2])
     return np.concatenate([linear, -linear @ matrices[..., 2:]], axis=-1)

@@ -19,16 +19,16 @@ Pixels = NDArray[np.uint8]
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
-# What is kept of a frame, in crop widths: lips and what is around them, whatever they do.
+# The part of a frame that is kept, in crop widths: room for the lips however they move.
 LEFT, RIGHT, TOP, BOTTOM = 0.15, 0.85, 0.42, 1.02
-GREY = 6  # levels that channels of a picture without colours differ by, after coding
-MOST = 6.0  # pixels of the frame for one of a crop of 128; a larger face is kept that large
+GREY = 6  # most levels by which channels of a grey picture differ, after coding
+MOST = 6.0  # most pixels kept for one of a crop of 128; a larger face is shrunk to this
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
     """pixels: (h, w, 3) uint8 around the mouth; matrix: (2, 3), pixels' own place -> crop pixel; crop: (size,
-    size, 3) uint8, the aligned crop; landmarks: (68, 2) crop pixels; seconds: of the source; placed: (2, 3),
+    size, 3) uint8, the aligned crop; landmarks: (68, 2) crop pixels; seconds: source time; placed: (2, 3),
     pixels of the source's frame -> crop pixel.
     """
 
@@ -59,11 +59,11 @@ class Look:
 class Identity:
     """The identity of a face, from one shot of the source; both stages take it.
 
-    crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) that it has, crop pixels;
+    crop: (size, size, 3) uint8, the paper's x_id; landmarks: (68, 2) in it, crop pixels;
     frontal: (68, 3) canonical, the paper's l_id; neutral: (68, 3) canonical, the resting shape against which
-    every frame of this person is frontalised; looks: the frames it was chosen from; open_mouths: which of
-    them show open mouths, unlike each other; moves: deviation of lip opening and of mouth width over these
-    frames, eye distances; 0 where there is only one.
+    every frame of this person is frontalised; looks: the frames it was chosen from; open_mouths: indices
+    of those with open mouths, unlike each other; moves: deviation of lip opening and of mouth width over
+    these frames, eye distances; 0 if there is only one.
     """
 
     crop: Pixels
@@ -87,7 +87,7 @@ def scale_of(matrix: Matrix) -> float:
 
 
 def look_at(image: Pixels, matrix: Matrix, crop: Pixels, landmarks: Array, seconds: float = 0.0) -> Look:
-    """The look that a frame gives.
+    """Make the look of a frame.
 
     Args:
         image: (H, W, 3) uint8. matrix: (2, 3), frame -> crop pixel. crop: (size, size, 3).

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]  # of floats
 
-# Vertices of MediaPipe's 468-point face mesh that stand where the iBUG points do.
+# Vertices of MediaPipe's 468-point face mesh at the iBUG points.
 MESH_TO_68 = np.array(
     [
         *(127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356),  # jaw
@@ -36,7 +36,7 @@ EYE_LEFT = np.arange(42, 48)
 MOUTH = np.arange(48, 68)
 LIP_INNER = np.arange(60, 68)
 INNER_UPPER, INNER_LOWER = [61, 62, 63], [67, 66, 65]  # pairs across the gap between the lips
-LIP_RELATED = np.concatenate([JAW, MOUTH])  # [paper Fig. 2] in the order of the networks' lip branch
+LIP_RELATED = np.concatenate([JAW, MOUTH])  # [paper Fig. 2], in the order of AToM's lip branch
 LIP_UNRELATED = np.arange(17, 48)
 # MIRROR[i] is the point that i becomes when the picture is flipped left to right.
 MIRROR = np.array(
@@ -62,7 +62,7 @@ TEMPLATE = np.array(
 
 
 def smooth_step(x: Any) -> Any:
-    """0 up to 0, 1 from 1 on, smooth between; of a number, an array or a tensor."""
+    """0 up to 0, 1 from 1 on, smooth between. x: a number, an array or a tensor."""
     x = x.clip(0, 1) if hasattr(x, "clip") else min(max(x, 0.0), 1.0)
     return x * x * (3 - 2 * x)
 
@@ -85,9 +85,7 @@ def lip_opening(points: Array) -> Array:
 
 
 def shut_mouth(points: Array) -> Array:
-    """The same face with its inner lips touching; outer lips and chin follow: (..., 68, D) -> (..., 68,
-    D).
-    """
+    """Make a face's inner lips touch; outer lips and chin follow: (..., 68, D) -> (..., 68, D)."""
     shut: Array = points.copy()
     half = (points[..., INNER_UPPER, :] - points[..., INNER_LOWER, :]) / 2  # from the middle to the upper lip
     mean = half.mean(-2, keepdims=True)

@@ -1,4 +1,4 @@
-"""Head pose: removed from landmarks, and applied to them."""
+"""Removes the head pose from landmarks, and applies it to them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Pose:
     """A canonical face in the image: image = scale * rotation @ (canonical + residual) + translation.
 
     rotation: (S, 3, 3), proper; scale: (S,) pixels per canonical unit; translation: (S, 3) pixels; residual:
-    (S, 68, 3) canonical units, what of the observed shape the frontal landmarks leave out (the trace of the
-    pose in the mesh), so that `apply_pose` gives the observed points back; 0: nothing was left out.
+    (S, 68, 3) canonical units, the part of the observed shape that the frontal landmarks leave out (the trace
+    of the pose in the mesh). With it, `apply_pose` gives the observed points back; 0: nothing was left out.
     """
 
     rotation: NDArray[np.float64]
@@ -40,7 +40,7 @@ FLIP = np.array([1.0, -1.0, -1.0])  # canonical axes <-> image axes; a rotation 
 
 
 def procrustes(points: Array, reference: Array, weights: Array) -> Pose:
-    """The rotation, scale and shift of each frame that carry reference onto points by weighted least squares.
+    """Fit each frame's rotation, scale and shift of reference onto points by weighted least squares.
 
     points: (S, N, 3) image units; reference: (N, 3) or (S, N, 3) canonical; weights: (N,), 0 = ignored.
     """
@@ -97,16 +97,16 @@ class Affine:
     def posed(self, frontal: Array) -> NDArray[np.float32]:
         """Generated frontal landmarks (S or 1, 68, 3) in the frames' head poses: (S, 68, 3) image units.
 
-        What the map moves is the difference between generated and source [ours]: it is fitted on the upper
-        face only, and its error at the chin would otherwise shift the whole jaw; so generated = source gives
-        the frames' own landmarks exactly.
+        The map moves the difference between generated and source [ours]. It is fitted on the upper face
+        only, so its error at the chin would otherwise shift the whole jaw. generated = source gives the
+        frames' own landmarks exactly.
         """
         return (self.points + (frontal - self.source) @ self.maps).astype(np.float32)
 
     def error(self) -> NDArray[np.float64]:
         """The error of the map at the frames' own landmarks: (S, 68, 3) image units [ours].
 
-        A part of it is the person and stays; another goes with what the source's mouth does.
+        One part of it is the person and stays; another changes with the source's mouth.
         """
         shift = self.points[:, LIP_UNRELATED].mean(1, keepdims=True)
         turned = (self.source - self.source[:, LIP_UNRELATED].mean(1, keepdims=True)) @ self.maps

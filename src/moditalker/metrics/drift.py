@@ -1,4 +1,4 @@
-"""Slow change over a clip: what a still eye misses from frame to frame and sees after a minute."""
+"""Measures slow change over a clip, which an eye misses from frame to frame and sees after a minute."""
 
 from __future__ import annotations
 

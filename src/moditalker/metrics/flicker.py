@@ -1,4 +1,4 @@
-"""Quivering of a video in time."""
+"""Measures how much a video quivers in time."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from moditalker.metrics import csim, fid, lpips, onnx_network, syncnet
 from moditalker.weights.files import save_weights
 from moditalker.weights.named import GIVEN, given_folder, sha256
 
-# By the name that `moditalker weights add` takes: files -> states by the name they are kept under.
+# By the name that `moditalker weights add` takes: a function from files to states by their names.
 Read = Mapping[str, dict[str, Tensor] | bytes]  # bytes: an ONNX file
 READERS: dict[str, Callable[[Sequence[Path]], Read]] = {
     "face-embedding": csim.read_files,
@@ -27,7 +27,7 @@ READERS: dict[str, Callable[[Sequence[Path]], Read]] = {
 
 
 def keep(name: str, files: Sequence[Path], folder: Path | None = None) -> list[Path]:
-    """Read, check and keep the user's files; where they now are. Raises UserError."""
+    """Read, check and keep the user's files; return where they now are. Raises UserError."""
     if name == "voice":
         return voices.keep(files, folder or given_folder())
     if name not in READERS:
@@ -46,6 +46,6 @@ def keep(name: str, files: Sequence[Path], folder: Path | None = None) -> list[P
         else:
             path, other = stem.with_suffix(".safetensors"), stem.with_suffix(".onnx")
             save_weights(path, state, {}, {"sources": sources, "licence": GIVEN[key].licence})
-        other.unlink(missing_ok=True)  # what was given last counts
+        other.unlink(missing_ok=True)  # the last one counts
         kept.append(path)
     return kept

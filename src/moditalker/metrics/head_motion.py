@@ -1,4 +1,4 @@
-"""Whether the head moves as it should."""
+"""Measures how far the head's rotation is from a reference."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def rotation_error(rotations: ArrayLike, reference: ArrayLike) -> float:
     if a.shape != b.shape or a.shape[1:] != (3, 3):
         raise ValueError(f"rotations must be two arrays (S, 3, 3), not {a.shape} and {b.shape}")
     usable = np.isfinite(a).all((1, 2)) & np.isfinite(b).all((1, 2))
-    # The chord |A - B| = 2 sqrt 2 sin(angle / 2): exact for small angles, where the arc cosine of a trace
-    # is not.
+    # The chord |A - B| = 2 sqrt 2 sin(angle / 2) stays exact for small angles; the arc cosine of the trace
+    # does not.
     chord = np.linalg.norm((a - b)[usable], axis=(1, 2))
     angles = np.degrees(2 * np.arcsin(np.clip(chord / np.sqrt(8), 0, 1)))
     return float(angles.mean()) if len(angles) else float("nan")

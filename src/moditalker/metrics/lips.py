@@ -1,6 +1,6 @@
-"""Compares two tracks of lip opening (S,): how well one follows the other.
+"""Measures how well one track of lip opening (S,) follows another.
 
-Frames where any of the tracks is not finite (no face was found) are left out. A track that does not move
+Frames are left out if any of the tracks is not finite there (no face was found). A track that does not move
 has correlation 0. With fewer than LEAST frames it is nan.
 """
 
@@ -15,7 +15,7 @@ LEAST = 3  # frames that a correlation needs: two always lie on a line
 
 
 def together(*tracks: ArrayLike) -> list[Track]:
-    """The tracks as float64, without the frames where any of them is missing."""
+    """Return the tracks as float64, without the frames in which any of them is missing."""
     arrays = [np.asarray(track, dtype=np.float64) for track in tracks]
     if any(array.ndim != 1 or array.shape != arrays[0].shape for array in arrays):
         raise ValueError(f"tracks must be 1-D and of one length, not {[array.shape for array in arrays]}")
@@ -34,11 +34,11 @@ def correlation(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def best_lag(generated: ArrayLike, reference: ArrayLike, most: int = 5) -> tuple[float, float]:
-    """The shift within +-`most` frames at which the tracks correlate best, and that correlation.
+    """Find the shift within +-`most` frames at which the tracks correlate best, and that correlation.
 
     Positive: the generated lips come late by that many frames. The lag closest to 0 wins a tie. [ours: the
-    cross-correlation's peak, each lag normalised over the frames that overlap] Both are nan where no lag has
-    enough frames. Raises ValueError.
+    cross-correlation's peak, each lag normalised over the frames that overlap] Both are nan if no lag has
+    enough frames. Raises ValueError if the tracks differ in length.
     """
     a, b = np.asarray(generated, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if a.shape != b.shape:
@@ -48,17 +48,17 @@ def best_lag(generated: ArrayLike, reference: ArrayLike, most: int = 5) -> tuple
         lag: correlation(a[max(lag, 0) : len(a) + min(lag, 0)], b[max(-lag, 0) : len(b) - max(lag, 0)])
         for lag in sorted(range(-most, most + 1), key=abs)
     }
-    told = [lag for lag, score in scores.items() if not np.isnan(score)]
-    if not told:
+    known = [lag for lag, score in scores.items() if not np.isnan(score)]
+    if not known:
         return float("nan"), float("nan")
-    lag = max(told, key=lambda key: scores[key])  # max keeps the first of equals
+    lag = max(known, key=lambda key: scores[key])  # max keeps the first of equals
     return lag, scores[lag]
 
 
 def amplitude_ratio(generated: ArrayLike, reference: ArrayLike) -> float:
     """Range of motion (5th to 95th percentile) of one track over the other, >= 0. [ours]
 
-    1: as large; nan where both are still, inf where only the reference is.
+    1: as large; nan if both are still, inf if only the reference is.
     """
     x, y = together(generated, reference)
     if not len(x):

@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike
 def landmark_distance(generated: ArrayLike, reference: ArrayLike) -> float:
     """Mean distance of corresponding points (S, N, 2 or 3), in their unit; >= 0, less is closer.
 
-    Give pixels for the LMD that papers report, at the size that they say; divide the points by the eye
-    distance first for one that does not depend on the size; take each frame's mean away if position should
-    not count. Points that are nan are left out; none left: nan. Raises ValueError for shapes that do not
-    fit.
+    For the LMD of papers, use pixels at their frame size. To ignore size, divide by the eye distance. To
+    ignore position, subtract each frame's mean. Points that are nan are left out; none left: nan. Raises
+    ValueError if the shapes do not fit.
     """
     a, b = np.asarray(generated, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 3:

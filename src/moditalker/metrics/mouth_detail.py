@@ -1,4 +1,4 @@
-"""Whether a mouth shows what a small picture of it cannot hold: wrinkles of lips, edges of teeth, stubble."""
+"""Measures detail of a mouth that a small picture cannot hold: wrinkles of lips, edges of teeth, stubble."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from moditalker.metrics.region import LUMA, Array
 
 LIPS = slice(48, 60)  # the outline of both lips
 AROUND = 1.2  # times as large as the lips: their border counts, the skin beyond hardly
-EYES = 42.0  # pixels between the eyes in a crop of 128, whose pixel is the unit of what counts as fine
-SIGMA = 0.5  # of the Gaussian that takes fine detail away, in such pixels
-LEAST_SIGMA = 0.8  # and at least in the frame's own, where the face is no larger than in the crop
-LEAST = 0.5  # grey levels: a mouth with less has no detail that another one could lack
+EYES = 42.0  # pixels between the eyes in a crop of 128, whose pixel is the unit of SIGMA
+SIGMA = 0.5  # deviation of the Gaussian that removes fine detail, in such pixels
+LEAST_SIGMA = 0.8  # its least deviation in the frame's pixels, for faces no larger than in the crop
+LEAST = 0.5  # grey levels: a mouth with less has no detail to compare with
 
 
 def fine_detail(frames: ArrayLike, landmarks: ArrayLike) -> NDArray[np.float64]:
     """Root mean square of a mouth's fine detail in each frame, (S,), grey levels; nan without a face. [ours]
 
     Fine detail is luma minus its Gaussian blur, at the frame's own size. The blur grows with the face: its
-    deviation is half of 1/128 of the width of a crop whose eyes are 42 pixels apart, so that of a wave as
-    fine as such a crop just holds (two of its pixels long) 71 % are left, of one of four pixels 27 %, of one
-    of eight 7 %. In small faces it is at least 0.8 pixels of the frame: then it is the finest that there is.
-    Mouths are the lips' outline, 1.2 times as large. frames (S, H, W, 3) in grey levels; landmarks (S, 68, 2
-    or 3) in pixels. Raises ValueError for other shapes.
+    deviation is half a pixel of a crop of 128 whose eyes are 42 pixels apart. Of the finest wave in such a
+    crop (two pixels long) it leaves 71 % as fine detail, of one of four pixels 27 %, of one of eight 7 %. It
+    is at least 0.8 pixels of the frame. A mouth is the lips' outline, 1.2 times as large. frames (S, H, W, 3)
+    in grey levels; landmarks (S, 68, 2 or 3) in pixels. Raises ValueError for other shapes.
     """
     x, points = np.asarray(frames), np.asarray(landmarks, np.float64)[..., :2]
     if x.ndim != 4 or points.shape != (len(x), 68, 2):
@@ -39,10 +38,9 @@ def detail_ratio(generated: ArrayLike, real: ArrayLike) -> float:
     """Fine detail of one video's mouth over another's, >= 0; 1: the same, below: softer, above: sharper or
     noisy.
 
-    Both are tracks of `fine_detail`, of any lengths; the ratio is that of their medians, so that a few frames
-    with motion blur, or a mouth that opens at other times, tell little. Frames without a face are left out;
-    no frame of a video, or a real mouth with less than LEAST grey levels of detail, which nothing can be held
-    against: nan.
+    Both are tracks of `fine_detail`, of any lengths; the ratio is that of their medians, so a few frames with
+    motion blur, or a mouth that opens at other times, hardly count. Frames without a face are left out. nan
+    if a video has no frame left, or the real mouth has less than LEAST grey levels of detail.
     """
     sides = [np.asarray(track, np.float64) for track in (generated, real)]
     seen = [track[np.isfinite(track)] for track in sides]
@@ -66,7 +64,7 @@ def _detail(frame: NDArray[np.generic], points: Array) -> float:
 
 
 def gaussian(picture: Array, sigma: float) -> Array:
-    """A picture (H, W) blurred by a Gaussian of this deviation, pixels; its edges are mirrored."""
+    """Blur a picture (H, W) by a Gaussian of this deviation, pixels; its edges are mirrored."""
     down, across = (_window(length, sigma) for length in picture.shape)
     blurred: Array = down @ picture @ across.T
     return blurred

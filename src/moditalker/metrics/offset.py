@@ -1,4 +1,4 @@
-"""How far apart a video's lips and sound are: the lag at which AToM's motion for the sound fits the lips.
+"""Measures how far apart a video's lips and sound are: the lag at which AToM's motion fits the lips.
 
 Opening and width of the mouth are compared at each lag; the stretches of one video add up.
 """
@@ -25,14 +25,14 @@ from moditalker.weights.named import model_folder
 Array = NDArray[np.float32]
 
 MOST = 12  # frames of 25 Hz to each side
-PEAK = 4  # lags so near to the best one belong to the same peak
-SURE = 0.25  # confidence from which an offset counts as known (docs/lab/speech.md)
-SECONDS = 2.9  # that are needed for it
+PEAK = 4  # lags at most this far from the best one count as the same peak
+SURE = 0.25  # minimum confidence to trust an offset (docs/lab/speech.md)
+SECONDS = 2.9  # minimum seconds of video to trust an offset
 LEAST = 2  # frames: a smaller offset is within the error of the measurement
 
 
 class Lips:
-    """What AToM's motion for a sound looks like, as two tracks: opening and width of the mouth."""
+    """Turns a sound into two tracks of AToM's motion for it: opening and width of the mouth."""
 
     def __init__(self) -> None:
         path = model_folder("tiny") / "atom.safetensors"
@@ -59,18 +59,18 @@ def tracks(landmarks: Array) -> Array:
 class OffsetMeter:
     """The offset of one video, measured on stretches of it.
 
-    offset: frames of 25 Hz by which the lips lead the sound. confidence: how much higher the correlation is
-    there than at any lag that is not near, 0 to 2; 0 before the first stretch.
+    offset: frames of 25 Hz by which the lips lead the sound. confidence: the correlation at the offset minus
+    the best one at lags more than PEAK away, 0 to 2; 0 before the first stretch.
     """
 
     scores: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2 * MOST + 1))
     frames: int = 0
 
     def add(self, heard: Array, seen: Array) -> None:
-        """One more stretch.
+        """Add a stretch.
 
         Args:
-            heard: (2, S + 2 MOST) tracks of the motion for the sound; it begins MOST frames before the lips'.
+            heard: (2, S + 2 MOST) tracks of AToM's motion for the sound, from MOST frames before `seen`.
             seen: (2, S) tracks of the lips.
         """
         length = seen.shape[1]
@@ -93,10 +93,10 @@ class OffsetMeter:
 
     @property
     def sure(self) -> bool:
-        """Whether the offset is known."""
+        """Whether the offset can be trusted."""
         return self.frames >= math.ceil(25 * SECONDS) and self.confidence >= SURE
 
     @property
     def correction(self) -> int:
-        """Frames by which to advance the sound: the offset if it is known and not too small, else 0."""
+        """Frames by which to advance the sound: the offset if it is sure and not too small, else 0."""
         return self.offset if self.sure and abs(self.offset) >= LEAST else 0

@@ -14,9 +14,10 @@ from moditalker.weights.onnx import session
 
 
 class OnnxNetwork:
-    """One input (n or 1, 3, ...) of fixed size, one output (n, D), on the CPU.
+    """A network on the CPU: one input (n or 1, 3, ...) of fixed size, one output (n, D).
 
-    shape: of the input behind n. Raises UserError without ONNX Runtime, and for a file of another kind.
+    shape: the input's shape without the batch axis. Raises UserError if ONNX Runtime is missing or the file
+    has another input.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,20 +30,23 @@ class OnnxNetwork:
             )
 
     def __call__(self, x: ArrayLike) -> NDArray[np.float32]:
-        """(n, *shape) -> (n, D), one after the other."""
+        """(n, *shape) -> (n, D). The items run one by one."""
         items = np.asarray(x, np.float32)
         return np.concatenate([self.session.run(None, {self.name: item[None]})[0] for item in items])
 
 
 def read_file(name: str, shape: tuple[int, ...], files: Sequence[Path]) -> dict[str, bytes]:
-    """A user's ONNX file, once it has run on zeros of the shape. Raises UserError."""
+    """Return {name: bytes} of a user's ONNX file, after a test run on zeros of this shape.
+
+    Raises UserError if the file does not fit.
+    """
+    wanted = ", ".join(map(str, shape))
     if len(files) != 1 or files[0].suffix != ".onnx":
-        raise UserError(
-            f"{name}: one ONNX file (.onnx) is expected, its input (n, {', '.join(map(str, shape))})"
-        )
+        raise UserError(f"{name}: give exactly one .onnx file whose input is (n, {wanted})")
     network = OnnxNetwork(files[0])
     if network.shape != shape:
-        raise UserError(f"{files[0]} takes (n, {', '.join(map(str, network.shape))}); {name} takes {shape}")
-    if (found := network(np.zeros((1, *shape)))).ndim != 2:
-        raise UserError(f"{files[0]} gives {found.shape}; features (n, D) are expected")
+        found = ", ".join(map(str, network.shape))
+        raise UserError(f"{files[0]}: its input is (n, {found}), but {name} needs (n, {wanted})")
+    if (features := network(np.zeros((1, *shape)))).ndim != 2:
+        raise UserError(f"{files[0]} gives {features.shape}; features (n, D) are expected")
     return {name: files[0].read_bytes()}

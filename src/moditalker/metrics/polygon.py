@@ -1,4 +1,4 @@
-"""A part of the picture that is given by an outline of landmarks."""
+"""Finds the part of a picture inside an outline of landmarks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ Box = tuple[slice, slice]
 
 
 def outlined(outline: ArrayLike, size: tuple[int, int], scale: float = 1.0) -> tuple[Box, NDArray[np.bool_]]:
-    """The box (rows, columns) of a picture of `size` (H, W) that an outline reaches, and what of it is
-    inside.
+    """Return the box (rows, columns) of an outline in a picture of `size` (H, W), and its pixels inside.
 
-    outline: (N, 2) pixels x, y, in order; scale: how much larger it is taken, about its mean point. A pixel
-    is inside where its centre is, by the even-odd rule. An outline that is not finite, or that lies outside
-    the picture, has an empty box.
+    outline: (N, 2) pixels x, y, in order; scale: enlarges it about its mean point. A pixel is inside if its
+    centre is, by the even-odd rule. If the outline is not finite or outside the picture, the box is empty.
     """
     points = np.asarray(outline, np.float64)
     if not np.isfinite(points).all():

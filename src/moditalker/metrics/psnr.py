@@ -12,7 +12,7 @@ def psnr(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None) -> float:
     """10 log10(255^2 / mean squared error over the mask), dB in (0, inf]; more is closer.
 
     The error is averaged over all pixels and channels of all frames before the logarithm. Equal pictures:
-    inf, empty mask: nan. Raises ValueError for shapes that do not fit.
+    inf, empty mask: nan. Raises ValueError if the shapes do not fit.
     """
     error, count = 0.0, 0
     for x, y, inside in pairs(a, b, mask):

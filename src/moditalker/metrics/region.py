@@ -2,7 +2,7 @@
 
 Throughout: pictures are (H, W, 3) or (S, H, W, 3), uint8 or float in [0, 255] (grey levels). Masks are (H,
 W) or (S, H, W), bool, or float in [0, 1]; the generated region is where a mask exceeds 0.5. Metrics look at
-one frame after the other, so that a long video costs no more memory than its frames.
+frames one by one, so a long video needs no more memory than its frames.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue [ITU-R BT.601]
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green, blue [ITU-R BT.601]
 
 
 def pairs(
     a: ArrayLike, b: ArrayLike, mask: ArrayLike | None, margin: int = 0
 ) -> Iterator[tuple[Array, Array, NDArray[np.bool_]]]:
-    """Frame by frame: both pictures (H, W, 3) as float64, and the mask (H, W).
+    """Yield frame by frame both pictures (H, W, 3) as float64, and the mask (H, W).
 
-    Given a mask, only the box around it, and a margin of so many pixels, of the frames where it is not empty.
-    Raises ValueError.
+    With a mask: only frames in which it is not empty, cut to its box and a margin of so many pixels.
+    Raises ValueError if the shapes differ.
     """
     x, y = np.asarray(a), np.asarray(b)
     if x.shape != y.shape or x.ndim not in (3, 4):
@@ -33,19 +33,19 @@ def pairs(
     for one, other, part in zip(x, y, inside, strict=True):
         if mask is None:
             yield one.astype(np.float64), other.astype(np.float64), part
-        elif part.any():  # the rest of a large frame would cost much and tell nothing
+        elif part.any():  # the rest of a large frame only costs time
             here = box(part, margin)
             yield one[here].astype(np.float64), other[here].astype(np.float64), part[here]
 
 
 def region(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A mask, or none (everything), as bool of the given shape."""
+    """Return a mask, or all True if there is none, as bool of the given shape."""
     inside = np.ones(shape, bool) if mask is None else np.asarray(mask) > 0.5
     return np.broadcast_to(inside, shape)
 
 
 def box(inside: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
-    """Rows and columns of what is True in (H, W), and a margin around it where the picture has one."""
+    """Rows and columns of the True pixels of (H, W), with a margin as far as the picture reaches."""
     down, across = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     return (
         slice(max(int(down[0]) - margin, 0), int(down[-1]) + margin + 1),

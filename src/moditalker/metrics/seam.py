@@ -1,4 +1,4 @@
-"""Whether one can see where a part of the picture was replaced."""
+"""Measures how visible the border of a replaced part of the picture is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from moditalker.metrics.region import LUMA, Array, box
 
 
 def seam_ratio(frames: ArrayLike, source: ArrayLike, mask: ArrayLike) -> float:
-    """Strength of edges along the generated region's border over the source's there; >= 0. [ours]
+    """Edge strength along the region's border in the result, divided by that in the source; >= 0. [ours]
 
     1: the border shows no more edges than the source did there; a visible box or colour step is well above 1;
     below 1 it is smoother than the source. Strength is the mean length of the luma gradient, in grey levels a
-    pixel. The border is where a float mask lies within (0.02, 0.98), and one pixel each side of a change of
-    region. Frames and source (H, W, 3) or (S, H, W, 3); no border: nan.
+    pixel. The border is where a float mask lies within (0.02, 0.98), and the pixels on both sides of each
+    place where the mask crosses 0.5. Frames and source (H, W, 3) or (S, H, W, 3); no border: nan.
     """
     x, y = np.asarray(frames), np.asarray(source)
     size = x.shape[-3:-1]
@@ -36,7 +36,7 @@ def _border(soft: NDArray[np.float32]) -> NDArray[np.bool_]:
         change = inside != np.roll(inside, 1, axis)
         edge = [slice(None)] * 2
         edge[axis] = slice(0, 1)
-        change[tuple(edge)] = False  # what np.roll carried around
+        change[tuple(edge)] = False  # np.roll wraps the last line to the front; ignore it
         border |= change | np.roll(change, -1, axis)
     return border
 

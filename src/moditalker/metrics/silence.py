@@ -1,4 +1,4 @@
-"""How still a mouth is while nothing is said."""
+"""Measures how still a mouth is while nothing is said."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from moditalker.metrics.lips import together
 
 
 def stillness(opening: ArrayLike, speaking: ArrayLike) -> float:
-    """How far a mouth strays in silence, over its range in speech; >= 0, 0: quite still. [ours]
+    """Range of a mouth in silence, over its range in speech; >= 0, 0: quite still. [ours]
 
-    opening: lip opening of the silent frames, of which the whole range counts; speaking: lip opening in
-    speech, of which the 5th to 95th percentile does. Either without a face, or a mouth that never moves:
-    nan.
+    opening: lip opening of the silent frames, whose whole range counts; speaking: lip opening in speech,
+    whose 5th to 95th percentile counts. nan if either shows no face, or the mouth never moves.
     """
     silent, spoken = together(opening)[0], together(speaking)[0]
     if not len(silent) or not len(spoken):

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from moditalker.metrics.region import Array, pairs
 
-SIGMA, RADIUS = 1.5, 5  # pixels, of the Gaussian window of 11x11
+SIGMA, RADIUS = 1.5, 5  # pixels: the Gaussian window of 11x11
 STRIP = 64  # pixels that are blurred at once
 
 
@@ -17,7 +17,7 @@ def ssim(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None) -> float:
     """Mean over the mask and the channels of the structural similarity, in [-1, 1]; 1: equal.
 
     Gaussian window of 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, population covariances [Wang, Bovik, Sheikh,
-    Simoncelli 2004]. Empty mask: nan. Raises ValueError for shapes that do not fit.
+    Simoncelli 2004]. Empty mask: nan. Raises ValueError if the shapes do not fit.
     """
     total, count = 0.0, 0
     for x, y, inside in pairs(a, b, mask, RADIUS):  # beyond the window's reach nothing counts
@@ -40,9 +40,7 @@ def _scores(x: Array, y: Array) -> Array:
 
 
 def _blurred(planes: Array) -> Array:
-    """(C, H, W) under the Gaussian window: strip by strip, as far from which the matrix has nothing but
-    zeros.
-    """
+    """Blur (C, H, W) by the Gaussian window, strip by strip: farther away the matrix is zero."""
     for axis in (1, 2):
         moved = np.moveaxis(planes, axis, 1)
         length = moved.shape[1]

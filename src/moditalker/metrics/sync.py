@@ -1,7 +1,7 @@
-"""Whether lips and sound go together: two rows of embeddings, one shifted against the other.
+"""Measures whether lips and sound go together: shifts two rows of embeddings against each other.
 
-The judges that make the embeddings are `syncnet` (the field's, with the user's weights) and `mouth_audio`
-(the package's own). Both look at 25 frames a second.
+The embeddings are from `syncnet` (the field's, with the user's weights) or `sync_expert` (the package's own).
+Both look at 25 frames a second.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Offsets:
 
     @property
     def distance(self) -> float:
-        """The least of the distances, >= 0: LSE-D where they are SyncNet's. Smaller is better."""
+        """The least distance, >= 0; LSE-D if the embeddings are SyncNet's. Smaller is better."""
         return float(self.distances.min())
 
     @property
     def confidence(self) -> float:
-        """How far the least distance is below the median, >= 0: LSE-C of SyncNet's. Larger is better."""
+        """The median distance minus the least one, >= 0; LSE-C if SyncNet's. Larger is better."""
         return float(np.median(self.distances)) - self.distance
 
     @property
@@ -46,10 +46,10 @@ class Offsets:
 def compare_offsets(lips: ArrayLike, sound: ArrayLike, most: int = MOST, zeros: bool = False) -> Offsets:
     """Shift the sound's embeddings (N, D) against the lips' (M, D), one a frame, and measure distances.
 
-    A row that is not finite (no face there) counts for nothing. zeros: as SyncNet's pipeline has it, all lips
-    are compared at each offset, with zeros where the sound has ended or not begun; else only what overlaps.
+    A row that is not finite (no face there) does not count. zeros: compare all lips at each offset, as
+    SyncNet's pipeline does, with zeros before and after the sound; else only the overlap.
 
-    Raises ValueError for shapes that do not fit, or where some offset leaves nothing to compare.
+    Raises ValueError if the shapes do not fit, or some offset leaves nothing to compare.
     """
     a, b = np.asarray(lips, np.float64), np.asarray(sound, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:

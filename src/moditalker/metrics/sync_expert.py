@@ -1,4 +1,4 @@
-"""Mouth-audio match: do the pixels of a mouth go with the sound? The package's own judge of lip sync.
+"""Mouth-audio match: judges whether the pixels of a mouth go with the sound. The package's own judge.
 
 Two small networks, trained against each other on GRID by `moditalker train sync-expert`: one sees the lower
 face and never its landmarks, one hears Whisper's features. It is not SyncNet, and its figures are not LSE-D
@@ -28,7 +28,7 @@ from moditalker.metrics.sync import FPS, MOST, at_25_fps
 from moditalker.weights import named
 from moditalker.weights.files import load_weights
 
-LEAST = 40  # frames that are needed, so that the largest offset leaves a second to compare
+LEAST = 40  # least frames, so that the largest offset leaves a second to compare
 # What counts as related, and how sharply: chosen on people who were left out of training for it.
 RELATED, SHARPNESS = 0.35, 100.0
 LUMA = np.array([0.299, 0.587, 0.114], np.float32) / 255
@@ -54,7 +54,7 @@ class LipStream(nn.Module):
 
     def forward(self, mouths: Tensor) -> Tensor:
         """(B, S, side, side) grey -> (B, S, E) of length 1."""
-        # What does not move is no speech: with it go the person, the light and the camera.
+        # What does not move is not speech: subtract it, and with it person, light and camera.
         x = mouths - mouths.mean(1, keepdim=True)
         x = x / mouths.std((1, 2, 3), keepdim=True).clamp(min=1e-3)
         x = x.flatten(0, 1)[:, None]  # BS 1 H W
@@ -81,7 +81,7 @@ class SoundStream(nn.Module):
 
 
 class Time(nn.Module):
-    """Neighbours in time joined, and the embeddings: (B, L, D) -> (B, S, E) of length 1."""
+    """Joins neighbours in time and embeds them: (B, L, D) -> (B, S, E) of length 1."""
 
     def __init__(self, config: SyncExpertConfig, join: nn.Conv1d) -> None:
         super().__init__()
@@ -97,14 +97,14 @@ class Time(nn.Module):
 
 
 class SyncExpert(nn.Module):
-    """Both streams, and the scales at which training contrasts what they make."""
+    """Both streams, and the scales of their contrasts in training."""
 
     def __init__(self, config: SyncExpertConfig, features: int) -> None:
         super().__init__()
         self.lips, self.sound = LipStream(config), SoundStream(config, features)
         self.frame_scale = nn.Parameter(torch.tensor(2.3))  # logarithm, of frames
         self.clip_scale = nn.Parameter(torch.tensor(3.0))  # logarithm, of offsets
-        self.unrelated = nn.Parameter(torch.tensor(0.3))  # similarity that says: at no offset
+        self.unrelated = nn.Parameter(torch.tensor(0.3))  # similarity of what belongs together at no offset
 
 
 def compare(lips: Tensor, sound: Tensor, most: int = MOST, counted: Tensor | None = None) -> Tensor:
@@ -130,7 +130,7 @@ def compare(lips: Tensor, sound: Tensor, most: int = MOST, counted: Tensor | Non
 
 @dataclass(frozen=True)
 class Match:
-    """What the expert says of one face and its sound.
+    """The expert's judgement of one face and its sound.
 
     similarities: (2 MOST + 1,) mean cosines for lips that come late by -MOST, ..., MOST frames of 1/25 s.
     """
@@ -139,9 +139,9 @@ class Match:
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
-        """(2 MOST + 2,) of each offset, and last that there is none at which mouth and sound belong together.
+        """(2 MOST + 2,): of each offset, and last of none, at which mouth and sound belong together.
 
-        An offset's evidence is by how much its similarity is above the median of all.
+        The evidence of an offset is its similarity minus the median of all.
         """
         logits = SHARPNESS * np.append(self.similarities - np.median(self.similarities), RELATED)
         likely = np.exp(logits - logits.max())
@@ -149,7 +149,7 @@ class Match:
 
     @property
     def match(self) -> float:
-        """The score, 0 to 1: the credit of each offset, 1 without and 0 beyond MOST, by its probability."""
+        """The score, 0 to 1: mean credit of the offsets by probability; credit is 1 at 0, 0 beyond MOST."""
         credit = 1 - np.abs(np.arange(-MOST, MOST + 1)) / (MOST + 1)
         return float(self.probabilities[:-1] @ credit)
 
@@ -171,7 +171,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Expert:
-    """The trained networks with what prepares their input."""
+    """Prepares the input of the trained networks and runs them."""
 
     config: Config
     model: SyncExpert
@@ -180,14 +180,15 @@ class Expert:
     def match(
         self, frames: NDArray[np.uint8], landmarks: ArrayLike, audio: ArrayLike, fps: float = FPS
     ) -> Match:
-        """Whether a face in a video goes with the sound.
+        """Judge whether a face in a video goes with the sound.
 
         Args:
             frames: (S, H, W, 3) uint8 RGB.
-            landmarks: (S, 68, 2 or 3) pixels, NaN where there is no face; they place the crop, no more.
+            landmarks: (S, 68, 2 or 3) pixels, NaN without a face; they only place the crop.
             audio: (N,) in [-1, 1] at 16 kHz, from the same moment on.
 
-        Raises UserError for less than LEAST / 25 s of both, or hardly a face; ValueError for shapes.
+        Raises UserError if both last less than LEAST / 25 s, or too few frames show a face; ValueError if a
+        shape is wrong.
         """
         points = np.asarray(landmarks, np.float32)
         if frames.ndim != 4 or points.ndim != 3 or len(points) != len(frames):
@@ -203,9 +204,9 @@ class Expert:
         )
 
     def match_crops(self, crops: ArrayLike, audio: ArrayLike, found: ArrayLike | None = None) -> Match:
-        """The same for aligned crops at 25 frames a second, (S, size, size, 3) uint8, as prepared clips have.
+        """Judge aligned crops at 25 frames a second, (S, size, size, 3) uint8, as in prepared clips.
 
-        found: (S,) whether the crop shows a face; by default all do.
+        found: (S,) bool, the crop shows a face; by default all do.
         """
         size, pictures = self.config.crop.size, np.asarray(crops)
         samples = np.asarray(audio, np.float32)
@@ -244,16 +245,16 @@ class Expert:
 
 
 def compare_embeddings(lips: Tensor, sound: Tensor, counted: ArrayLike | None = None) -> Match:
-    """Embeddings (S, E) of one face and one sound -> what they say; counted: (S,) frames that count."""
+    """Compare embeddings (S, E) of one face and one sound; counted: (S,) frames that count."""
     weight = None if counted is None else torch.from_numpy(np.asarray(counted))[None]
     return Match(compare(lips[None], sound[None], counted=weight)[0, 0].double().numpy())
 
 
 @cache
 def load_expert(path: Path | None = None) -> Expert:
-    """The expert in the package, or one that `moditalker train sync-expert` wrote.
+    """Load the expert in the package, or one that `moditalker train sync-expert` wrote.
 
-    Raises UserError where the file is missing, damaged or holds something else.
+    Raises UserError if the file is missing, damaged or holds something else.
     """
     path = path or named.find("sync-expert")
     state, description = load_weights(path)
@@ -267,7 +268,7 @@ def load_expert(path: Path | None = None) -> Expert:
 
 
 def lower_faces(crops: NDArray[np.uint8], crop: CropConfig, config: SyncExpertConfig) -> Tensor:
-    """What the expert sees of aligned crops (S, size, size, 3): (S, side, side) grey, 0 to 1."""
+    """Cut the expert's input from aligned crops (S, size, size, 3): (S, side, side) grey, 0 to 1."""
     left = (crop.size - config.extent) // 2
     part = crops[:, config.top : config.top + config.extent, left : left + config.extent]
     return F.adaptive_avg_pool2d(grey(part), config.side)

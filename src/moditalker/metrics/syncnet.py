@@ -1,7 +1,7 @@
 """LSE-D and LSE-C: SyncNet's distance and confidence [Chung & Zisserman 2016, "Out of time"; Prajwal et al.
 2020 for the names].
 
-The layers are those of the public file syncnet_v2.model, which the user gives: `moditalker weights`.
+The layers are those of the public file syncnet_v2.model, which the user adds by `moditalker weights`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from moditalker.weights.named import find_given
 
 SIDE = 224  # pixels of a face crop
 WINDOW = 5  # frames of a window
-STEPS = 4  # of the spectrum, 10 ms each, in a frame
+STEPS = 4  # 10 ms spectrum steps per video frame
 CEPSTRA = 13
-MARGIN = 0.4  # of the face box, that a crop adds around it
-MEDIAN = 13  # frames over which the box is steadied
+MARGIN = 0.4  # share of the box's side added to the crop's side
+MEDIAN = 13  # frames of the median that steadies the box
 
 # --------------------------------------------------------------------------------------------- network
 
 
 def _stack(layers: Sequence[nn.Module], norm: type[nn.Module]) -> nn.Sequential:
-    """Each convolution or linear layer but a last linear one is followed by a normalisation and a ReLU."""
+    """Add a normalisation and a ReLU after every convolution."""
     every: list[nn.Module] = []
     for layer in layers:
         every.append(layer)
@@ -84,16 +84,17 @@ _PARTS = {"netcnnaud": "sound", "netfcaud": "sound_head", "netcnnlip": "lips", "
 
 
 def read_files(files: Sequence[Path]) -> dict[str, dict[str, Tensor]]:
-    """The user's syncnet_v2.model as a state of `SyncNet`, named "syncnet". No code in it is run.
+    """Read syncnet_v2.model without running code in it. Return {"syncnet": state dict}.
 
-    Raises UserError for another number of files, or another content.
+    Raises UserError if there is not exactly one file, or it does not hold SyncNet's weights.
     """
     if len(files) != 1:
-        raise UserError(f"{len(files)} files for syncnet; give syncnet_v2.model alone")
+        raise UserError(f"syncnet: got {len(files)} files; give exactly one, syncnet_v2.model")
     try:
         content = torch.load(files[0], map_location="cpu", weights_only=True)
     except Exception:  # a damaged file makes torch's reader raise anything
-        raise UserError(f"{files[0]} is not a file of plain tensors; download it again") from None
+        reason = "is damaged or holds more than plain tensors; download it again"
+        raise UserError(f"{files[0]} {reason}") from None
     state = {}
     for name, tensor in content.items() if isinstance(content, dict) else ():
         part, _, rest = str(name).partition(".")
@@ -111,8 +112,9 @@ def read_files(files: Sequence[Path]) -> dict[str, dict[str, Tensor]]:
 
 @cache
 def load_syncnet(file: Path | None = None) -> SyncNet:
-    """SyncNet with the user's weights, those that `moditalker weights add syncnet` took or a file of that
-    form. Raises UserError (weights.MissingWeights where there are none) with what to do.
+    """Load the weights added by `moditalker weights add syncnet`, or a file of that format.
+
+    Raises UserError (weights.MissingWeights), with the way out, if there are none.
     """
     path = file or find_given("syncnet")
     state, _ = load_weights(path)
@@ -129,14 +131,15 @@ def load_syncnet(file: Path | None = None) -> SyncNet:
 
 @torch.inference_mode()
 def sync(faces: ArrayLike, audio: ArrayLike, model: SyncNet | None = None, batch: int = 8) -> Offsets:
-    """LSE-D (`distance`), LSE-C (`confidence`) and the lips' `offset` of a face track.
+    """LSE-D (`distance`), LSE-C (`confidence`) and how late the lips are (`offset`) in a face track.
 
     Args:
         faces: (S, 224, 224, 3) uint8 RGB at 25 frames a second, see `face_crops`.
         audio: (N,) in [-1, 1] at 16 kHz, from the same moment on.
         model: by default the user's weights.
 
-    Raises UserError where the weights are missing or less than 6 frames have sound, ValueError for shapes.
+    Raises UserError if the weights are missing or fewer than 6 frames have sound; ValueError if a shape is
+    wrong.
     """
     crops, samples = np.asarray(faces), np.asarray(audio, np.float32)
     if crops.ndim != 4 or crops.shape[1:] != (SIDE, SIDE, 3) or samples.ndim != 1:
@@ -162,17 +165,17 @@ def sync(faces: ArrayLike, audio: ArrayLike, model: SyncNet | None = None, batch
 
 
 def face_crops(frames: NDArray[np.uint8], landmarks: ArrayLike, fps: float = FPS) -> NDArray[np.uint8]:
-    """Face crops as SyncNet's pipeline cuts them, at 25 frames a second: (S', 224, 224, 3) uint8.
+    """Cut face crops as SyncNet's pipeline does, at 25 frames a second: (S', 224, 224, 3) uint8.
 
-    A square box around the face, steadied by a median over 13 frames, with 0.4 of itself added to each side
-    and all of the vertical addition below. The pipeline's box is its face detector's; here it is the
-    landmarks', reaching up to the middle of the forehead [ours].
+    A median over 13 frames steadies a square box around the face. The crop is 1.4 times the box. It grows
+    equally left and right, and vertically only downwards. The pipeline's box is its face detector's; here it
+    is the landmarks', up to the middle of the forehead [ours].
 
     Args:
-        frames: (S, H, W, 3) uint8; landmarks: (S, 68, 2 or 3) their pixels, NaN where there is no face, which
-            takes the neighbours' box.
+        frames: (S, H, W, 3) uint8; landmarks: (S, 68, 2 or 3) in frame pixels, NaN if a frame has no face.
+            Its box is interpolated from its neighbours.
 
-    Raises UserError where no frame has a face.
+    Raises UserError if no frame has a face.
     """
     shown = at_25_fps(len(frames), fps)
     points = np.asarray(landmarks, np.float64)[shown, :, :2]
@@ -203,9 +206,9 @@ def face_crops(frames: NDArray[np.uint8], landmarks: ArrayLike, fps: float = FPS
 def mfcc(audio: ArrayLike) -> NDArray[np.float64]:
     """Mel cepstra (n, 13) of sound (N,) in [-1, 1] at 16 kHz, every 10 ms [Davis & Mermelstein 1980].
 
-    As the package python_speech_features has them by default, on 16-bit samples: pre-emphasis 0.97, 25 ms
-    without a window function, 26 triangles to 8 kHz, logarithm, orthonormal DCT, sine lifter of 22, and the
-    frame's log energy in the place of the first.
+    Same as python_speech_features' defaults, on 16-bit samples: pre-emphasis 0.97, 25 ms without a window
+    function, 26 triangles to 8 kHz, logarithm, orthonormal DCT, sine lifter of 22. The first coefficient is
+    replaced by the frame's log energy.
     """
     samples = np.round(np.asarray(audio, np.float64) * 32768).clip(-32768, 32767)
     length, step, size = 400, 160, 512

@@ -48,7 +48,7 @@ def from_x0(x0: Tensor, l_id: Tensor, config: AtomConfig) -> Tensor:
 
 
 class RotarySelfAttention(nn.Module):
-    """Rotary positions, over the full width, turn what queries and keys are projected from [released]."""
+    """Rotary positions turn the input of queries and keys, over the full width [released]."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ConditionEncoder(nn.Module):
         d = config.width
         self.project = nn.Linear(width, d)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(ENCODER_LAYERS))
-        self.null = nn.Parameter(torch.randn(1, length, d))  # stands in where the condition is dropped
+        self.null = nn.Parameter(torch.randn(1, length, d))  # replaces a dropped condition
         self.pool = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
 
     def forward(self, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,9 +129,7 @@ class FirstEstimate(nn.Module):
     """
 
     shut: Tensor  # (204, 204): landmarks -> the same with a shut mouth
-    heard: (
-        Tensor  # (204,): 1 for the lip-related numbers, which alone the audio moves [paper]; 0 for the others
-    )
+    heard: Tensor  # (204,): 1 for lip-related numbers, 0 for others: audio moves only the first [paper]
 
     REACH = 4  # frames to each side
 
@@ -157,13 +155,13 @@ class FirstEstimate(nn.Module):
 
     @staticmethod
     def by_frame(speech: Tensor) -> Tensor:
-        """The features of a frame side by side: (B, 2S, speech_width) -> (B, S, 2 speech_width)."""
+        """Put the features of a frame side by side: (B, 2S, speech_width) -> (B, S, 2 speech_width)."""
         return speech.unflatten(1, (-1, SPEECH_PER_FRAME)).flatten(2)
 
     def components(self, speech: Tensor) -> Tensor:
-        """(B, 2S, speech_width) -> (B, components, S + what the map reaches beyond), the ends repeated."""
+        """(B, 2S, speech_width) -> (B, components, S + the map's reach), the ends repeated."""
         x = self.dropout(self.project(self.by_frame(speech)))  # B S C
-        if self.config.causal and self.config.ahead:  # what a frame hears ahead comes in its place
+        if self.config.causal and self.config.ahead:  # shift later speech to its frame
             late = x[:, -1:].expand(-1, min(self.config.ahead, x.shape[1]), -1)
             x = torch.cat([x[:, self.config.ahead :], late], dim=1)
         x = self.norm(self.blocks(x))  # B S C
@@ -188,15 +186,15 @@ class Conditions(NamedTuple):
     speech_vector: Tensor  # (B, D)
     landmark: Tensor | None  # (B, S, D) F_L; None without landmark embedding
     landmark_vector: Tensor | None  # (B, D)
-    estimate: Tensor | None = None  # (B, S, 204) of x0; None without one
+    estimate: Tensor | None = None  # (B, S, 204), an estimate of x0, if any
 
 
 class Memory(NamedTuple):
-    """Tokens to attend to, (B, M, D): as values, and turned by their positions as keys."""
+    """Tokens to attend to, (B, M, D): values, and keys turned by their positions."""
 
     keys: Tensor
     values: Tensor
-    mask: Tensor | None = None  # (S, M): False where a frame may not look
+    mask: Tensor | None = None  # (S, M): False if a frame may not see a token
 
 
 class AtomBlock(nn.Module):
@@ -221,7 +219,7 @@ class AtomBlock(nn.Module):
         return self.dropout(self.cross_attention(rotate(x, positions), *memory))
 
     def branch(self, x: Tensor, vector: Tensor, positions: Rotary, memory: Memory | None) -> Tensor:
-        """(B, S, D) -> (B, S, D): self-attention, then cross-attention where there is a memory."""
+        """(B, S, D) -> (B, S, D): self-attention, then cross-attention if there is a memory."""
         x = x + self.film1(self.attend(self.norm1(x), positions, None), vector)
         return x + self.film2(self.attend(self.norm2(x), positions, memory), vector)
 
@@ -234,9 +232,9 @@ class AtomBlock(nn.Module):
         lip: Memory,
         face: Memory,
     ) -> Tensor:
-        """State (B, S, 2D) to the next: lips, then the upper face; (B, S, D) where they are not disentangled.
+        """State (B, S, 2D) -> the next: lips, then the upper face; (B, S, D) if not disentangled.
 
-        The vectors (B, D) steer the FiLMs; the memories are what the lips and the merged face attend to.
+        The vectors (B, D) steer the FiLMs. Lips and merged face attend to the memories.
         """
         if not self.disentangled:  # Table 2 (III): one branch for all points
             merged = self.branch(state, lip_vector, positions, lip)  # B S D
@@ -257,10 +255,10 @@ class Atom(nn.Module):
     """Denoiser of residual landmarks under speech and l_id (Eq. 4).
 
     config: sizes, and the paper's ablations: ``landmark_embedding`` (Table 2, III) and ``disentangled``
-    (IV); ``residual`` (II) is :func:`to_x0`'s. speech_width: of the speech features.
+    (IV); ``residual`` (II) is :func:`to_x0`'s. speech_width: width of the speech features.
     """
 
-    order: Tensor  # of the 204 numbers, branch after branch
+    order: Tensor  # the 204 numbers' order, branch by branch
 
     def __init__(self, config: AtomConfig, speech_width: int) -> None:
         super().__init__()
@@ -284,11 +282,11 @@ class Atom(nn.Module):
         self.register_buffer("order", order, persistent=False)
 
     def positions(self, frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Positions of the lips' memory and of the merged face's, and which audio a frame may look at.
+        """Positions of the lips' memory and of the merged face's, and which audio a frame may see.
 
-        [paper, released]: places in the concatenation, and all of it. [ours], where ``audio_window`` is
-        set: places in time, in frames, and only the audio and the landmark tokens so near (of the many
-        alike, all would drown the audio).
+        [paper, released]: places in the concatenation, and all of it. [ours], if ``audio_window`` is set:
+        places in time, in frames, and only audio and landmark tokens that near (all landmark tokens,
+        which are alike, would drown the audio).
         """
         frame = torch.arange(frames, device=device)
         landmarks = frame if self.config.landmark_embedding else frame[:0]
@@ -312,9 +310,9 @@ class Atom(nn.Module):
     ) -> Conditions:
         """Conditions of a window, the same at each timestep: compute once, denoise many times.
 
-        speech (B, 2S, speech_width), l_id (B, 204) or (B, S, 204); S up to ``config.frames``. Where
-        ``drop_condition`` (B,) is True both are replaced by learned ones. estimate (B, S, 204) takes the
-        place of the first one. Raises ValueError on other sizes.
+        speech (B, 2S, speech_width), l_id (B, 204) or (B, S, 204); S up to ``config.frames``. If
+        ``drop_condition`` (B,) is True, learned ones replace both. estimate (B, S, 204) replaces the
+        first estimate. Raises ValueError for other sizes.
         """
         frames = speech.shape[1] // SPEECH_PER_FRAME
         if speech.shape[1] != SPEECH_PER_FRAME * frames or frames > self.config.frames:

@@ -14,11 +14,11 @@ Array = NDArray[np.float32]
 
 
 def filtered(motion: Iterable[Array], weights: Array) -> Iterator[Array]:
-    """The weighted sum of neighbours in time; beyond the ends, the first and the last frame repeat.
+    """Filter by a weighted sum of neighbours in time; the first and the last frame repeat at the ends.
 
     Args:
         motion: blocks (n, 68, 3).
-        weights: (2 reach + 1,), of the frames around each.
+        weights: (2 reach + 1,), for the frames around each.
     Yields:
         (1, 68, 3) float32, ``reach`` frames later.
     """
@@ -44,7 +44,7 @@ def gaussian(sigma: float, reach: int) -> Array:
 
 
 def uncrossed(landmarks: Array) -> Array:
-    """Landmarks (n, 68, 3); inner lips that would cross meet in the middle."""
+    """Let inner lips that would cross meet in the middle. landmarks: (n, 68, 3)."""
     met = landmarks.copy()
     crossing = np.minimum(met[:, INNER_UPPER, 1] - met[:, INNER_LOWER, 1], 0) / 2
     met[:, INNER_UPPER, 1] -= crossing

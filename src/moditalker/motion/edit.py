@@ -22,9 +22,9 @@ from moditalker.motion.dynamics import filtered, gaussian
 
 Array = NDArray[np.float32]
 
-RAMP = 4  # frames in which one part gives way to another
-MAX_GAIN, MAX_SMOOTHING = 5.0, 1.0  # of both gains; seconds
-MAX_SECONDS = 2 * 3600.0  # of a track
+RAMP = 4  # frames of a fade from one part to another
+MAX_GAIN, MAX_SMOOTHING = 5.0, 1.0  # limit of both gains; seconds
+MAX_SECONDS = 2 * 3600.0  # longest track
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Style:
 
 
 def styled(motion: Iterable[Array], identity: Array, style: Style) -> Iterable[Array]:
-    """Blocks (n, 68, 3) of a motion that was made for ``identity`` (68, 3), in another style."""
+    """Apply a style to blocks (n, 68, 3) of a motion that was made for ``identity`` (68, 3)."""
     if style.smoothing > 0:
         motion = filtered(motion, gaussian(style.smoothing * RATE, style.reach))
     if style.mouth != 1 or style.expression != 1:
@@ -71,16 +71,16 @@ def _scaled(motion: Iterable[Array], identity: Array, style: Style) -> Iterator[
         yield face.astype(np.float32)
 
 
-# How far lips move on average over the people that AToM learnt from, and how much of a person's own deviation
-# from that is met again in what they say next: slopes between logarithms (docs/lab/speech.md).
+# The average motion of the lips of the people that AToM learnt from, and how much of a person's deviation
+# from it recurs in their next sentences: slopes between logarithms (docs/lab/speech.md).
 USUAL_MOVES = 0.053, 0.036  # deviation of lip opening and of mouth width, eye distances
 TRUSTED_MOVES = 0.75, 0.54
-LEAST_SIZE, MOST_SIZE = 0.75, 1.8  # of motion made smaller or larger for a person
-SILENT = 0.35  # share of the usual below which the lips do not speak, so that they tell nothing
+LEAST_SIZE, MOST_SIZE = 0.75, 1.8  # limits of the scale for a person
+SILENT = 0.35  # share of the usual motion below which the lips do not speak
 
 
 def own_style(moves: tuple[float, float], strength: float) -> Style:
-    """The style whose motion is as large as a person's own lip motion, ``moves``.
+    """Return the style that makes motion as large as a person's own lip motion, ``moves``.
 
     Args:
         moves: as `Identity.moves`. If these lips hardly move, the motion stays unchanged.

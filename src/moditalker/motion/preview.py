@@ -14,14 +14,14 @@ from moditalker.geometry.points import BROWS, EYE_LEFT, EYE_RIGHT, JAW, LIP_INNE
 from moditalker.media import Frame, VideoWriter, plain_info
 from moditalker.motion.track import Track
 
-SIZE = 320  # pixels, of a side
+SIZE = 320  # pixels of a side
 EXTENT = 3.2  # eye distances that fit into it
 LINES = [JAW, BROWS[:5], BROWS[5:], NOSE[:4], NOSE[4:]]
 LOOPS = [EYE_RIGHT, EYE_LEFT, MOUTH[:12], LIP_INNER]
 
 
 def draw_face(points: NDArray[np.float32], middle: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Frontal landmarks (68, 3), and the point (2,) in the picture's middle -> (320, 320, 3) uint8."""
+    """Draw frontal landmarks (68, 3); middle: (2,), the picture's centre. -> (320, 320, 3) uint8."""
     pixels = (points[:, :2] - middle) * np.array([1, -1]) * SIZE / EXTENT + SIZE / 2
     picture = Image.new("RGB", (SIZE, SIZE), "white")
     pen = ImageDraw.Draw(picture)

@@ -31,18 +31,18 @@ def sample_motion(
     seed: int = 0,
     steps: int | None = None,
 ) -> Iterator[Array]:
-    """Landmarks of speech, as a stream.
+    """Make landmarks from speech, as a stream.
 
-    A frame's landmarks come out once the speech of its whole window is there: a fixed look-ahead of at
-    most ``model.config.frames``, or with ``model.config.causal`` of `waited`. After the speech's end,
+    A frame's landmarks come once the speech of its whole window has arrived: a fixed look-ahead of at
+    most ``model.config.frames``, or of `waited` if ``model.config.causal``. After the speech's end,
     its last feature repeats.
 
     Args:
         model, diffusion: of one config; the model in eval mode.
         speech: blocks (n, D) of speech features at 50 Hz, two for each frame in all.
         l_id: (68, 3) the source's frontal landmarks, canonical units; every window is anchored to them.
-        seed: of the starting noise, which belongs to a frame, whatever window it is in.
-        steps: of DDIM; by default the config's.
+        seed: seed of the starting noise; a frame has the same noise in each window.
+        steps: DDIM steps; by default the config's.
     Yields:
         (n, 68, 3) float32, frontal, canonical units, 25 Hz; S frames in all for 2S features.
     """
@@ -86,10 +86,10 @@ def _causal(
     generator: torch.Generator,
     steps: int | None,
 ) -> Iterator[Array]:
-    """As `sample_motion`; windows end with the last speech there is, only their newest frames are used."""
+    """As `sample_motion`, but windows end with the latest speech, and only their newest frames are used."""
     config = model.config
     window, hop, ahead = config.frames, config.frames - config.overlap, config.ahead
-    noise = torch.zeros(0, NUMBERS)  # of the frames of the window
+    noise = torch.zeros(0, NUMBERS)  # noise of the window's frames
     for features, fresh, new in _last_windows(speech, window, hop, ahead):
         noise = torch.cat([noise, torch.randn(fresh, NUMBERS, generator=generator)])[-window:]
         x0 = _denoise(model, diffusion, features, identity, noise, steps)
@@ -101,11 +101,11 @@ def _causal(
 def _last_windows(
     blocks: Iterable[Array], window: int, hop: int, ahead: int
 ) -> Iterator[tuple[Array, int, int]]:
-    """Blocks of features -> those of `hop` new frames, of ``ahead`` frames after and of what fits before them
-    (2 n, D); how many of these n frames no window had yet; and how many of the new frames there are.
+    """Blocks of features -> windows (2 n, D): earlier frames as far as they fit, `hop` new ones, ``ahead``
+    later ones; how many of the n frames are in no earlier window; how many of the new ones exist.
     """
     held, start = np.zeros((0, 0), np.float32), 0  # features, from this frame on
-    done = heard = 0  # frames that are given, frames that a window had
+    done = heard = 0  # frames that were output, frames that were in a window
     for block in chain(blocks, [None]):
         frames: float = math.inf
         if block is not None:
@@ -132,7 +132,7 @@ def _denoise(
 ) -> torch.Tensor:
     """One window: features (2S, D), identity (1, 204), noise (S, 204) -> x0 (1, S, 204)."""
     speech = torch.as_tensor(features, device=identity.device)[None]
-    if model.first_estimate is not None and not model.config.added:  # nothing else would be left of it
+    if model.first_estimate is not None and not model.config.added:  # its output would not count
         result: torch.Tensor = model.first_estimate(speech, identity[:, None].expand(-1, len(noise), -1))
         return result
     conditions = model.encode(speech, identity)

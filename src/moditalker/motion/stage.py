@@ -23,8 +23,8 @@ class MotionStage:
     """AToM with its diffusion process.
 
     Args:
-        atom: in eval mode, on the device that is to be used.
-        config: of the diffusion that it was trained with. rules: which of our rules change its motion.
+        atom: in eval mode, on the device to use.
+        config: the diffusion settings of its training. rules: the rules applied to the motion.
     """
 
     def __init__(self, atom: Atom, config: DiffusionConfig, rules: RulesConfig) -> None:
@@ -38,31 +38,31 @@ class MotionStage:
         steps: int | None = None,
         silence: Iterable[float] | None = None,
     ) -> Iterator[Array]:
-        """Landmarks of the speech.
+        """Make the landmarks of a speech.
 
         Args:
             speech: blocks (n, D) of features at 50 Hz.
-            identity: of the face; its own lip motion sets the size (``atom.own_size``).
-            seed, steps: of sampling; steps None: the config's.
-            silence: how much each frame of 25 Hz is silent, 0 to 1; None: unknown.
+            identity: the face. Its own lip motion scales the result (``atom.own_size``).
+            seed, steps: for sampling. If steps is None, the config's number is used.
+            silence: degree of silence per frame at 25 Hz, 0 to 1. If None, no mouth is shut.
 
         Yields:
             (n, 68, 3) float32, frontal, canonical units, 25 Hz.
         """
-        said = sample_motion(self.atom, self.diffusion, speech, identity.frontal, seed, steps)
+        motion = sample_motion(self.atom, self.diffusion, speech, identity.frontal, seed, steps)
         if self.rules.uncross:
-            said = map(uncrossed, said)
-        if self.atom.config.own_size:
-            said = iter(styled(said, identity.frontal, own_style(identity.moves, self.atom.config.own_size)))
+            motion = map(uncrossed, motion)
+        if size := self.atom.config.own_size:
+            motion = iter(styled(motion, identity.frontal, own_style(identity.moves, size)))
         if self.rules.silence and silence is not None:
-            said = hush(said, silence, identity.frontal)
-        return said
+            motion = hush(motion, silence, identity.frontal)
+        return motion
 
 
 def hush(motion: Iterable[Array], silence: Iterable[float], l_id: Array) -> Iterator[Array]:
-    """Motion (n, 68, 3) at 25 Hz, with the mouth of ``l_id`` (68, 3) shut and still in silence.
+    """Shut the mouth of ``l_id`` (68, 3) in silence. motion: blocks (n, 68, 3) at 25 Hz.
 
-    silence: how much each frame is silent, 0 to 1; frames after its end are silent.
+    silence: degree of silence per frame, 0 to 1; frames after its end are silent.
     """
     rest, weights = shut_mouth(l_id), iter(silence)
     for block in motion:

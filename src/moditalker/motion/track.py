@@ -1,4 +1,4 @@
-"""Motion tracks: files of the landmarks of a speech, to change and to render.
+"""Motion tracks: files of landmarks, to edit and to render.
 
 docs/motion.md describes the format. A file is not trusted: it is JSON of a bounded size, each number is
 checked, and no path or name in it is opened.
@@ -32,13 +32,13 @@ MAX_MADE = 100_000  # characters of provenance
 
 @dataclass(frozen=True)
 class Track:
-    """Frontal landmarks over time, and the face that they were made for. Iterating yields them in blocks.
+    """Frontal landmarks over time, and the face they were made for. Iterating yields them in blocks.
 
     landmarks: (S, 68, 3) float32, canonical units, 25 Hz; identity: (68, 3), the l_id; made: provenance,
     plain JSON (seed, steps, weights, names of files). Changes return a new track.
 
     Raises:
-        UserError: points that no face can have.
+        UserError: impossible points.
     """
 
     identity: Array
@@ -67,7 +67,7 @@ class Track:
         return steps
 
     def styled(self, style: Style) -> Track:
-        """Another mouth gain, expression strength or smoothing."""
+        """Change mouth gain, expression strength or smoothing."""
         blocks = list(edit.styled(self, self.identity, style))
         return self._with(np.concatenate(blocks), str(style))
 
@@ -85,7 +85,7 @@ class Track:
         return self._with(changed, f"retime {start:g}-{end:g}={seconds:g}")
 
     def splice(self, other: Track, at: float) -> Track:
-        """This track until ``at`` (seconds), and from there the other one, on this one's face."""
+        """Join this track until ``at`` (seconds) and the other one from there, on this one's face."""
         moved = other.landmarks - other.identity + self.identity
         return self._with(edit.splice(self.landmarks, moved, at), f"splice {at:g}")
 
@@ -142,10 +142,10 @@ class Track:
 
 
 def checked_points(value: Any, name: str, dimensions: int) -> Array:
-    """Landmarks as float32 (68, 3) or (S, 68, 3), canonical units, S at least 1.
+    """Check landmarks and return them as float32 (68, 3) or (S, 68, 3), canonical units, S at least 1.
 
     Raises:
-        UserError: another shape, or numbers that no face has.
+        UserError: another shape, or impossible numbers.
     """
     try:
         points = np.asarray(value, dtype=np.float32)
@@ -159,7 +159,7 @@ def checked_points(value: Any, name: str, dimensions: int) -> Array:
 
 
 def _plain(points: Array) -> Any:
-    """Numbers in the fewest digits that give the same float32."""
+    """Write numbers in the fewest digits that give the same float32."""
     return points.astype(np.float32).astype(str).astype(float).tolist()
 
 
@@ -168,7 +168,7 @@ def _refuse(constant: str) -> float:
 
 
 def _checked(tree: Any) -> tuple[Array, Array, dict[str, Any]]:
-    """The arguments of `Track` from JSON. Raises ValueError or UserError."""
+    """Read the arguments of `Track` from JSON. Raises ValueError or UserError."""
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise ValueError(f'"format" must be "{FORMAT}"')
     if tree.get("version") != VERSION:

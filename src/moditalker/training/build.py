@@ -1,4 +1,4 @@
-"""From a dataset on disk to a training task, by its name."""
+"""Builds a training task, by its name, from a dataset on disk."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def build(
     log: Callable[[str], None] = print,
     processes: Processes | None = None,
 ) -> tuple[Task, TrainingConfig]:
-    """A task and how it is trained.
+    """Build a task and its training settings.
 
     Args:
         name: "autoencoder", "landmark-autoencoder", "mtov", "distillation", "atom" or "sync-expert".
-        run: its folder, where AToM's recordings are kept once they are made.
+        run: its folder, in which AToM's recordings are kept.
         autoencoder, landmark_autoencoder: runs that ``mtov`` starts from; the first is needed.
-        start_from: weights (.safetensors) of the same part to go on from; ``mtov`` then needs no
+        start_from: weights (.safetensors) of the same part to start from; ``mtov`` then needs no
             autoencoder. ``distillation`` needs those of ``mtov``.
-        processes: that train together; what is made once is made by their main one.
+        processes: those that train together; their main one makes shared files.
 
     Raises:
         UserError: samples of other crops or without sound, no autoencoder, weights of another shape.
@@ -65,7 +65,7 @@ def build(
         "sync-expert": config.sync_expert_training,
     }
     training = sections.get(name, config.autoencoder_training)
-    torch.manual_seed(training.seed)  # of the weights that it starts with
+    torch.manual_seed(training.seed)  # for the initial weights
     state = None if start_from is None else load_weights(start_from)[0]
     task = _task(
         name, config, data, run, autoencoder, landmark_autoencoder, state, log, processes or Processes()
@@ -116,7 +116,7 @@ def _task(
 
 
 def _heard(sample: Sample, encoder: SpeechEncoder | None) -> VideoClip:
-    """With the speech features that go with its frames, where there is an encoder for them."""
+    """The sample with the speech features of its frames, if there is an encoder for them."""
     clip = read_clip(sample)
     if encoder is None:
         return clip
@@ -126,7 +126,7 @@ def _heard(sample: Sample, encoder: SpeechEncoder | None) -> VideoClip:
 
 
 def check_sample(sample: Sample, config: Config) -> None:
-    """Raise UserError where a sample was made for other crops than the config has."""
+    """Raise UserError if a sample was made for other crops than the config's."""
     crop = to_dict(config)["crop"]
     if sample.about.get("crop", crop) != crop:
         raise UserError(
@@ -162,8 +162,8 @@ def _atom(
     if processes.main:
         if folder.other() and (run / CHECKPOINT).exists():
             raise UserError(
-                f"{folder.path}: made of other data, speech features, settings or seed than are given now; "
-                "give those of the run, or choose another folder"
+                f"{folder.path}: made with other data, speech features, settings or seed; "
+                "give the same again, or choose another folder"
             )
         folder.make(clips, encoder, config.atom_recordings, seed, log)
     processes.wait()
@@ -184,7 +184,7 @@ def _atom(
             fit(EstimateTask(task, estimate), config.estimate_training, run / "estimate", log, processes)
             is None
         ):
-            raise UserError(f"{run}: stopped while the first estimate was trained; go on by --resume")
+            raise UserError(f"{run}: stopped while the first estimate was trained; resume with --resume")
         estimate.requires_grad_(False)
         if config.atom_loss.folds:
             task.estimates = cross_fitted(task, clips, encoder, run, log, processes)
@@ -199,9 +199,9 @@ def cross_fitted(
     log: Callable[[str], None],
     processes: Processes,
 ) -> list[NDArray[np.float32]]:
-    """For each recording, the motion of a first estimate that was not trained on its speaker.
+    """Return, for each recording, the motion of a first estimate that was not trained on its speaker.
 
-    People are parted in ``atom_loss.folds``, and each part is left out of an estimate of its own.
+    People are split into ``atom_loss.folds`` parts; for each part one estimate is trained without it.
 
     Raises:
         UserError: fewer people than parts; a signal ended the training of one.
@@ -211,7 +211,7 @@ def cross_fitted(
     folds, moved = config.atom_loss.folds, dict[int, NDArray[np.float32]]()
     if not 2 <= folds <= len(people):
         raise UserError(
-            f"atom_loss.folds = {folds}: {len(people)} people cannot be parted so; give 2 to their number, "
+            f"atom_loss.folds = {folds}: {len(people)} people cannot be split so; give 2 to their number, "
             "or 0 for none"
         )
     for fold in range(folds):
@@ -229,7 +229,7 @@ def cross_fitted(
         assert estimate is not None
         folder = run / f"estimate-{fold}"
         if fit(EstimateTask(part, estimate), config.estimate_training, folder, log, processes) is None:
-            raise UserError(f"{run}: stopped while a first estimate was trained; go on by --resume")
+            raise UserError(f"{run}: stopped while a first estimate was trained; resume with --resume")
         estimate.eval()
         for number, recording in enumerate(task.recordings):
             if recording.speaker in left:

@@ -2,8 +2,8 @@
 
 A step is a pure function of (weights, optimiser, seed, step): a run that is killed and resumed from its last
 checkpoint ends with the same weights as one that was never stopped (same threads, CPU). A step's batch is
-made of ``accumulate`` parts, each with chance of its own; processes share the parts, so two of them do
-what one does alone.
+made of ``accumulate`` parts, each with its own seeds; processes share the parts, so two give the result of
+one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from moditalker.training.run import Run, curves, stop_signal
 
 @dataclass(frozen=True)
 class Drawn:
-    """A part of a step: its batch, on the CPU, and the seeds of all other chance in it."""
+    """A part of a step: its batch, on the CPU, and the seeds of its noise and dropout."""
 
     noise: int
     dropout: int
@@ -47,7 +47,7 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The name in messages."""
 
     @property
     def config(self) -> Config:
@@ -58,23 +58,23 @@ class Task(Protocol):
         """Everything that is trained and saved."""
 
     def batch(self, rng: np.random.Generator) -> Any:
-        """A random batch, on the CPU; the same ``rng`` state gives the same one, in any thread."""
+        """Draw a batch, on the CPU; the same ``rng`` state gives the same one, in any thread."""
 
     def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The loss to descend, a mean over the batch, and figures to log. The generator is the CPU's."""
+        """Return the loss, a mean over the batch, and figures to log. The generator is the CPU's."""
 
     def validate(self) -> dict[str, float]:
-        """Figures on held-out data, with ``model`` as it is (the loop puts the averaged weights in)."""
+        """Measure ``model`` on held-out data (the loop puts the averaged weights in first)."""
 
     def score(self, figures: dict[str, float]) -> float:
-        """The figures of a validation as one number; more is better."""
+        """Turn the figures of a validation into one number; more is better."""
 
     def preview(self) -> NDArray[np.uint8] | None:
-        """A picture (H, W, 3) of what the model makes of held-out data, if there is something to see."""
+        """Draw the model's output for held-out data, (H, W, 3), if it can be seen."""
 
 
 def learning_rate(config: TrainingConfig, step: int, done: float = 0.0) -> float:
-    """Linear warm-up, then constant or a cosine to 2 % of the peak; done: at least this share of the run."""
+    """Linear warm-up, then constant or a cosine to 2 % of the peak; done: least share of the run."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     if config.schedule == "constant":
         return config.learning_rate * warm
@@ -83,7 +83,7 @@ def learning_rate(config: TrainingConfig, step: int, done: float = 0.0) -> float
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """A tensor, or a dataclass of tensors and Nones, on a device."""
+    """Move a tensor, or a dataclass of tensors and Nones, to a device."""
     if isinstance(batch, Tensor):
         return batch.to(device)
     there = {field.name: getattr(batch, field.name) for field in fields(batch)}
@@ -98,13 +98,12 @@ def fit(
     processes: Processes | None = None,
     seconds: float = math.inf,
 ) -> dict[str, float] | None:
-    """Train until ``config.steps``; resume from ``run/last.pt`` where there is one.
+    """Train until ``config.steps``; resume from ``run/last.pt`` if there is one.
 
-    With ``seconds`` it ends after these, and the schedule with them, if they are over first (one process
-    only).
+    ``seconds`` may end training, and its schedule, earlier (one process only).
 
     The run folder gets training.json, environment.json, log.jsonl (a line a step), last.pt and, with a
-    preview, preview.png; TensorBoard's events too where it is installed. SIGTERM or Ctrl-C saves the run and
+    preview, preview.png; TensorBoard's events too if it is installed. SIGTERM or Ctrl-C saves the run and
     ends it.
 
     Returns:
@@ -160,14 +159,14 @@ def fit(
 
 
 def draw(task: Task, seed: int, step: int, part: int) -> Drawn:
-    """One part of a step: the same for the same seed, step and part."""
+    """Draw a part of a step: the same for the same seed, step and part."""
     rng = np.random.default_rng((seed, step, part))
     noise, dropout = int(rng.integers(2**62)), int(rng.integers(2**62))
     return Drawn(noise, dropout, task.batch(rng))
 
 
 def descend(task: Task, state: Run, parts: Iterable[Drawn], rate: float) -> dict[str, float]:
-    """One step of the optimiser; the means of what the parts logged, over this process's parts."""
+    """Make one step of the optimiser; return the mean figures of this process's parts."""
     config, processes = state.config, state.processes
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -190,7 +189,7 @@ def descend(task: Task, state: Run, parts: Iterable[Drawn], rate: float) -> dict
 
 
 def validated(task: Task, state: Run) -> dict[str, float]:
-    """The figures of the averaged weights, and a picture in the run's folder."""
+    """Return the figures of the averaged weights; save a picture in the run's folder."""
     with state.averaged():
         figures = task.validate()
         if state.processes.main and (picture := task.preview()) is not None:
@@ -199,23 +198,23 @@ def validated(task: Task, state: Run) -> dict[str, float]:
 
 
 class Pace:
-    """How far a training is: by its steps, or by its seconds if these are over first."""
+    """Measures the progress of a training by its steps, or by its seconds if they end first."""
 
     def __init__(self, first: int = 0, steps: int = 0, limit: float = math.inf) -> None:
         self.first, self.steps, self.limit, self.begun = first, steps, limit, time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Since the begin."""
+        """Seconds since the start."""
         return time.monotonic() - self.begun
 
     @property
     def share(self) -> float:
-        """Of the seconds that are over."""
+        """Share of the time limit that has passed."""
         return self.seconds / self.limit
 
     def line(self, step: int, record: dict[str, float]) -> str:
-        """A step's figures, with the time that is left."""
+        """Write a line with a step's figures and the time left."""
         pace = self.seconds / (step - self.first)
         left = max(0, min(pace * (self.steps - step), self.limit - self.seconds)) / 60
         goal = f"/{self.steps}" if self.limit == math.inf else ""
@@ -227,8 +226,8 @@ class Pace:
 def made_ahead(
     draw: Callable[[int, int], Drawn], wanted: Iterator[tuple[int, int]], workers: int
 ) -> Iterator[Iterator[Drawn]]:
-    """``draw`` of the (step, part) pairs that are wanted, in their order: threads make the next ones ahead,
-    so that an accelerator need not wait. Without workers each is made when it is asked for.
+    """Yield ``draw`` of the wanted (step, part) pairs, in order. Threads make the next ones ahead, so that an
+    accelerator need not wait. Without workers each is made when it is needed.
     """
     if not workers:
         yield (draw(*pair) for pair in wanted)

@@ -12,14 +12,14 @@ from torch import nn
 from moditalker.errors import UserError
 
 MOST_WORKERS = 8
-FP16_SCALE = 2.0**14  # of the loss, so that small gradients do not vanish
+FP16_SCALE = 2.0**14  # scale of the loss, so that small gradients do not vanish
 
 
 class Processes:
     """One process on the CPU in full precision, without Accelerate."""
 
     rank, count, precision, scale = 0, 1, "no", 1.0
-    workers = 0  # threads that make batches ahead: on a CPU training itself uses all of them
+    workers = 0  # threads that make batches ahead; on a CPU, training itself uses all threads
     device = torch.device("cpu")
 
     @property
@@ -32,10 +32,10 @@ class Processes:
         return nullcontext()
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """The gradients of all processes added up, in each of them, and divided by ``scale``."""
+        """Add up the gradients of all processes, in each of them, and divide them by ``scale``."""
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all processes have to call this."""
+        """Return whether the flag is set in any process; all processes must call this."""
         return flag
 
     def wait(self) -> None:
@@ -69,7 +69,7 @@ class Accelerated(Processes):
         try:
             self.accelerator = Accelerator(mixed_precision=precision)
         except ValueError as error:
-            raise UserError(f"precision {precision!r} cannot be had on this device ({error})") from error
+            raise UserError(f"precision {precision!r} is not possible on this device ({error})") from error
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
         self.device, self.precision = self.accelerator.device, precision
         self.scale = FP16_SCALE if precision == "fp16" else 1.0
@@ -87,7 +87,7 @@ class Accelerated(Processes):
             counts = self._sum(torch.tensor(counts, device=self.device)).tolist()
         for parameter, count in zip(parameters, counts, strict=True):
             if not count:
-                continue  # as in one process, where the optimiser leaves it alone
+                continue  # as in one process: the optimiser skips it
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = self._sum(grad) / self.scale
 

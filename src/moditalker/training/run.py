@@ -28,9 +28,9 @@ from moditalker.training.processes import Processes
 
 CHECKPOINT, TRAINING = "last.pt", "training.json"  # in a run folder
 CONFIG, DATA = "config.yaml", "data.json"
-# What a file that is no whole checkpoint, or one of another network, makes torch raise.
+# What torch raises for an incomplete checkpoint, or one of another network.
 UNFIT = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError)
-FREE = {"steps", "validate_every", "save_minutes"}  # what of a training may change on the way
+FREE = {"steps", "validate_every", "save_minutes"}  # settings of a training that may change in a run
 
 
 def check_folder(run: Path, resume: bool) -> None:
@@ -42,7 +42,7 @@ def check_folder(run: Path, resume: bool) -> None:
 
 
 def record(run: Path, task: str, config: Config, data: Data) -> None:
-    """Write what a run is made with: config.yaml and data.json.
+    """Write a run's settings and data: config.yaml and data.json.
 
     Raises:
         UserError: the folder holds a checkpoint of another task, other data or other settings.
@@ -99,7 +99,7 @@ class Run:
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
         self.average = copy.deepcopy(model.state_dict())
-        self.best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}  # of `keep: best`
+        self.best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}  # for `keep: best`
         self.step = 0
 
     def resume(self) -> bool:
@@ -127,12 +127,12 @@ class Run:
         return True
 
     def begin(self) -> None:
-        """Write what the run is made with: training.json, environment.json."""
+        """Write the run's settings: training.json, environment.json."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.processes.main:
             for rest in self.folder.glob(
                 f".{CHECKPOINT}.*.part"
-            ):  # of runs that were killed while they saved
+            ):  # leftovers of runs that were killed while they saved
                 rest.unlink()
             settings = {"task": self.name, **asdict(self.config)}
             write_whole(self.folder / TRAINING, json.dumps(settings, indent=2).encode())
@@ -140,7 +140,7 @@ class Run:
             write_whole(self.folder / "environment.json", made.encode())
 
     def save(self) -> None:
-        """Write the checkpoint, by the main process. Raises UserError where it cannot be written."""
+        """Write the checkpoint, by the main process. Raises UserError if it cannot be written."""
         if not self.processes.main:
             return
         state = {
@@ -161,7 +161,7 @@ class Run:
 
     @torch.no_grad()
     def stepped(self) -> None:
-        """A step was made: the average follows the weights."""
+        """Count a step; the average follows the weights."""
         self.step += 1
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         for name, value in self.model.state_dict().items():
@@ -172,7 +172,7 @@ class Run:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """In the block the model has the averaged weights, for validation; then its own again."""
+        """Give the model the averaged weights in the block, for validation; then its own again."""
         current = copy.deepcopy(self.model.state_dict())
         self.model.load_state_dict(self.average)
         self.model.eval()
@@ -195,7 +195,7 @@ class Run:
 
 
 def trained_weights(run: Path) -> dict[str, Tensor]:
-    """The weights that a run folder's training ends with: the averaged ones, the best with ``keep: best``.
+    """Return the final weights of a run: the averaged ones, the best with ``keep: best``.
 
     Raises:
         UserError: it holds no run, or a damaged one.
@@ -259,7 +259,7 @@ def curves(run: Path, step: int, main: bool) -> Iterator[Callable[[int, dict[str
 
 
 def _step(line: str) -> float:
-    """The step of a line of log.jsonl; infinite where a kill cut it short."""
+    """The step of a line of log.jsonl; infinite if a kill cut it short."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):
@@ -267,7 +267,7 @@ def _step(line: str) -> float:
 
 
 def environment(processes: Processes) -> dict[str, Any]:
-    """What a run was made with."""
+    """Describe the software and hardware of a run."""
     return {
         "moditalker": __version__,
         "torch": torch.__version__,

@@ -2,8 +2,7 @@
 
 Videos are (B, 3, S, H, W) in [-1, 1], planes (B, C, L) in (-1, 1). Two decoders share everything up to the
 last step: ``pixels`` [paper] turns tokens into RGB; ``warp`` [ours] also sees the identity frame and the
-landmarks, and answers with a warp of that frame plus a residual, so that texture is copied and not
-remembered.
+landmarks, and returns a warp of that frame plus a residual, so texture is copied, not remembered.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def to_patches(video: Tensor, patch: int) -> Tensor:
     return x.permute(0, 2, 3, 5, 4, 6, 1).flatten(4)
 
 
-RESIDUAL_GAIN = 10.0  # where it starts: differences to the identity are about a tenth of what planes hold
+RESIDUAL_GAIN = 10.0  # start value: differences to the identity are about a tenth of the planes
 
 
 class Encoder(nn.Module):
@@ -79,16 +78,12 @@ class Encoder(nn.Module):
         return self.to_planes(self.transformer(x))
 
     def raw_still(self, frame: Tensor, frames: int) -> Tensor:
-        """``raw(still_clip(frame, frames))`` at the price of one frame: equal frames attend to equal
-        values.
-        """
+        """``raw(still_clip(frame, frames))`` at the cost of one frame: equal frames have equal values."""
         x = self.transformer(self.embed(to_patches(frame[:, :, None], self.patch)))  # B 1 H' W' D
         return self.to_planes(x.expand(-1, frames, -1, -1, -1))
 
     def forward(self, video: Tensor, raw_identity: Tensor | None = None) -> Tensor:
-        """(B, 3, S, H, W) in [-1, 1] -> (B, C, L) in (-1, 1); against ``raw`` planes of the identity, if
-        given.
-        """
+        """(B, 3, S, H, W) in [-1, 1] -> (B, C, L) in (-1, 1); minus the identity's ``raw`` planes, if any."""
         planes = self.raw(video)
         if raw_identity is not None and self.gain is not None:
             planes = self.gain * (planes - raw_identity)
@@ -113,9 +108,7 @@ class PixelDecoder(nn.Module):
 
 
 class WarpDecoder(nn.Module):
-    """Planes, the identity frame and landmarks -> a clip, as a warp of the identity frame plus a residual
-    [ours].
-    """
+    """Planes, identity frame, landmarks -> a clip: a warp of the identity frame plus a residual [ours]."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -179,9 +172,7 @@ def still_clip(frame: Tensor, frames: int) -> Tensor:
 def reconstruction_loss(
     output: Tensor, target: Tensor, weight: Tensor | None = None, gradient: float = 1.0
 ) -> Tensor:
-    """L1 of the pixels and of their differences to the right and below; (B, 3, S, H, W), weight
-    broadcastable.
-    """
+    """L1 of pixels (B, 3, S, H, W) and of their differences right and down; weight broadcastable."""
 
     def mean(difference: Tensor, w: Tensor | None) -> Tensor:
         return difference.abs().mean() if w is None else (difference.abs() * w).mean()

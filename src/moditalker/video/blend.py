@@ -1,7 +1,7 @@
 """Pastes the generated region into the source frame, at native size, without a visible border.
 
-A mask follows the jaw; the generated colours are matched to the source's where both show the same skin; the
-mask, softened by a Gaussian blur [paper], blends the two. Beyond it every pixel stays the source's, exactly.
+A mask follows the jaw. The generated colours are matched to the source's at pixels that show the same skin.
+The mask, softened by a Gaussian blur [paper], blends the two. Beyond it pixels stay exactly the source's.
 Lengths below are in pixels of a crop whose eyes are 42 pixels apart, and grow with the crop's.
 """
 
@@ -22,21 +22,21 @@ from moditalker.geometry.points import EYE_LEFT, EYE_RIGHT, JAW, MOUTH, smooth_s
 from moditalker.geometry.raster import planes, sampling_grid, warp
 from moditalker.video.match import blurred, light_gain, relit
 
-EYE_SHARE = 42 / 128  # eye distance over crop width, where the configuration leaves it open
+EYE_SHARE = 42 / 128  # eye distance over crop width, if the configuration has none
 FEATHER = 2.0  # standard deviation of the Gaussian that softens the mask [paper: Gaussian blur]
 CHIN = 4.0  # mask's edge beyond the chin line: two FEATHERs, so that no chin of the source shines through
-# By the ears the outline hardly moves: there the edge stays on the cheek, and the source draws the outline.
+# Near the ears the outline hardly moves: the edge stays on the cheek, so the outline is the source's.
 _SIDE = {2: -6.0, 3: -5.0, 4: -2.0, 5: 2.0}
 EDGE = _SIDE | {16 - point: edge for point, edge in _SIDE.items()} | dict.fromkeys(range(6, 11), CHIN)
 TOP_RAMP = 12.0  # rows over which the mask fades in below the region's first row
-BORDER_RAMP = 4.0  # and at its other borders
-LIPS = 7.0  # around the lips, colours may differ rightly
-COLOUR_REACH = 8.0  # standard deviation of the Gaussian over which a colour match is local
-COLOUR_ODD = 0.15  # of white: pixels that differ by more than others do hardly show the same thing
+BORDER_RAMP = 4.0  # pixels over which it fades in at the other borders
+LIPS = 7.0  # distance from the lips within which colours may differ
+COLOUR_REACH = 8.0  # standard deviation of the Gaussian that makes a colour match local
+COLOUR_ODD = 0.15  # share of white; pixels that differ by more count less, as in `match.light_gain`
 COLOUR_SECONDS = 0.15  # memory of the colour match
-COLOUR_STEP = 0.15  # a change of brightness beyond this within one frame is a cut: the match starts anew
-GRAIN_ODD = 0.06  # the same for giving detail back, which must not show where the mouths differ
-CELL = 2  # pixels, on which distances to the skin's borders are taken
+COLOUR_STEP = 0.15  # a change of brightness beyond this within one frame is a cut, which resets the match
+GRAIN_ODD = 0.06  # share of white; pixels that differ by more get hardly any detail back
+CELL = 2  # pixels between the places at which distances to the skin's borders are computed
 COLOUR_TRUST, COLOUR_LEAST = 0.05, 50  # see `match.light_gain`
 
 _JAW_EDGE = torch.tensor(list(EDGE))
@@ -58,7 +58,7 @@ class Blender:
 
     Args:
         crop: the aligned crop; the generated region is its rows from crop.region_top to the bottom.
-        fps: of the frames.
+        fps: frames a second.
         colours: match the generated colours to the source's.
         grain: restore detail of matching skin that the crop is too coarse for.
     """
@@ -81,7 +81,7 @@ class Blender:
         )
         self.window = ends[:, None] * side  # h w: zero at the region's borders
         margins = torch.tensor([*EDGE.values(), *[CHIN] * len(MOUTH)]) * self.unit
-        self.margins = margins.repeat(2)  # of the mask around jaw and mouth of two faces
+        self.margins = margins.repeat(2)  # the mask's margins around jaw and mouth of two faces
         self.gain: Tensor | None = None
 
     def reset(self) -> None:
@@ -110,7 +110,7 @@ class Blender:
         source_landmarks: NDArray[np.floating],
         generated_landmarks: NDArray[np.floating],
     ) -> NDArray[np.float32]:
-        """The mask (H, W) that `paste` would use on a frame of `size` (H, W)."""
+        """Return the mask (H, W) that `paste` would use on a frame of `size` (H, W)."""
         result = np.zeros(size, np.float32)
         soft = self.mask(_points(source_landmarks), _points(generated_landmarks))
         placed = self._place(soft, matrix, size)
@@ -123,7 +123,7 @@ class Blender:
     def _place(
         self, soft: Tensor, matrix: NDArray[np.floating], size: tuple[int, ...]
     ) -> tuple[slice, slice, NDArray[np.float64]] | None:
-        """The box of the frame that a mask reaches: rows, columns, and the matrix from box to region."""
+        """The mask's box in the frame: rows, columns, and the matrix from box to region."""
         to_region = np.asarray(matrix, np.float64) - [[0, 0, 0], [0, 0, self.crop.region_top]]
         box = _box(soft.numpy() > 0, to_region, size) if np.isfinite(to_region).all() else None
         if box is None:
@@ -139,17 +139,17 @@ class Blender:
         source_landmarks: NDArray[np.floating],
         generated_landmarks: NDArray[np.floating],
     ) -> Pasted:
-        """One frame.
+        """Paste a region into one frame.
 
         Args:
             frame: (H, W, 3) uint8, the source at native size. Not changed.
             generated: (h, w, 3) in [-1, 1], the region of the aligned crop.
             matrix: (2, 3) source pixel -> crop pixel, as `geometry.align.align` gives it.
-            source_landmarks: (68, 2 or 3) of the source frame, crop pixels.
-            generated_landmarks: (68, 2 or 3) that the region was generated for, crop pixels.
+            source_landmarks: (68, 2 or 3), the source frame's, crop pixels.
+            generated_landmarks: (68, 2 or 3), the generated region's, crop pixels.
 
         Returns:
-            The frame with the region in it and the mask; where it is 0, the frame is the source, exactly.
+            The frame with the region, and the mask; at 0 the frame is the source, exactly.
 
         Raises:
             ValueError: the region's shape is not the crop's.
@@ -185,7 +185,7 @@ class Blender:
         return Pasted(result, mask)
 
     def _grid(self, to_region: NDArray[np.float64], height: int, width: int) -> Tensor:
-        """Where each pixel of the box lies in the region, (1, height, width, 2) as `grid_sample` wants it."""
+        """The place of each pixel of the box in the region, (1, height, width, 2) for `grid_sample`."""
         return sampling_grid(
             to_region, np.arange(0.0, width), np.arange(0.0, height), (self.height, self.width)
         )
@@ -199,11 +199,11 @@ class Blender:
         return result
 
     def _skin(self, source_points: Tensor, generated_points: Tensor) -> Tensor:
-        """(h, w) in [0, 1]: inside both jaws and away from both mouths, where both show the same skin."""
+        """(h, w) in [0, 1]: skin that both show, inside both jaws and away from both mouths."""
         both = (source_points, generated_points)
         jaw = torch.maximum(*(self.coarse(points[JAW], -2 * self.unit) for points in both))
         lips = torch.minimum(*(self.coarse(points[MOUTH], LIPS * self.unit) for points in both))
-        # Distances are smooth enough to be taken on every second pixel; what is made of them is not.
+        # Distances are smooth enough to compute on every second pixel; their thresholds are not.
         jaw, lips = F.interpolate(
             torch.stack([jaw, lips])[None], scale_factor=CELL, mode="bilinear", align_corners=False
         )[0, :, : self.height, : self.width]
@@ -213,7 +213,7 @@ class Blender:
         return result
 
     def _match(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
-        """The region (3, h, w) in [0, 1] with the aligned source's colours at low frequencies."""
+        """Give the region (3, h, w) in [0, 1] the aligned source's colours at low frequencies."""
         step = 4
 
         def blur(image: Tensor) -> Tensor:
@@ -239,7 +239,7 @@ class Blender:
         return relit(region, gain).clamp(0, 1)
 
     def _same(self, region: Tensor, aligned: Tensor, skin: Tensor) -> Tensor:
-        """(h, w) in [0, 1]: where generated and source show the same skin."""
+        """(h, w) in [0, 1]: 1 if generated and source show the same skin."""
         odd = (aligned - region).square().sum(0)
         return blurred((skin * torch.exp(-odd / (2 * GRAIN_ODD**2)))[None], self.unit)[0]
 
@@ -248,13 +248,13 @@ class Hull:
     """Signed distances of pixels to the convex hull of discs around points, negative inside.
 
     The hull is described by its support in 64 directions, so that it moves as smoothly as the points do.
-    x, y: of the pixels' columns and rows.
+    x, y: the pixels' columns and rows.
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         along = _DIRECTIONS[:, :1] * x, _DIRECTIONS[:, 1:] * y
-        self.extent = along[0][:, None] + along[1][:, :, None]  # of each pixel in each direction, (32, h, w)
-        # New memory would cost as much time as what is done with it.
+        self.extent = along[0][:, None] + along[1][:, :, None]  # pixels along each direction, (32, h, w)
+        # Allocation would take as long as the arithmetic.
         self.scratch = torch.empty_like(self.extent)
 
     def __call__(self, points: Tensor, margins: Tensor | float) -> Tensor:
@@ -274,7 +274,7 @@ def _points(landmarks: NDArray[np.floating]) -> Tensor:
 def _box(
     touched: NDArray[np.bool_], to_region: NDArray[np.float64], shape: tuple[int, ...]
 ) -> tuple[slice, slice] | None:
-    """Rows and columns of the frame that hold every pixel which the touched part of the region lands on."""
+    """Rows and columns of the frame that hold all pixels of the touched part of the region."""
     if not touched.any():
         return None
     down, across = np.flatnonzero(touched.any(1)), np.flatnonzero(touched.any(0))

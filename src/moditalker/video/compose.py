@@ -1,12 +1,12 @@
 """Composes each output frame at the source's own size from the person's own pixels.
 
-Three layers, from below: 1. The current frame, moved from its own landmarks to the wanted ones. What is
-near either mouth, the one that
-   is there and the one that is wanted, never comes from it, so nothing that the source says shows through.
-2. Lips and what is around them: other frames of the same person (`looks`), moved in the same way, in the
+Three layers, from below:
+1. The current frame, moved from its own landmarks to the wanted ones. Pixels near its own mouth or the wanted
+   one never come from it, so nothing that the source says shows through.
+2. Lips and their surroundings: from other frames of the same person (`looks`), moved in the same way, in the
    light of the current one.
-3. What is between the lips, if no look shows it: painted by `video.interior`, or from MToV's region.
-Where nothing moves and nothing is added, a pixel is the source's, exactly.
+3. The inside of the mouth, if no look shows it: painted by `video.interior`, or from MToV's region.
+If nothing moves and nothing is added, a pixel is the source's, exactly.
 
 Lengths are in pixels of a crop whose eyes are 42 pixels apart, and grow with the crop's.
 """
@@ -36,36 +36,31 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
 Box = tuple[slice, slice]
 
-NODE, MOUTH_NODE = 4.0, 2.0  # between the places where flows are calculated: of the face, of the mouth
-RING = 22.0  # beyond the jaw, where nothing moves any more
+NODE, MOUTH_NODE = 4.0, 2.0  # distance of a flow's nodes: on the face, on the mouth
+RING = 22.0  # distance beyond the jaw at which motion ends
 NECK = 1.6  # times RING below the chin
-NEAR, FAR = 3.0, 8.0  # from the lips' outline: nearer is a look's alone, farther is the current frame's alone
-MARGIN = 4.0  # within the face's edge, over which a look fades out
-AROUND_MOUTH = 14.0  # of the mouth's box beyond the outline
-STILL = 0.0125  # less is no motion
+NEAR, FAR = 3.0, 8.0  # from the lips' outline: nearer pixels are the look's, farther ones the current frame's
+MARGIN = 4.0  # width inside the face's edge over which a look fades out
+AROUND_MOUTH = 14.0  # margin of the mouth's box around the outline
+STILL = 0.0125  # smaller shifts count as no motion
 TOP = 10.0  # rows above the nose's base over which motion fades out
 EDGE = 0.35  # half the width over which one lip's flow becomes the other's
-LIGHT_REACH = (
-    7.0  # standard deviation of the Gaussian over which the light of a look is brought to the frame's
-)
-LIGHT_ODD = 0.12  # of white: pixels that differ by more than others do hardly show the same thing
+LIGHT_REACH = 7.0  # standard deviation of the Gaussian that makes the match of a look's light local
+LIGHT_ODD = 0.12  # share of white; pixels that differ by more count less, as in `match.light_gain`
 LIGHT_TRUST, LIGHT_LEAST = 0.02, 12  # see `match.light_gain`
-BORDER = 4.0  # at the other borders
-LEAST_GAP = 1.0  # a look whose lips are nearer shows nothing of what is between them
-SLIT = 0.8, 1.6  # wanted openings: up to the first nothing is seen through the slit, from the second on all
-PARTED = 0.25, 0.5  # the wanted opening over a look's: below, lips hide what is between them; above, none
-STRETCH = (
-    0.25,
-    0.6,
-)  # a look's opening over the wanted one: how much it may be stretched, and how little shows
+BORDER = 4.0  # width of the fade at the other borders
+LEAST_GAP = 1.0  # a look whose lips are less open does not show the inside
+SLIT = 0.8, 1.6  # wanted openings: up to the first the slit shows nothing, from the second on all
+PARTED = 0.25, 0.5  # wanted opening over a look's: lips hide the inside up to the first, not from the second
+STRETCH = 0.25, 0.6  # a look's opening over the wanted one: no use up to the first, full use from the second
 
 
 class Composer:
     """Composes the frames of one video.
 
     Args:
-        crop: the aligned crop that landmarks and regions are in.
-        interior: paints what is between the lips if no look shows it; None: not painted.
+        crop: the aligned crop of landmarks and regions.
+        interior: paints the inside of the mouth if no look shows it; None: not painted.
     """
 
     def __init__(self, crop: CropConfig, interior: Interior | None = None) -> None:
@@ -83,16 +78,15 @@ class Composer:
         rest: Floats | None = None,
         region: Tensor | None = None,
     ) -> Pixels:
-        """One frame, (H, W, 3) uint8.
+        """Compose one frame, (H, W, 3) uint8.
 
         Args:
             image: (H, W, 3) uint8, the source at native size. Not changed.
-            matrix: (2, 3) frame -> crop pixel; crop: (size, size, 3) uint8, what is there.
+            matrix: (2, 3) frame -> crop pixel; crop: (size, size, 3) uint8, the frame's.
             own, wanted: (68, 2 or 3) landmarks, crop pixels.
-            looks: whose mouth is shown, with weights that add up to 1.
+            looks: those that show their mouth, with weights that add up to 1.
             rest: (68, 2 or 3), the same face in the same pose with a shut mouth; None: nothing is painted.
-            region: (3, h, w) in [-1, 1], the crop's rows from crop.region_top on, with a mouth that MToV
-                generated.
+            region: (3, h, w) in [-1, 1], MToV's picture of the crop's rows from crop.region_top on.
         """
         own, wanted = (np.asarray(points[:, :2], np.float64) for points in (own, wanted))
         frame: Pixels = image.copy()
@@ -119,12 +113,12 @@ class Composer:
         rest: Floats | None,
         region: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Lips and what is around them, (3, h, w) in [0, 1], and how much of each pixel they are, (h, w)."""
+        """Lips and their surroundings, (3, h, w) in [0, 1], and their share of each pixel, (h, w)."""
         unit = self.unit
         field = _Field.over(*_around(wanted, AROUND_MOUTH * unit), MOUTH_NODE * unit)
         distance = outline_distance(field.places, wanted)
         beneath = field.places if skin.flow is None else field.places + skin.flow.lookup(field.places)
-        # What the current frame would show there must be as far from the lips that it has.
+        # The current frame's pixels must be as far from its own lips too.
         either = np.minimum(distance, outline_distance(beneath, own))
         ring = smooth_step(distance / unit - 1) * smooth_step((AROUND_MOUTH - distance / unit) / 3)
         here = _sample(_floats(crop), _tensor(beneath))
@@ -133,7 +127,7 @@ class Composer:
         side = torch.from_numpy(lips.gap.is_below(field.places))
         share = 1 - smooth_step((either / unit - NEAR) / (FAR - NEAR))
         turned = np.linalg.norm(wanted[OUTLINE, None] - wanted[JAW], axis=-1).min() < (FAR + MARGIN) * unit
-        if turned:  # beyond the face's edge is another background
+        if turned:  # beyond the face's edge the background differs
             share = share * self._within(field.places, wanted)
         total = torch.zeros(3, *mouth.places.shape[1:])
         for look, weight in looks:
@@ -173,7 +167,7 @@ class Composer:
     def _inside(
         self, wanted: Floats, look: Look, rest: Floats | None, lips: _Lips, region: Tensor | None
     ) -> Tensor | None:
-        """What is between the lips that a look does not show, (3, h, w) in its light; None: unknown."""
+        """The inside of the mouth, (3, h, w) in a look's light; None: unknown."""
         places = lips.mouth.places
         if region is not None:
             top = torch.tensor([0.0, float(self.crop.region_top)]).view(2, 1, 1)
@@ -189,7 +183,7 @@ class Composer:
 
 
 class _Lips:
-    """The wanted lips on a canvas: what is above, between and below them.
+    """The wanted lips on a canvas: places above, between and below them.
 
     below: (h, w) from 0 above the gap to 1 below it; between: (h, w), 1 between the lips.
     """
@@ -214,13 +208,13 @@ class _Lips:
         return through * (1 - shown * float(smooth_step((ratio - STRETCH[0]) / (STRETCH[1] - STRETCH[0]))))
 
     def drawn(self, look: Look, upper: Tensor, lower: Tensor) -> Tensor:
-        """A look's picture, (3, h, w), with each lip moved to the wanted one by its flow."""
+        """Draw a look, (3, h, w), with each lip moved to the wanted one by its flow."""
         source, to_pixels = _floats(look.pixels), inverse(look.matrix)
 
         def at(flow: Tensor) -> Tensor:
             return _sample(source, _through(to_pixels, self.mouth.places + flow))
 
-        # Lips that part are one smooth flow; lips that shut on each other hide what was between them.
+        # Parting lips are one smooth flow; closing lips hide what was between them.
         wider = self.open / max(1e-3, look.opening)
         parted = float(smooth_step((wider - PARTED[0]) / (PARTED[1] - PARTED[0])))
         if parted >= 1:
@@ -230,9 +224,9 @@ class _Lips:
 
 
 class _Skin:
-    """The flow of the face but for the lips: from wanted to own landmarks, none beyond jaw and nose.
+    """The flow of the face without the lips: from wanted to own landmarks, none beyond jaw and nose.
 
-    flow: None where nothing moves; extent: its corners in crop pixels.
+    flow: None if nothing moves; extent: its corners in crop pixels.
     """
 
     extent: tuple[Floats, Floats]
@@ -273,7 +267,7 @@ class _Skin:
 
 @dataclass(frozen=True)
 class _Field:
-    """Values (C, rows, columns) at the nodes of a grid in crop pixels. origin: (2,) of the first node."""
+    """Values (C, rows, columns) at the nodes of a grid in crop pixels. origin: (2,), the first node."""
 
     origin: Floats
     step: float
@@ -292,17 +286,17 @@ class _Field:
         return replace(self, values=values if isinstance(values, Tensor) else _plane(values)[None])
 
     def shifting(self, matrix: Floats) -> _Field:
-        """Shifts in crop pixels as shifts in pixels of the frame; matrix: (2, 3), frame -> crop pixel."""
+        """Turn shifts in crop pixels into shifts in frame pixels; matrix: (2, 3), frame -> crop pixel."""
         back = torch.from_numpy(inverse(matrix)[:, :2]).float()
         return replace(self, values=torch.einsum("ij,jrc->irc", back, self.values))
 
     def at(self, canvas: _Canvas) -> Tensor:
-        """Between the nodes, at each pixel of a canvas: (C, h, w)."""
+        """Interpolate at each pixel of a canvas: (C, h, w)."""
         origin = torch.from_numpy(self.origin).float().view(2, 1, 1)
         return _sample(self.values, (canvas.places - origin) / self.step, "bilinear")
 
     def lookup(self, places: Floats) -> Floats:
-        """Between the nodes, at places (rows, columns, 2): (rows, columns, C)."""
+        """Interpolate at places (rows, columns, 2): (rows, columns, C)."""
         at = _tensor((places - self.origin) / self.step)
         return _sample(self.values, at, "bilinear").permute(1, 2, 0).numpy().astype(np.float64)
 
@@ -318,7 +312,7 @@ class _Canvas:
 
     @classmethod
     def of(cls, image: Pixels, matrix: NDArray[np.floating], low: Floats, high: Floats) -> _Canvas | None:
-        """The pixels under the rectangle from low to high, crop pixels; None where they are outside."""
+        """The pixels under the rectangle from low to high, crop pixels; None if they are outside."""
         matrix = np.asarray(matrix, np.float64)
         if not np.isfinite(matrix).all():
             return None
@@ -343,7 +337,7 @@ def _around(landmarks: Floats, margin: float) -> tuple[Floats, Floats]:
 
 
 def _through(matrix: NDArray[np.floating], places: Tensor) -> Tensor:
-    """Places (2, h, w) through a matrix (2, 3)."""
+    """Map places (2, h, w) by a matrix (2, 3)."""
     (a, b, c), (d, e, f) = np.asarray(matrix, np.float64).tolist()
     return torch.stack([a * places[0] + b * places[1] + c, d * places[0] + e * places[1] + f])
 
@@ -369,7 +363,7 @@ def _bytes(image: Tensor) -> Pixels:
 
 
 def _sample(image: Tensor, places: Tensor, mode: str = "bicubic") -> Tensor:
-    """(C, H, W) at places (2, h, w), x and y in its pixels; its edge repeats beyond it."""
+    """Sample (C, H, W) at places (2, h, w), x and y in its pixels; its edge repeats beyond it."""
     lengths = torch.tensor([image.shape[2], image.shape[1]], dtype=torch.float32).view(2, 1, 1)
     # Plane by plane, which `grid_sample` reads fastest.
     grid = torch.addcmul(1 / lengths - 1, places, 2 / lengths).permute(1, 2, 0)

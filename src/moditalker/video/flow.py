@@ -1,6 +1,6 @@
-"""Smooth flows from landmarks to landmarks, split at the lips.
+"""Makes smooth flows from landmarks to landmarks, split at the lips.
 
-A flow carries a place of the wanted face to the same place of a face that is there: place + flow. All places
+A flow moves a place of the wanted face to the same place of an existing face: place + flow. All places
 are pixels of the aligned crop, so lengths mean the same on every face.
 """
 
@@ -18,9 +18,9 @@ Indices = NDArray[np.integer]
 UPPER = np.array([48, 49, 50, 51, 52, 53, 54, 60, 61, 62, 63, 64])
 LOWER = np.array([48, 54, 55, 56, 57, 58, 59, 60, 64, 65, 66, 67])
 AROUND = np.array([*range(3, 14), 30, 31, 32, 33, 34, 35])
-SIDES = np.union1d(UPPER, AROUND), np.union1d(LOWER, AROUND)  # what either lip's flow goes through
-OUTLINE = np.arange(48, 60)  # of the lips, closed
-FACE = np.array([*range(17), *range(26, 16, -1)])  # of the face, closed: jaw and brows
+SIDES = np.union1d(UPPER, AROUND), np.union1d(LOWER, AROUND)  # the points of either lip's flow
+OUTLINE = np.arange(48, 60)  # closed outline of the lips
+FACE = np.array([*range(17), *range(26, 16, -1)])  # closed outline of the face: jaw and brows
 
 
 def kernel(places: Floats, points: Floats) -> Floats:
@@ -35,8 +35,8 @@ class Spline:
 
     Args:
         points: (N, 2) crop pixels, at least three that are not on a line.
-        stiffness: how far the flow may miss a shift to stay smooth; 0: not at all. Landmarks that touch each
-            other with different shifts need a little.
+        stiffness: how far the flow may miss a shift to stay smooth; 0: not at all. Touching landmarks with
+            different shifts need a little.
     """
 
     def __init__(self, points: Floats, stiffness: float = 1.0) -> None:
@@ -70,7 +70,7 @@ class Gap:
 
     @classmethod
     def of(cls, landmarks: Floats) -> Gap:
-        """Of landmarks (68, 2) in an upright crop."""
+        """Make the gap of landmarks (68, 2) in an upright crop."""
         left, right = float(landmarks[60, 0]), float(landmarks[64, 0])
         x = np.linspace(left, max(right, left + 1e-3), 49)
         upper, lower = (
@@ -94,7 +94,7 @@ class Gap:
         return upper, lower
 
     def beyond(self, x: Floats) -> Floats:
-        """How far beyond the corners; 0 between them."""
+        """How far x is beyond the corners; 0 between them."""
         result: Floats = np.maximum(0, np.maximum(self.x[0] - x, x - self.x[-1]))
         return result
 
@@ -125,6 +125,6 @@ def outline_distance(places: Floats, landmarks: Floats, outline: Indices = OUTLI
     share = (dx * along_x + dy * along_y) / np.maximum(along_x**2 + along_y**2, 1e-6)
     np.clip(share, 0, 1, out=share)
     distance = np.sqrt(((dx - share * along_x) ** 2 + (dy - share * along_y) ** 2).min(-1))
-    at = dy * (along_x / np.where(along_y == 0, 1e-9, along_y))  # of the edge, at a place's height
+    at = dy * (along_x / np.where(along_y == 0, 1e-9, along_y))  # x of the edge at a place's height
     crossings = (((y0 <= py) != (np.roll(y0, -1) <= py)) & (dx < at)).sum(-1)
     return np.asarray(np.where(crossings % 2 == 1, -distance, distance))

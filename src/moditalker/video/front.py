@@ -1,4 +1,4 @@
-"""Keeps what is in front of a face: its pixels stay the source's."""
+"""Keeps things in front of a face: their pixels stay the source's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from moditalker.geometry.raster import planes, warp
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
 
-WIDER = 2  # crop pixels of 128 by which it is widened: what is beside it was moved, and may show it too
+WIDER = 2  # crop pixels of 128 by which the front is widened: moved pixels next to it may show it too
 
 
 def keep_front(image: Pixels, made: Pixels, matrix: Floats, front: Floats) -> Pixels:
-    """A generated frame with the source's pixels where something is in front of the face.
+    """Put the source's pixels of things in front of the face into a generated frame.
 
     Args:
         image, made: (H, W, 3) uint8, the source's frame and the generated one. Neither is changed.
@@ -40,7 +40,7 @@ def keep_front(image: Pixels, made: Pixels, matrix: Floats, front: Floats) -> Pi
     to_box = back - np.array([[0, 0, low[0]], [0, 0, low[1]]])
     width, height = (high - low).tolist()
     share = warp(wide[None], to_box[None], (height, width), "zeros")[0][..., None]
-    # What is nearly all in front is all the source's, and what is hardly in front is not.
+    # Pixels nearly all in front are all the source's; pixels hardly in front are not the source's at all.
     share = np.clip((np.asarray(share, np.float32) - 0.1) / 0.8, 0, 1)
     box = slice(low[1], high[1]), slice(low[0], high[0])
     out = made.copy()

@@ -30,22 +30,19 @@ from moditalker.weights.named import find
 Floats = NDArray[np.floating]
 Box = tuple[float, float, float, float]
 
-UPPER: Box = (-17, 17, -8, 6)  # left, right, top, bottom of the upper teeth's texture, around the lips' line
-LOWER: Box = (-16, 16, -6, 10)  # of the lower teeth's
-TEXELS = 4  # for a pixel
-WIDTH = 27.0  # between the corners of a shut mouth as wide as the one that was learnt from
-SHAPE = 7  # numbers that say where between the lips a place is
+UPPER: Box = (-17, 17, -8, 6)  # left, right, top, bottom of the upper teeth's texture, from the lips' line
+LOWER: Box = (-16, 16, -6, 10)  # the same for the lower teeth
+TEXELS = 4  # texels per pixel
+WIDTH = 27.0  # distance between the corners of the shut mouth in the training recording
+SHAPE = 7  # numbers for a place between the lips
 HIDDEN = 32  # width of the smooth functions
 LONG = 10.0  # pixels for one unit of these numbers
-BRIGHTER = 1.2  # logarithm of the most that light may add or take
-SKIN = 3.0, 8.0  # distance from the lips within which skin tells the light
-MARBLE = (
-    0.05,
-    0.11,
-)  # saturation of skin: with less, a face is of stone and has no teeth; with more, all of them
-KNEE, BRIGHT = 0.55, 0.88  # of white: from where on bright colours are held back, and what none exceeds
-DEEP = 0.07, 0.025, 0.025  # colour of the darkest places, which the recording shows as black
-QUICK = 10.0  # what textures hold is multiplied by it, so that they learn faster than functions
+BRIGHTER = 1.2  # logarithm of the largest factor of the light, either way
+SKIN = 3.0, 8.0  # distances from the lips between which the skin measures the light
+MARBLE = 0.05, 0.11  # skin's saturation: up to the first a face is stone without teeth, from the second not
+KNEE, BRIGHT = 0.55, 0.88  # share of white: brighter colours are compressed; limit of all
+DEEP = 0.07, 0.025, 0.025  # colour of the darkest places; the recording shows them black
+QUICK = 10.0  # factor of the textures, so that they learn faster than the functions
 
 
 @dataclass(frozen=True)
@@ -96,10 +93,9 @@ class Place:
 class Interior(nn.Module):
     """The layers between the lips.
 
-    upper, lower: (2, h, w) logits of how bright teeth are and of how much they hide; enamel, flesh: (3,)
-    logits of the colours of teeth and of what is behind them; behind, light: functions of a place, how
-    bright they are; jaw: how lower teeth follow chin and lower lip; tint: (3, 4), the light's logarithm
-    from the skin's.
+    upper, lower: (2, h, w) logits of the teeth's brightness and opacity; enamel, flesh: (3,) logits of the
+    colours of the teeth and of the layer behind them; behind, light: brightness as functions of a place;
+    jaw: how lower teeth follow chin and lower lip; tint: (3, 4), the light's logarithm from the skin's.
     """
 
     tint: Tensor
@@ -114,7 +110,7 @@ class Interior(nn.Module):
         self.register_buffer("tint", torch.zeros(3, 4))
 
     def forward(self, place: Place, teeth: float = 1.0) -> Tensor:
-        """Colours (n, 3) in [0, 1], in the light of the training recording; teeth: how much they show."""
+        """Colours (n, 3) in [0, 1], in the light of the training recording; teeth: their opacity."""
         down = place.moves @ self.jaw
         lower = place.lower - torch.stack([torch.zeros_like(down), down])
         shape = torch.cat([place.shape, lower[:, 1:] / LONG], dim=1)
@@ -153,7 +149,7 @@ class Interior(nn.Module):
         return torch.where(colours < KNEE, colours, KNEE + room * ((colours - KNEE) / room).tanh())
 
     def tinted(self, skin: Floats) -> Tensor:
-        """Factors of colours for this colour of the skin: (3,)."""
+        """Factors (3,) that adapt colours to this colour of the skin."""
         logarithm = torch.from_numpy(np.log(np.maximum(np.asarray(skin, np.float32), 1e-2)))
         mean = logarithm.mean()
         return (mean + self.tint @ torch.cat([logarithm - mean, torch.ones(1)])).exp()
@@ -161,7 +157,7 @@ class Interior(nn.Module):
 
 @lru_cache(maxsize=128)
 def skin_around(look: Look, unit: float) -> Floats:
-    """The colour around a look's lips, (3,) in [0, 1]; unit: see `Place.of`."""
+    """Measure the colour around a look's lips, (3,) in [0, 1]; unit: see `Place.of`."""
     size = len(look.crop)
     places = np.stack(np.meshgrid(np.arange(float(size)), np.arange(float(size))), axis=-1)
     distance = outline_distance(places, look.landmarks)
@@ -171,7 +167,7 @@ def skin_around(look: Look, unit: float) -> Floats:
 
 
 def _texture(box: Box, hides: int) -> Tensor:
-    """White, hiding what is above (1) or below (-1) its line."""
+    """A white texture that hides everything above (1) or below (-1) its line."""
     h, w = (round(TEXELS * (box[i + 1] - box[i])) for i in (2, 0))
     y = torch.linspace(box[2], box[3], h)
     share = (1 - hides * y).clamp(-2, 2)
@@ -179,7 +175,7 @@ def _texture(box: Box, hides: int) -> Tensor:
 
 
 def _drawn(texture: Tensor, box: Box, at: Tensor) -> tuple[Tensor, Tensor]:
-    """How bright (n, 1) and how much hidden (n, 1) at places (n, 2); nothing beyond the texture's box."""
+    """Brightness (n, 1) and opacity (n, 1) at places (n, 2); opacity is 0 beyond the texture's box."""
     low, high = at.new_tensor([box[0], box[2]]), at.new_tensor([box[1], box[3]])
     grid = (at - low) / (high - low) * 2 - 1
     seen = F.grid_sample(texture[None], grid[None, None], align_corners=False, padding_mode="border")[0, :, 0]
@@ -197,7 +193,7 @@ def _function(outs: int) -> nn.Sequential:
 
 
 def load_interior(path: Path | None = None) -> Interior:
-    """The layers with the package's weights, or a file's. UserError: damaged, or another part's."""
+    """Load the layers with the package's weights, or a file's. UserError: damaged or for another part."""
     path = path or find("interior")
     state, _ = load_weights(path)
     model = Interior()

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-LEAST = 0.4  # of white: an identity that is clearly darker is lit towards it; faces in a room have 0.5
+LEAST = 0.4  # share of white: a darker identity is lit up to it; faces in a room have 0.5
 SAME = 1.3  # a light that differs by no more than this factor is the same
-MOST = 10.0  # the largest factor: there is little but noise in what is darker
+MOST = 10.0  # the largest factor: darker crops hold little but noise
 
 
 def level(crops: NDArray[np.uint8]) -> Tensor:
@@ -24,11 +24,11 @@ def level(crops: NDArray[np.uint8]) -> Tensor:
 
 
 def gains(crops: NDArray[np.uint8], light: float) -> Tensor:
-    """What brings each crop (N, H, W, 3) uint8 to a light: (N, 1, 1, 1), 1 where it has it already."""
+    """Factors (N, 1, 1, 1) that bring crops (N, H, W, 3) uint8 to a light; 1 if a crop has it already."""
     ratio = (light / level(crops).clamp_min(1e-3)).clamp(1 / MOST, MOST)
     return (ratio / ratio.clamp(1 / SAME, SAME))[:, None, None, None]
 
 
 def lit(pixels: Tensor, gain: Tensor) -> Tensor:
-    """Pixels (N, 3, H, W) in [-1, 1], -1 black, so many times as bright; the same where gain is 1."""
+    """Multiply the brightness of pixels (N, 3, H, W) in [-1, 1], -1 black, by `gain`; 1 changes nothing."""
     return (pixels + (gain - 1) * (pixels + 1)).clamp(max=1)

@@ -1,4 +1,4 @@
-"""Matches the light of one picture to another's where both show the same; Gaussian blurs."""
+"""Matches the light of one picture to another's in places that show the same; Gaussian blurs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DARK = 0.06  # of white: darker than this, a match adds rather than multiplies
-GAINS = 0.5, 2.0  # that a match may have
+DARK = 0.06  # share of white; for darker pixels a match adds rather than multiplies
+GAINS = 0.5, 2.0  # limits of a match's factors
 
 
 def light_gain(
@@ -28,9 +28,9 @@ def light_gain(
     """Factors (3, h', w') that bring `seen` to the light of `wanted`, both (3, h, w) in [0, 1]; see `relit`.
 
     Args:
-        weight: (h, w) in [0, 1], where both should show the same.
-        blur: (C, h, w) -> (C, h', w'), over which a match is local.
-        odd: of white: pixels that differ more than this from the median difference count less.
+        weight: (h, w) in [0, 1], 1 if both should show the same.
+        blur: (C, h, w) -> (C, h', w'); its reach makes the match local.
+        odd: share of white; pixels that differ more than this from the median difference count less.
         trust: weight of the match of the whole against the local one.
         least: fewest pixels for a match; with fewer it returns None.
         floor: weight of every pixel.
@@ -40,7 +40,7 @@ def light_gain(
     if int(inside.sum()) < least:
         return None
     middle = difference[:, inside].median(dim=1).values
-    # Where one of them shows something else (a hand, a moved jaw), it has no say.
+    # Pixels at which one shows something else (a hand, a moved jaw) do not count.
     unlike = (difference - middle[:, None, None]).square().sum(0)
     weight = weight * torch.exp(-unlike / (2 * odd**2)) + floor
     both = torch.cat([wanted, seen]) + DARK
@@ -51,7 +51,7 @@ def light_gain(
 
 
 def relit(picture: Tensor, gain: Tensor) -> Tensor:
-    """A picture (3, h, w) in [0, 1] in another light."""
+    """Apply the factors `gain` to a picture (3, h, w) in [0, 1]."""
     return (picture + DARK) * gain - DARK
 
 

@@ -1,6 +1,4 @@
-"""The video stage as one module: autoencoder, condition encoders and diffusion UNet (paper section 3, Fig.
-1).
-"""
+"""The video stage as one module: autoencoder, condition encoders and UNet (paper section 3, Fig. 1)."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ from moditalker.video.warp import landmark_frames
 
 @dataclass(frozen=True)
 class Stills:
-    """The identity's codes: planes Z_I (B, C, L), and those that ``residual`` takes the
-    landmark and pose planes against, as the autoencoder does.
+    """The identity's codes: planes Z_I (B, C, L), and the planes that ``residual`` subtracts from
+    landmark and pose planes, as the autoencoder does.
     """
 
     identity: Tensor
@@ -35,7 +33,7 @@ class Conditions:
     pose: Tensor
     identity: Tensor
     decoder: tuple[Tensor, ...]
-    speech: Tensor | None = None  # (B, 2S, D) features, where ``mtov.conditions`` has audio
+    speech: Tensor | None = None  # (B, 2S, D) features, if ``mtov.conditions`` has audio
 
 
 class VideoModel(nn.Module):
@@ -46,7 +44,7 @@ class VideoModel(nn.Module):
     """
 
     plane_scale: Tensor
-    texture_slopes: Tensor  # of one person, with ``mtov.known_texture``: see `video.texture.Texture`
+    texture_slopes: Tensor  # one person's, if ``mtov.known_texture``: see `video.texture.Texture`
     texture_landmarks: Tensor
 
     def __init__(self, config: Config) -> None:
@@ -84,8 +82,8 @@ class VideoModel(nn.Module):
             identity: (B, 3, H, W) x_id.
             landmarks: (B, S, 68, 2) in pixels of the region.
             identity_landmarks: (B, 68, 2).
-            speech: (B, 2S, D) features, which only ``mtov.conditions`` with audio looks at.
-            stills: `stills` of the identity, where they are known already.
+            speech: (B, 2S, D) features; unused unless ``mtov.conditions`` has audio.
+            stills: `stills` of the identity, if they are known already.
 
         What ``mtov.conditions`` does not name becomes planes of zeros.
         """
@@ -123,9 +121,7 @@ class VideoModel(nn.Module):
         return landmark_frames(landmarks, *size, self.config.mtov.landmark_frames)
 
     def predict(self, zt: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """F_MToV of Eq. 6: normalised planes, noised (B, C, L) -> clean (or the noise, as the config
-        says).
-        """
+        """F_MToV of Eq. 6: noised normalised planes (B, C, L) -> clean ones, or the noise (config)."""
         predicted = self.unet(
             zt, t, conditions.landmark, conditions.pose, conditions.identity, conditions.speech
         )

@@ -1,6 +1,6 @@
 """MToV, the motion-to-video diffusion network (paper section 3, Fig. 1, Eq. 6): a UNet over three planes.
 
-The same 2D blocks serve the planes hw, ws and hs; attention over the cells of all three lets them speak.
+The same 2D blocks serve the planes hw, ws and hs; attention over the cells of all three connects them.
 Planes need not be square, nor their sides even.
 """
 
@@ -30,19 +30,19 @@ def each_size(planes: Planes) -> list[Size]:
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """With weights of zero, so that a block starts as the identity."""
+    """Set the weights to zero, so that a block starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def upsample(x: Tensor, size: Size) -> Tensor:
-    """To twice the side, or one less where the way down rounded up."""
+    """Double the sides, or one less if the way down rounded up."""
     return F.interpolate(x, scale_factor=2, mode="nearest")[..., : size[0], : size[1]]
 
 
 def downsample(x: Tensor) -> Tensor:
-    """To half the side, rounded up, so that no row of an odd plane is lost."""
+    """Halve the sides, rounded up, so that no row of an odd plane is lost."""
     return F.avg_pool2d(x, 2, ceil_mode=True)
 
 
@@ -60,7 +60,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, vector: Tensor, size: Size = (0, 0)) -> Tensor:
-        """(B, C, rows, columns) -> (B, C', rows', columns'); ``size`` is what "up" leads to."""
+        """(B, C, rows, columns) -> (B, C', rows', columns'); ``size``: the output's, for "up"."""
         h = F.silu(self.norm1(x))
         if self.resample == "down":
             h, x = downsample(h), downsample(x)
@@ -114,9 +114,7 @@ class SpeechAttention(nn.Module):
 
 
 class Stage(nn.Module):
-    """A block, attention within each plane, perhaps a second block, then attention across the planes and,
-    where there is one, to the speech.
-    """
+    """A block, attention within each plane, perhaps a second block, attention across planes and to speech."""
 
     def __init__(
         self,
@@ -137,7 +135,7 @@ class Stage(nn.Module):
     def forward(
         self, planes: Planes, vector: Tensor, speech: Tensor | None = None, sizes: list[Size] | None = None
     ) -> Planes:
-        """``sizes`` of the planes: what an upsampling second block leads to."""
+        """``sizes``: the planes' sizes after an upsampling second block."""
         planes = each(lambda plane: self.block(plane, vector), planes)
         if self.within is not None:
             planes = each(self.within, planes)
@@ -160,8 +158,8 @@ class MToV(nn.Module):
     """Denoiser of a clip's planes under landmark, pose and identity planes (Eq. 6).
 
     config: widths and levels; ``identity_planes="hw"`` keeps only that plane of the identity [released].
-    shape: cells of the planes. plane_channels: C. speech_width: of the speech features that every stage
-        attends to; 0: none.
+    shape: cells of the planes. plane_channels: C. speech_width: width of the speech features that every
+        stage attends to; 0: none.
     """
 
     def __init__(

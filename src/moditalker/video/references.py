@@ -1,4 +1,4 @@
-"""Chooses the look that each frame's mouth comes from: the most similar one, with a cost for changes.
+"""Chooses the look for each frame's mouth: the most similar one, with a cost for changes.
 
 Looks are collected while the shot streams and kept as unlike each other as they can be. Each frame takes
 the one whose lips, nose and size are nearest to the wanted ones. A change has a cost, so that changes
@@ -22,16 +22,16 @@ Floats = NDArray[np.floating]
 T = TypeVar("T")
 
 UNLIKE = 2.0  # squared crop pixels (of 128) by which a look must differ from all others to be worth keeping
-INSIDE = 3.5  # pixels of a crop of 128 between the lips from which on a look shows teeth and tongue
-FADE = np.array([0.25, 0.5, 0.25])  # over which a change is spread, frames
-LEND_SECONDS = 0.08  # between frames that lend their mouths
-CALM_SECONDS = 0.3  # before and after a frame that can't be trusted, in which none does
-SCALE = 60.0  # weight of the squared logarithm of the size that a look differs by
-NOSE, SIDE, GAP = 0.7, 0.7, 2.0  # weights of the head's pose and of the opening against a lip point's place
+INSIDE = 3.5  # pixels of a crop of 128: a look whose lips are more open shows teeth and tongue
+FADE = np.array([0.25, 0.5, 0.25])  # weights of a change, spread over frames
+LEND_SECONDS = 0.08  # seconds between frames that lend their mouths
+CALM_SECONDS = 0.3  # seconds before and after an untrusted frame in which none does
+SCALE = 60.0  # weight of the squared log ratio of sizes
+NOSE, SIDE, GAP = 0.7, 0.7, 2.0  # weights of head pose and opening; a lip point's place has 1
 
 
 def describe(landmarks: Floats, size: int) -> Floats:
-    """Lips and pose in numbers: (..., 68, 2) crop pixels -> (..., D), in pixels of a crop of 128."""
+    """Describe lips and pose: (..., 68, 2) crop pixels -> (..., D), in pixels of a crop of 128."""
     p = np.asarray(landmarks, np.float32)[..., :2] * np.float32(128 / size)
     lips = p[..., MOUTH, :] - p[..., MOUTH, :].mean(-2, keepdims=True)
     gap = GAP * (p[..., INNER_UPPER, :] - p[..., INNER_LOWER, :])
@@ -45,9 +45,9 @@ class Gallery:
     """The looks of one shot, as different as possible.
 
     Args:
-        looks: to begin with.
-        size: of the crops.
-        most: how many are kept.
+        looks: those at the start.
+        size: crop size.
+        most: most looks to keep.
     """
 
     def __init__(self, looks: Iterable[Look], size: int, most: int) -> None:
@@ -76,7 +76,7 @@ class Gallery:
 
     @property
     def shows_inside(self) -> bool:
-        """Whether any look is open wide enough to show what is between the lips."""
+        """Whether any look is open wide enough to show the inside of the mouth."""
         return any(look.opening * 128 / self.size > INSIDE for look in self.looks)
 
     def costs(self, wanted: Floats, scale: float, seconds: float, away: float) -> Floats:
@@ -92,9 +92,9 @@ class Gallery:
 
 
 class Lender:
-    """Adds frames to a gallery once the frames around them are known to be trusted too.
+    """Adds frames to a gallery if the frames around them are trusted too.
 
-    Hands come and go: in the frames before one is seen, its tip is there already.
+    A hand's tip is in the picture some frames before the hand is detected.
     """
 
     def __init__(self, gallery: Gallery, fps: float) -> None:
@@ -104,7 +104,7 @@ class Lender:
         self.waiting: deque[tuple[int, Look]] = deque()
 
     def offer(self, trusted: bool, look: Callable[[], Look]) -> None:
-        """The next frame of a run; look: makes what it shows."""
+        """Offer the next frame of a run; look: makes its look."""
         self.free = self.free + 1 if trusted else 0
         if not trusted:
             self.waiting.clear()
@@ -119,8 +119,8 @@ class Lender:
 class _Step(Generic[T]):
     item: T
     looks: list[Look]
-    total: Floats  # of the cheapest way to each look
-    back: NDArray[np.int64]  # where that way was one frame before
+    total: Floats  # cost of the cheapest way to each look
+    back: NDArray[np.int64]  # the look of that way one frame before
 
 
 @dataclass
@@ -135,7 +135,7 @@ class Chooser(Generic[T]):
     steps: deque[_Step[T]] = field(default_factory=deque)
 
     def push(self, item: T, looks: list[Look], cost: Floats) -> Iterator[tuple[T, Look]]:
-        """Add the next item with the cost of each look; yields the item that is decided by now, if any."""
+        """Add the next item with the cost of each look; yields the item decided by now, if any."""
         if self.steps:
             before = self.steps[-1]
             best = int(before.total.argmin())
@@ -153,7 +153,7 @@ class Chooser(Generic[T]):
             yield self._decide()
 
     def finish(self) -> Iterator[tuple[T, Look]]:
-        """The items that are left."""
+        """Yield the items that are left."""
         while self.steps:
             yield self._decide()
 
@@ -166,7 +166,7 @@ class Chooser(Generic[T]):
 
 
 def faded(chosen: Iterable[tuple[T, Look]]) -> Iterator[tuple[T, list[tuple[Look, float]]]]:
-    """Each item with its looks and their weights, which add up to 1: a change fades over three items."""
+    """Yield each item with its looks and their weights, which add up to 1: changes fade over 3 items."""
     window: deque[tuple[T, Look]] = deque(maxlen=3)
 
     def mixed(middle: int) -> tuple[T, list[tuple[Look, float]]]:

@@ -25,15 +25,15 @@ from moditalker.video.model import VideoModel, pose_frames
 from moditalker.video.texture import Texture, with_teeth
 from moditalker.weights.files import fill, load_weights
 
-# crop (size, size, 3), and landmarks (68, 2) in its pixels: those that are wanted, and those that it has
+# crop (size, size, 3), the landmarks (68, 2) wanted in it, and its own ones; both in its pixels
 Frame = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
-Still = tuple[NDArray[np.uint8], NDArray[np.float32]]  # crop, and the landmarks that it has
+Still = tuple[NDArray[np.uint8], NDArray[np.float32]]  # a crop and its own landmarks
 T = TypeVar("T")
 
 
 class VideoStage(Protocol):
-    """The video stage: crops (size, size, 3) uint8 and landmarks (68, 2) in them, those that are wanted and
-    those that they have -> regions (3, h, w) in [-1, 1], one a frame.
+    """Takes, per frame, a crop (size, size, 3) uint8, the wanted landmarks (68, 2) and the crop's own
+    landmarks. Yields one region (3, h, w) in [-1, 1] per frame.
     """
 
     def __call__(
@@ -42,11 +42,7 @@ class VideoStage(Protocol):
 
 
 class VideoSampler:
-    """Aligned crops and the landmarks wanted in them -> generated regions.
-
-    Args:
-        model: in eval mode, on the device that is to be used.
-    """
+    """Makes regions from aligned crops and the landmarks wanted in them, on the model's device."""
 
     def __init__(self, model: VideoModel) -> None:
         self.model = model.eval()
@@ -64,22 +60,21 @@ class VideoSampler:
         """Generate the region of each frame.
 
         Args:
-            frames: crops, the landmarks wanted in them and those that they have. The pose rows of a crop
+            frames: crops, the landmarks wanted in them and their own ones. The pose rows of a crop
                 show the head's pose; with ``mtov.texture`` the whole crop shows this person's skin.
-            identity: x_id; its open mouths are for ``mtov.teeth``, its looks for ``mtov.texture`` (without
-                any, the first clip tells how the skin looks).
-            seed: of the noise.
-            steps: DDIM steps, by default the config's.
+            identity: x_id; ``mtov.teeth`` uses its open mouths, ``mtov.texture`` its looks. If it has no
+                looks, the texture is learnt from the first clip.
+            seed: seed of the noise. steps: DDIM steps, by default the config's.
 
         Yields:
-            (3, H, W) float32 on the CPU in [-1, 1], one for each frame, in order; memory does not grow.
+            (3, H, W) float32 on the CPU in [-1, 1], one for each frame, in order.
         """
         shot = Shot(self.model, self.diffusion, identity, seed, steps)
         yield from overlapped(frames, shot.clip, self.config.autoencoder.frames, self.config.mtov.overlap)
 
 
 class Shot:
-    """One person in one piece of video: the identity that its clips are made from, and their texture."""
+    """Makes the clips of one person in one piece of video: holds the identity and the texture."""
 
     def __init__(
         self,
@@ -103,11 +98,11 @@ class Shot:
         self.noise = draw_noise(self.stills.identity.shape, self.chance, self.device)
         known = (model.texture_slopes, model.texture_landmarks) if self.config.mtov.known_texture else None
         self.texture = Texture(self.l_id, known) if self.config.mtov.texture else None
-        self.seen = [(look.crop, look.landmarks) for look in identity.looks]  # whose texture is not known yet
+        self.seen = [(look.crop, look.landmarks) for look in identity.looks]  # to learn the texture from
         self.count = 0
 
     def clip(self, part: list[Frame]) -> Tensor:
-        """Up to S frames -> (S, 3, H, W) on the CPU; the last frame stands for those that lack."""
+        """Up to S frames -> (S, 3, H, W) on the CPU. If there are fewer, the last one is repeated."""
         if self.texture is not None:
             self._look(self.texture, part)
         part = _filled(part, self.config.autoencoder.frames)
@@ -123,7 +118,7 @@ class Shot:
         return lit(video, 1 / gain).cpu()
 
     def _from(self, x_id: Tensor, l_id: Tensor, pixels: Tensor) -> None:
-        """What follows is made from a region (1, 3, H, W), its landmarks and the crop that it is of."""
+        """Set the identity of the next clips: a region (1, 3, H, W), its landmarks, the crop it is from."""
         self.x_id, self.l_id, self.pose_id = x_id, l_id, self._pose(pixels)
         self.stills = self.model.stills(x_id, self.pose_id, l_id)
 
@@ -143,7 +138,7 @@ class Shot:
         return model.decode(model.restore(z0), conditions)[0].transpose(0, 1).clamp(-1, 1)
 
     def _look(self, texture: Texture, part: list[Frame]) -> None:
-        """Learn the texture: at once from earlier frames or the first clip, then whenever enough came."""
+        """Learn the texture: first from looks and the first clip, then from each S frames collected."""
         frames, stride = self.config.autoencoder.frames, self.config.mtov.texture_stride
         fresh = part[self.config.mtov.overlap :] if self.count else part
         first = texture.sums is None
@@ -155,14 +150,14 @@ class Shot:
             self.learn_texture(texture, looked)
 
     def learn_texture(self, texture: Texture, stills: list[Still]) -> None:
-        """From 1 to S frames."""
+        """Learn from 1 to S frames."""
         crops, points = zip(*_filled(stills, self.config.autoencoder.frames), strict=True)
         pixels, own, count = self._pixels(crops), self._points(points), len(stills)
         made, real = self._made(pixels, own)[:count], self._region(pixels)[:count]
         texture.learn(made, real, own[:count])
 
     def _lit(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
-        """Crops in the identity's light, (N, 3, H, W) in [-1, 1], and by how much it is brighter."""
+        """Crops (N, 3, H, W) in [-1, 1] at the identity's brightness, and the factor of each."""
         images = np.stack(crops)
         gain = gains(images, self.light) if self.config.rules.light else torch.ones(len(images), 1, 1, 1)
         gain = gain.to(self.device)
@@ -187,13 +182,13 @@ class Shot:
 def load_sampler(
     path: Path, device: torch.device | str = "cpu", settings: Iterable[str] = ()
 ) -> VideoSampler:
-    """The sampler of a file of weights of the video stage.
+    """Load the sampler from the weights of a video stage.
 
     Args:
-        settings: "section.key=value" each, other than those it was trained with.
+        settings: settings, as "section.key=value", that override the trained ones.
 
     Raises:
-        UserError: no such file, a damaged one or another part's; settings that change the network.
+        UserError: the file is missing, damaged or for another part; or a setting changes the network.
     """
     state, description = load_weights(path)
     model = VideoModel(override(from_dict(description["config"]), settings))
@@ -202,7 +197,7 @@ def load_sampler(
 
 
 class MissingSampler:
-    """Stands for the video stage of a folder without one: such weights make motion, but no videos."""
+    """Placeholder if a folder has no video stage. Its weights make motion but no video."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -210,7 +205,7 @@ class MissingSampler:
     def __call__(
         self, frames: Iterable[Frame], identity: Identity, seed: int = 0, steps: int | None = None
     ) -> Iterator[Tensor]:
-        """Raises UserError."""
+        """Raise UserError."""
         raise UserError(
             f"{self.path} does not exist, so there is no video stage; train one, or convert the diffusion too"
         )
@@ -219,7 +214,7 @@ class MissingSampler:
 def overlapped(
     frames: Iterable[Frame], clip: Callable[[list[Frame]], Tensor], length: int, overlap: int
 ) -> Iterator[Tensor]:
-    """Windows of ``length`` frames through ``clip``, each fading into the next over ``overlap`` frames."""
+    """Make windows of ``length`` frames by ``clip``; each fades into the next over ``overlap`` frames."""
     fade = (torch.arange(overlap) + 1.0) / (overlap + 1)
     waiting: list[Frame] = []
     tail: Tensor | None = None  # the previous window's last frames, to be faded out

@@ -17,23 +17,23 @@ from moditalker.video.warp import coarse_flow, mouth_interior, warp_by_flow
 
 ALIKE = 0.5  # pixels of a crop of 128 by which inner lips may differ and count as alike
 FEW = 0.05  # weight under which a mouth is left out
-LIMIT = 0.3  # of what is given back, of a range of 2: more is a hand or a shadow, not skin
-SPREAD = 0.15  # from the median of the frames that are looked at together: more is something in front of them
-SHAPE = 6  # numbers that say how the lips are
+LIMIT = 0.3  # largest correction, of a range of 2: more is a hand or a shadow, not skin
+SPREAD = 0.15  # largest distance from the median of frames learnt together: more is a thing in front
+SHAPE = 6  # numbers of the lips' shape
 MEMORY = 64.0  # frames that count: older ones fade
-STIFFNESS = 6.0  # ridge penalty, frames: so many with a shape of its own pull as much as none
-FOLLOWED = 2.0  # deviations of the shapes seen, beyond which no shape is followed
+STIFFNESS = 6.0  # ridge penalty, in frames: so many frames weigh as much as the prior
+FOLLOWED = 2.0  # deviations from the shapes seen at which shapes are clamped
 
 
 def with_teeth(
     made: Tensor, landmarks: Tensor, mouths: Tensor, mouth_landmarks: Tensor, share: float
 ) -> Tensor:
-    """Frames (S, 3, H, W) of landmarks (S, 68, 2) with what open mouths like theirs show between their lips.
+    """Give frames (S, 3, H, W) with landmarks (S, 68, 2) the inside of open mouths like theirs.
 
     Args:
         mouths: (K, 3, H, W), frames of the same person; mouth_landmarks: (K, 68, 2), pixels. The nearer the
             shape of the inner lips, the more a frame counts.
-        share: of it, from 0 to 1; the rest stays what was made.
+        share: weight of these mouths, 0 to 1; the rest stays generated.
     """
     height, width = made.shape[-2:]
     inside = mouth_interior(landmarks, height, width)
@@ -65,7 +65,7 @@ class Texture:
 
     Args:
         identity_landmarks: (1, 68, 2), pixels of the region.
-        known: slopes (F, 3, H, W) to start from, and the landmarks (1, 68, 2) of the face that they are for.
+        known: slopes (F, 3, H, W) to start from, and the landmarks (1, 68, 2) of their face.
         memory: frames that count.
     """
 
@@ -81,11 +81,11 @@ class Texture:
             there, landmarks = known
             flow = coarse_flow(identity_landmarks, landmarks, *there.shape[-2:])
             self.known = warp_by_flow(there, flow.expand(len(there), -1, -1, -1))
-        self.sums: tuple[Tensor, Tensor] | None = None  # of products of (1, shape) with itself, with pixels
+        self.sums: tuple[Tensor, Tensor] | None = None  # products of (1, shape) with itself, with pixels
         self.learnt: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # usual, reach, mean, slopes
 
     def learn(self, made: Tensor, real: Tensor, landmarks: Tensor) -> None:
-        """From frames (S, 3, H, W) in [-1, 1] that should have been the real ones; landmarks (S, 68, 2)."""
+        """Learn from frames made of real ones, (S, 3, H, W) in [-1, 1] each; landmarks (S, 68, 2)."""
         height, width = real.shape[-2:]
         flow = coarse_flow(self.landmarks.expand_as(landmarks), landmarks, height, width)
         missing = warp_by_flow(real - made, flow)
@@ -100,7 +100,7 @@ class Texture:
         self.sums, self.learnt = (shapes, pixels), None
 
     def put_back(self, made: Tensor, landmarks: Tensor) -> Tensor:
-        """Frames (S, 3, H, W) of landmarks (S, 68, 2) with what they miss; as they are without any learnt."""
+        """Add the learnt error, if any, to frames (S, 3, H, W) with landmarks (S, 68, 2)."""
         if self.sums is None:
             return made
         if self.learnt is None:
@@ -116,8 +116,8 @@ class Texture:
 
 
 def centred(shapes: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums of a `Texture` -> mean shape (F,), mean of what is missing (3, H, W), and the sums of products of
-    what differs from them: (F, F) of shapes, (F, 3, H, W) of shapes and pixels.
+    """Sums of a `Texture` -> mean shape (F,), mean error (3, H, W), and sums of products of the deviations
+    from them: (F, F) of shapes, (F, 3, H, W) of shapes and pixels.
     """
     count = shapes[0, 0]
     usual, mean = shapes[0, 1:] / count, pixels[0] / count
@@ -126,9 +126,7 @@ def centred(shapes: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def slopes(spread: Tensor, change: Tensor, known: Tensor | None = None) -> Tensor:
-    """What one more of each number of the shape adds, (F, 3, H, W): ridge regression, pulled to what is
-    known or to none.
-    """
+    """Slopes (F, 3, H, W) of the error on the shape, by ridge regression, pulled to known ones or to 0."""
     if known is not None:
         change = change - torch.einsum("fg,gchw->fchw", spread, known)
     ridge = spread + STIFFNESS * torch.eye(len(spread), device=spread.device)
@@ -138,10 +136,10 @@ def slopes(spread: Tensor, change: Tensor, known: Tensor | None = None) -> Tenso
 
 
 def lip_shape(landmarks: Tensor, width: int) -> Tensor:
-    """The shape of the lips in numbers that are each about 1 large in speech: (S, 68, 2) -> (S, SHAPE).
+    """Describe the shape of the lips: (S, 68, 2) -> (S, SHAPE), numbers of about 1 in speech.
 
-    Opening and width; upper lip, lower lip, corners and chin below the nose. Lips alone decide, not where
-    the face is.
+    Opening and width; upper lip, lower lip, corners and chin below the nose. The place of the face does not
+    matter.
     """
     x, y = (landmarks * (128 / width)).unbind(-1)  # S 68 each
     nose = y[:, 30:36].mean(dim=1)

@@ -1,6 +1,4 @@
-"""Divided space-time transformer over the patches of a clip (Bertasius et al. 2021), as the released code
-sets it up.
-"""
+"""Divided space-time transformer over the patches of a clip (Bertasius et al. 2021) [released code]."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ def time_rotation(frames: int, head_dim: int) -> Rotary:
 
 
 def space_rotation(height: int, width: int, head_dim: int) -> Rotary:
-    """Axial over linspace(-1, 1): the first half of a head turns by row, the second by column [released
-    code].
-    """
+    """Axial over linspace(-1, 1): half a head turns by row, half by column [released code]."""
     scales = torch.logspace(0.0, math.log2(5.0), head_dim // 4, base=2.0) * math.pi
     rows = torch.linspace(-1, 1, height)[:, None, None] * scales
     columns = torch.linspace(-1, 1, width)[None, :, None] * scales

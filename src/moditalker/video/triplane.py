@@ -45,7 +45,7 @@ class PlaneShape:
 
 
 class CollapseTransformer(nn.Module):
-    """One cell of a plane from the tokens along the collapsed axis, by a small transformer [released code].
+    """Turns the tokens along the collapsed axis into one cell, by a small transformer [released code].
 
     A learned token is appended, learned positions are added, and the output at index 0 is the cell.
     """

@@ -14,7 +14,7 @@ from moditalker.geometry.raster import draw
 from moditalker.video.triplane import PlaneShape
 
 POINTS = 68
-CROP = 128  # width of a region for which the pixels below are meant; others scale them
+CROP = 128  # region width to which the pixels below refer; other widths scale them
 NEAR = 4.0  # pixels: reach of a landmark in the coarse flow; about half the height of a lip
 FAR = 0.02  # weight of the landmarks four times as far
 SOFTNESS = 0.7  # pixels over which the edge of an open mouth fades
@@ -49,14 +49,14 @@ def affinity(points: Tensor, grid: tuple[int, int], step: int, reach: float) -> 
 
 
 def coarse_flow(landmarks: Tensor, identity_landmarks: Tensor, height: int, width: int) -> Tensor:
-    """The coarse flow from target pixels to the identity frame, from the landmarks alone.
+    """Compute the coarse flow from target pixels to the identity frame, from landmarks alone.
 
     A Gaussian-weighted mean of the landmarks' displacements, fading to none far from them.
 
     Args:
         landmarks: (N, 68, 2) target, pixels.
         identity_landmarks: (N, 68, 2).
-        height, width: of the region, pixels.
+        height, width: size of the region, pixels.
 
     Returns:
         (N, 2, height, width) displacement x, y in pixels, to be added to a pixel's own position.
@@ -86,8 +86,7 @@ def warp_by_flow(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def mouth_interior(landmarks: Tensor, height: int, width: int) -> Tensor:
-    """Where the mouth is open: 1 between the inner lips, 0 elsewhere, soft over about two pixels of a crop of
-    128.
+    """1 between the inner lips, 0 elsewhere, soft over about two pixels of a crop of 128.
 
     (N, 68, 2) pixels -> (N, 1, height, width). The crop is upright, so each column has one upper and one
     lower edge.
@@ -114,7 +113,7 @@ def mouth_interior(landmarks: Tensor, height: int, width: int) -> Tensor:
 
 
 class LandmarkTokens(nn.Module):
-    """Tokens (B, S, H', W', D) with the landmarks near each cell, and all landmarks of each frame."""
+    """Adds to tokens (B, S, H', W', D) the landmarks near each cell, and all landmarks of each frame."""
 
     lip_related: Tensor
 
@@ -139,13 +138,13 @@ class LandmarkTokens(nn.Module):
 
 
 class WarpHead(nn.Module):
-    """Tokens -> flow, mask and residual on the identity frame, a picture between the lips where the identity
-    shows none, and two convolutions.
+    """Turns tokens into flow, mask and residual on the identity frame, and a picture between the lips if the
+    identity shows none; then two convolutions.
     """
 
     FLOW_LIMIT = 8.0  # pixels that the learned flow may add to the coarse one
-    EXTRA = 4  # channels that tokens hand to the convolutions beside the residual
-    INTERIOR = -0.5  # where the colour between the lips starts: dark
+    EXTRA = 4  # channels from tokens to the convolutions, in addition to the residual
+    INTERIOR = -0.5  # initial colour between the lips: dark
 
     def __init__(self, dim: int, patch: int, hidden: int = 16) -> None:
         super().__init__()
@@ -167,17 +166,17 @@ class WarpHead(nn.Module):
         x = self.norm(x).flatten(0, 1)  # BS H' W' D
         fine = self._pixels(self.fine, x, self.patch).float()  # BS 10 H W; mixed precision ends here
         coarse = self._pixels(self.coarse, x, self.patch // 2).float()  # BS 3 H/2 W/2
-        coarse = coarse.flatten(0, 1)[:, None]  # torch is slow where there are three channels
+        coarse = coarse.flatten(0, 1)[:, None]  # torch is slow with three channels
         coarse = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
         coarse = coarse.view(b * s, 3, height, width)
         start = identity_landmarks[:, None].expand_as(landmarks).flatten(0, 1)
         flow = coarse_flow(landmarks.flatten(0, 1), start, height, width)
         flow = flow + self.FLOW_LIMIT * (width / CROP) * coarse[:, :2].tanh()
-        # Where the identity's own mouth is open, its teeth are there to be warped.
+        # If the identity's own mouth is open, its teeth can be warped.
         frames = torch.cat([identity, mouth_interior(identity_landmarks, height, width)], dim=1)
         frames = frames[:, None].expand(-1, s, -1, -1, -1).flatten(0, 1)
         warped, shown = warp_by_flow(frames, flow).split([3, 1], dim=1)
-        keep = (coarse[:, 2:] + 3.0).sigmoid()  # starts near 1: the warped frame as it is
+        keep = (coarse[:, 2:] + 3.0).sigmoid()  # starts near 1: the warped frame unchanged
         residual, extra, interior = fine.split([3, self.EXTRA, 3], dim=1)
         gap = mouth_interior(landmarks.flatten(0, 1), height, width) * (1 - shown)
         mixed = torch.lerp(keep * warped + residual, interior + self.INTERIOR, gap)

@@ -22,11 +22,11 @@ from moditalker.errors import UserError
 from moditalker.jobs.files import write_whole
 from moditalker.weights.named import sha256 as file_sha256
 
-KEY = "moditalker"  # of the metadata; holds JSON
+KEY = "moditalker"  # key of the metadata that holds JSON
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """Hexadecimal SHA-256 of names, dtypes, shapes and values, whatever the order of the names."""
+    """Hexadecimal SHA-256 of names, dtypes, shapes and values; the order of the names does not matter."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -36,7 +36,7 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Numbers with a fraction in half precision, as weights are kept."""
+    """Convert floating point tensors to half precision, in which weights are stored."""
     return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
 
 
@@ -46,9 +46,9 @@ def save_weights(
     config: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write tensors, config and what else describes them (plain JSON); the same input gives the same bytes.
+    """Write tensors, config and further facts (plain JSON); the same input gives the same bytes.
 
-    Returns the SHA-256 of the file. Raises UserError where the folder cannot be written.
+    Returns the SHA-256 of the file. Raises UserError if the folder cannot be written.
     """
     path = Path(path)
     plain = {
@@ -64,7 +64,7 @@ def save_weights(
 
 
 def check_writable(path: Path) -> None:
-    """Raise UserError where weights could not be written, before the work that makes them."""
+    """Raise UserError if weights could not be written; call it before the work that makes them."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; choose another name")
     with _unwritable_named(path):
@@ -85,8 +85,8 @@ def load_weights(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`save_weights` wrote: tensors, and a dict with "config", "sha256" and the extras.
 
-    The tensors must have the checksum that the metadata says, the file the one in ``sha256`` if it is given.
-    Raises UserError where the file is missing, is not safetensors, is not ours, or is damaged.
+    The tensors must have the checksum of the metadata, and the file that of ``sha256`` if it is given.
+    Raises UserError if the file is missing, is not safetensors, is not ours, or is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -108,7 +108,7 @@ def load_weights(
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """The dict of :func:`load_weights`, read without the tensors. Raises UserError as it, but for damage."""
+    """Return the dict of :func:`load_weights` without reading the tensors. Raises UserError as it does."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist; give a weights file (.safetensors)")
@@ -133,9 +133,9 @@ def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Give a network its weights, those of the file ``path``.
+    """Load the weights of the file ``path`` into a network.
 
-    Raises UserError where they are another network's, or settings ask for another one than was trained.
+    Raises UserError if they are another network's, or settings change the trained network.
     """
     try:
         model.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Weights of the Hugging Face Hub, fetched when a user names them as hf://USER/REPO, and never otherwise."""
+"""Fetches weights from the Hugging Face Hub, only if a user names them as hf://USER/REPO."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from moditalker.errors import UserError
 
 NAME = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")  # Path makes one slash of two
-FILES = "mtov.safetensors", "atom.safetensors"  # the last is the one that no model lacks
+FILES = "mtov.safetensors", "atom.safetensors"  # every model has the last one
 
 
 def is_hub(name: str | Path) -> bool:
-    """Whether a name of weights is one of the Hub's."""
+    """Whether a name of weights points to the Hub."""
     return str(name).startswith("hf:/")
 
 
 def fetched(name: str | Path) -> Path:
-    """The folder of a model on the Hub, by hf://USER/REPO or hf://USER/REPO@REVISION.
+    """Fetch a model of the Hub, named hf://USER/REPO or hf://USER/REPO@REVISION; return its folder.
 
-    It is fetched once, and then found in the Hub's cache, whatever the Hub has by then: a revision (a
-    branch, a tag, a commit) picks other weights. Only the two files of weights are fetched, both safetensors.
+    It is fetched once. Later calls use the Hub's cache even if the Hub has changed; a revision (branch, tag,
+    commit) picks other weights. Only the two files of weights are fetched, both safetensors.
 
     Raises:
-        UserError: no such name, no huggingface_hub, nothing can be fetched, or there are no weights.
+        UserError: no such name, huggingface_hub is missing, fetching fails, or there are no weights.
     """
     if (parts := NAME.fullmatch(str(name))) is None:
         raise UserError(f"weights {str(name)!r} have no name of the Hub; write hf://USER/REPO@REVISION")

@@ -1,7 +1,7 @@
-"""Named weights, third parties' but for one: where they are from, their licence, their SHA-256.
+"""Named weights, mostly of third parties: their source, licence and SHA-256.
 
-Those in ``NAMED`` come with the package; those in ``GIVEN`` it does not carry: a user gives them once, by
-`moditalker weights add`. None is ever fetched. A file that differs from its name's checksum is refused.
+Weights in ``NAMED`` come with the package. A user adds those in ``GIVEN`` once, by `moditalker weights add`.
+None is ever fetched. A file that differs from its checksum is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moditalker.weights import hub
 
 ASSETS = Path(__file__).parents[1] / "assets"
 MODELS = Path(__file__).parents[1] / "models"
-PORTRAIT, SENTENCE = ASSETS / "portrait.jpg", ASSETS / "demo_speech.flac"  # of the demo
+PORTRAIT, SENTENCE = ASSETS / "portrait.jpg", ASSETS / "demo_speech.flac"  # for the demo
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ NAMED: dict[str, Weights] = {
 
 @dataclass(frozen=True)
 class Given:
-    """Weights that a user gives: what for, and how to get them and hand them over."""
+    """Weights that a user adds: their use, and how to get and add them."""
 
     purpose: str
     how: str
@@ -140,12 +140,12 @@ VOICE = Given(
 
 
 def models() -> list[str]:
-    """Names of the models in the package: each is a folder of `models/`."""
+    """List the models in the package: the folders of `models/`."""
     return sorted(path.parent.name for path in MODELS.glob("*/atom.safetensors"))
 
 
 def model_folder(name: str | Path) -> Path:
-    """The folder of a model in the package by its name, the folder itself, or of hf://USER/REPO.
+    """Return the folder of a model: a name in the package, a folder, or hf://USER/REPO.
 
     Raises:
         UserError: none of these.
@@ -162,11 +162,11 @@ def model_folder(name: str | Path) -> Path:
 
 
 class MissingWeights(UserError):
-    """Weights of ``GIVEN`` that are not here; the sentence says how to get them."""
+    """Weights of ``GIVEN`` are missing; the sentence says how to get them."""
 
 
 def given_folder() -> Path:
-    """Where the user's weights are kept: MODITALKER_WEIGHTS, else the user's data folder."""
+    """Return the folder of the user's weights: MODITALKER_WEIGHTS, else in the user's data folder."""
     if named := os.environ.get("MODITALKER_WEIGHTS"):
         return Path(named)
     data = os.environ.get("XDG_DATA_HOME")
@@ -174,10 +174,10 @@ def given_folder() -> Path:
 
 
 def find_given(name: str) -> Path:
-    """The file of weights that the user gave.
+    """Find the file of weights that the user added.
 
     Raises:
-        MissingWeights: they were not given yet.
+        MissingWeights: they were not added yet.
     """
     for ending in (".safetensors", ".onnx"):
         if (path := given_folder() / f"{name}{ending}").is_file():
@@ -186,7 +186,7 @@ def find_given(name: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes.
+    """Return the hexadecimal SHA-256 of a file.
 
     Raises:
         UserError: the file cannot be read.
@@ -203,7 +203,7 @@ def sha256(path: Path) -> str:
 
 @cache
 def find(name: str) -> Path:
-    """The file of the named weights, once its checksum has been found right.
+    """Return the file of the named weights, after a check of its checksum.
 
     Raises:
         UserError: no such name; the file is missing or differs from its checksum.

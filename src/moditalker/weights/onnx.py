@@ -10,10 +10,10 @@ from moditalker.errors import UserError
 
 
 def session(path: Path, threads: int = 0, seed: int | None = None) -> Any:
-    """A session of ONNX Runtime. threads: 0: as many as it likes; seed: of the noise inside the network.
+    """Open a session of ONNX Runtime. threads: 0: its own choice; seed: seed of the network's noise.
 
     Raises:
-        UserError: no ONNX Runtime, or another kind of file.
+        UserError: ONNX Runtime is missing, or the file is of another kind.
     """
     try:
         onnxruntime: Any = import_module("onnxruntime")  # by name: type checkers need not read it
@@ -26,6 +26,6 @@ def session(path: Path, threads: int = 0, seed: int | None = None) -> Any:
         onnxruntime.set_seed(seed)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it raises many kinds
+    except Exception as error:  # it raises many types
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is no ONNX network that can be run ({reason})") from None

@@ -1,8 +1,8 @@
 """Makes a page for a user study: people compare videos of two models without knowing which is which.
 
 The page is static files and needs neither server nor network. A key outside its folder says which side
-is which. Nothing inside tells: all videos are recoded by one codec, without metadata, under random names
-and with one date. `preference` reads the answers.
+is which. Nothing inside reveals it: all videos are recoded by one codec, without metadata, under random
+names and with one date. `preference` reads the answers.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from moditalker.media import Color, VideoReader, VideoWriter, read_picture
 
 Progress = Callable[[str, int, int], None]
 
-FORMAT, VERSION = "moditalker-ab", 1  # of the key
+FORMAT, VERSION = "moditalker-ab", 1  # format of the key
 TEMPLATE = Path(__file__).parent / "page.html"
 TIME_BASE = Fraction(1, 90_000)  # s, exact for the usual frame rates; one for both models
-DATE = 946_684_800  # 2000-01-01, of all files of a page
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # that may show the person
+DATE = 946_684_800  # 2000-01-01, for all files of a page
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # endings of pictures of the person
 SYNC, IDENTITY, QUALITY, REAL = "sync", "identity", "quality", "real"
 QUESTIONS = {
     SYNC: "On which side do the lips fit the sound better?",
@@ -62,10 +62,10 @@ class Trial:
 
 
 def match_videos(a: Path, b: Path, face: Path | None = None) -> list[Videos]:
-    """The videos of two folders that belong together by name, whatever their endings, sorted by name.
+    """Match the videos of two folders by name, whatever their endings, sorted by name.
 
-    face: a folder with a video or picture of the same name for each of them. Raises UserError: a folder that
-    is none, no common name, two files of one name, a face that is missing.
+    face: a folder with a video or picture of the same name for each. Raises UserError: no such folder, no
+    common name, two files of one name, a face is missing.
     """
     for folder in (a, b, *([face] if face else [])):
         if not folder.is_dir():
@@ -83,9 +83,9 @@ def match_videos(a: Path, b: Path, face: Path | None = None) -> list[Videos]:
 
 
 def arrange(videos: Sequence[Videos], rng: random.Random) -> list[Trial]:
-    """Trials in random order; each model is on the left in half of them, give or take one."""
+    """Arrange trials in random order; each model is on the left in half of them, give or take one."""
     lefts = [bool(number % 2) for number in range(len(videos))]
-    if rng.random() < 0.5:  # who is left once more often
+    if rng.random() < 0.5:  # which model is left once more often
         lefts = [not left for left in lefts]
     rng.shuffle(lefts)
     order = list(videos)
@@ -102,11 +102,11 @@ def make_page(
     seed: int | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> list[str]:
-    """Write the page (out/index.html, out/videos/) and the key that tells which side is which.
+    """Write the page (out/index.html, out/videos/) and the key that says which side is which.
 
-    seed: of the order, the sides and the files' names; None draws one, and the key says which. Both appear
-    whole or not at all. Returns what makes the two models' videos tell apart at a glance (size, length).
-    Raises UserError: see `match_videos`; files that cannot be read, have no sound or would be overwritten.
+    seed: for the order, the sides and the files' names; None draws one, and the key holds it. Both appear
+    whole or not at all. Returns obvious differences between the two models' videos (size, length).
+    Raises UserError: see `match_videos`; files cannot be read, have no sound or would be overwritten.
     """
     if inside(key, out):
         raise UserError(f"{key} is in the page's folder, where visitors could read it; choose another --key")
@@ -120,13 +120,13 @@ def make_page(
     seed = secrets.randbits(32) if seed is None else seed
     rng = random.Random(seed)
     trials = arrange(videos, rng)
-    told = _key(a, b, seed, trials, face is not None)
+    tree = _key(a, b, seed, trials, face is not None)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         key.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as part:
-            _write(Path(part) / "page", told, trials, rng, progress)
-            write_whole(key, (json.dumps(told, indent=1) + "\n").encode())
+            _write(Path(part) / "page", tree, trials, rng, progress)
+            write_whole(key, (json.dumps(tree, indent=1) + "\n").encode())
             (Path(part) / "page").replace(out)
     except OSError as error:
         raise UserError(f"{out}: the page cannot be written there ({error.strerror})") from None
@@ -151,7 +151,7 @@ def _differences(videos: Videos) -> list[str]:
 
 
 def _key(a: Path, b: Path, seed: int, trials: Sequence[Trial], faces: bool) -> dict[str, object]:
-    told: dict[str, object] = {
+    content: dict[str, object] = {
         "format": FORMAT,
         "version": VERSION,
         "a": str(a),
@@ -160,12 +160,12 @@ def _key(a: Path, b: Path, seed: int, trials: Sequence[Trial], faces: bool) -> d
         "questions": QUESTIONS | ({IDENTITY: IDENTITY_BESIDE_FACE} if faces else {}),
         "trials": [{"name": t.videos.name, "left": "a" if t.a_is_left else "b"} for t in trials],
     }
-    # Answers say to which page they belong.
-    return told | {"page": hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}
+    # Answers name their page.
+    return content | {"page": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]}
 
 
 def _write(
-    folder: Path, told: dict[str, object], trials: Sequence[Trial], rng: random.Random, progress: Progress
+    folder: Path, tree: dict[str, object], trials: Sequence[Trial], rng: random.Random, progress: Progress
 ) -> None:
     (folder / "videos").mkdir(parents=True)
     names = [f"videos/{number:08x}" for number in rng.sample(range(1 << 32), 3 * len(trials))]
@@ -180,7 +180,7 @@ def _write(
         if videos.face is not None:
             files.append(_copy_face(videos.face, folder, names[3 * number + 2]))
         shown.append(files)
-    study = json.dumps({"page": told["page"], "questions": told["questions"], "trials": shown}, indent=1)
+    study = json.dumps({"page": tree["page"], "questions": tree["questions"], "trials": shown}, indent=1)
     page = TEMPLATE.read_text(encoding="utf-8").replace("@STUDY@", study.replace("<", "\\u003c"))
     write_whole(folder / "index.html", page.encode())
     for path in sorted(folder.rglob("*")):
@@ -189,7 +189,7 @@ def _write(
 
 
 def _copy_video(source: Path, target: Path, sound: bool) -> None:
-    """Recode a video by one codec that browsers play, without metadata that would tell its model."""
+    """Recode a video by one codec that browsers play, without metadata that would reveal its model."""
     reader = VideoReader(source, planes=False)
     info = replace(reader.info, color=Color(), time_base=TIME_BASE)
     with VideoWriter(target, info, source if sound else None, recode_audio=True) as writer:

@@ -18,7 +18,7 @@ from moditalker.evaluate.study.page import FORMAT, VERSION
 
 CHOICES = ("left", "right", "no difference")
 COLUMNS = ["page", "rater", "trial", "question", "choice", "time"]
-MAX_BYTES = 16 << 20  # of a file of answers, and of a key
+MAX_BYTES = 16 << 20  # largest file of answers, or key
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Preference:
 
 
 def read_key(path: Path) -> Key:
-    """The key that was written beside a page. Raises UserError."""
+    """Read the key of a page. Raises UserError."""
     try:
         tree = json.loads(_text(path))
         if tree["format"] != FORMAT or tree["version"] != VERSION:
@@ -77,10 +77,10 @@ def read_key(path: Path) -> Key:
 
 
 def read_answers(paths: Sequence[Path], key: Key) -> list[Answer]:
-    """The answers in some files that a page's visitors downloaded.
+    """Read the answers in files that a page's visitors downloaded.
 
-    Raises UserError with file, line, value and rule: a row that is none, of another page, or an answer that
-    one person gives twice.
+    Raises UserError with file, line, value and rule: a row is wrong, is of another page, or repeats an
+    answer of one person.
     """
     answers: dict[tuple[str, int, str], Answer] = {}
     for path in paths:
@@ -104,7 +104,7 @@ def _text(path: Path) -> str:
 
 
 def _rows(path: Path) -> list[tuple[str, list[str]]]:
-    """Each row after the header, with its place for error messages."""
+    """Read each row after the header, with its place for error messages."""
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     rows = []
     try:
@@ -144,17 +144,16 @@ def _answer(where: str, row: list[str], key: Key) -> Answer:
 
 
 def _shown(value: object) -> str:
-    """A value of a file, as harmless text of one line."""
+    """A value of a file as harmless text of one line."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def count(answers: Sequence[Answer], key: Key, per: str = "answer") -> dict[str, Preference]:
-    """The preference on each question of the page.
+    """Count the preference on each question of the page.
 
-    per: what counts as one vote: each "answer", or the majority of a "trial" (over people) or of a "rater"
-    (over trials). Answers of one person, or about one pair, are not independent; the test supposes it of
-    votes.
+    per: one vote is each "answer", or the majority of a "trial" (over people) or of a "rater" (over trials).
+    The test assumes independent votes; answers of one person, or about one pair, are not independent.
     """
     found = {}
     for question in key.questions:
@@ -168,14 +167,14 @@ def count(answers: Sequence[Answer], key: Key, per: str = "answer") -> dict[str,
 
 
 def preference(wins: int, losses: int, ties: int = 0) -> Preference:
-    """The figures of so many votes for and against."""
+    """Compute the figures of so many votes for and against."""
     n = wins + losses
     low, high = clopper_pearson(wins, n)
     return Preference(wins, losses, ties, wins / n if n else None, low, high, sign_test(wins, losses))
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided p of the exact sign test: so uneven a split, or more so, by throwing a fair coin."""
+    """Two-sided p of the exact sign test: a fair coin splits as unevenly, or more."""
     n, term, tail = wins + losses, 1, 0
     for k in range(min(wins, losses) + 1):
         tail += term  # of C(n, 0) + C(n, 1) + ..., in whole numbers
@@ -185,16 +184,16 @@ def sign_test(wins: int, losses: int) -> float:
 
 
 def clopper_pearson(wins: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a rate of which `wins` of n were seen [Clopper, Pearson 1934]; n = 0: (0, 1).
+    """Compute the exact interval of a rate after `wins` of n [Clopper, Pearson 1934]; n = 0: (0, 1).
 
-    It holds 0.5 just where the sign test's p is above 1 - confidence.
+    It holds 0.5 exactly if the sign test's p is above 1 - confidence.
     """
     tail = (1 - confidence) / 2
     return _lower(wins, n, tail), 1 - _lower(n - wins, n, tail)
 
 
 def _lower(wins: int, n: int, tail: float) -> float:
-    """The rate at which `wins` or more of n happen with probability `tail`; 0 where none were seen."""
+    """The rate at which `wins` or more of n happen with probability `tail`; 0 if there were none."""
     if wins == 0:
         return 0.0
     k = np.arange(1, n + 1)
@@ -209,7 +208,7 @@ def _lower(wins: int, n: int, tail: float) -> float:
 
 
 def as_table(found: dict[str, Preference], answers: Sequence[Answer], key: Key, per: str) -> str:
-    """A table with a row for each question."""
+    """Write a table with a row for each question."""
     people, trials = len({a.rater for a in answers}), len({a.trial for a in answers})
     rows = [("question", "A wins", "B wins", "no difference", "prefer A", "95 %", "p")]
     for question, one in found.items():
@@ -233,7 +232,7 @@ def as_table(found: dict[str, Preference], answers: Sequence[Answer], key: Key, 
 
 
 def as_json(found: dict[str, Preference], answers: Sequence[Answer], key: Key, per: str) -> dict[str, Any]:
-    """The same as JSON."""
+    """Write the same as JSON."""
     return {
         "format": "moditalker-ab-result",
         "version": 1,

@@ -28,21 +28,20 @@ from moditalker.video.model import VideoModel
 from moditalker.video.stage import Shot, Still, VideoSampler
 from moditalker.video.texture import Texture, centred, slopes
 
-HELD_OUT = 6  # every so many frames, in one piece at the end, judge
-FEWEST = 75  # frames that can be learnt from
-MOST = 7500  # frames that are learnt from; 49 kB each
-SEEN = 25  # frames of the first half that tell the texture
-LEARNING = 1.0  # minutes of learning that are worth while
-AFTERWARDS = 10  # what is to be done when the steps are made, in units of the first validation's time
+HELD_OUT = 6  # one frame in so many is held out, in one piece at the end
+FEWEST = 75  # least frames to learn from
+MOST = 7500  # most frames to learn from; 49 kB each
+SEEN = 25  # frames of the first half from which the texture is learnt
+LEARNING = 1.0  # least minutes of learning
+AFTERWARDS = 10  # time after the last step, in units of the first validation's
 NAME = "held_out"
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """What became of the model: its configuration and state, PSNR (dB) on the held-out seconds before and
-    after, steps made.
+    """The adapted model: configuration and state, PSNR (dB) on the held-out seconds before and after, steps.
 
-    If training did not improve them, ``config`` and ``state`` are the given ones.
+    If training did not improve them, ``config`` and ``state`` are the original ones.
     """
 
     config: Config
@@ -74,11 +73,11 @@ class AdaptationTask(MToVTask):
 
 
 def judge(model: VideoModel, ends: list[VideoClip]) -> float:
-    """PSNR (dB) of the face on the second half of each clip, which is made from what the first half shows:
-    x_id and texture, as when a video is made.
+    """PSNR (dB) of the face on the second half of each clip. It is made with x_id and texture of the first
+    half, as a video is made.
     """
     sampler, top = VideoSampler(model), model.config.crop.region_top
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []  # made, real, where the face is
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []  # made, real, face weights
     for end in ends:
         half = len(end.crops) // 2
         seen = tuple(
@@ -102,8 +101,8 @@ def _stills(clip: VideoClip) -> list[Still]:
 
 @torch.inference_mode()
 def known_texture(model: VideoModel, clips: list[VideoClip]) -> tuple[Tensor, Tensor]:
-    """How this person's texture follows the lips, over all their clips: slopes (SHAPE, 3, H, W) and the
-    landmarks (1, 68, 2) of the face that they are for. The texture at rest comes from each video.
+    """Learn how this person's texture follows the lips, over all their clips: slopes (SHAPE, 3, H, W) and the
+    landmarks (1, 68, 2) of their face. The texture at rest comes from each video.
     """
     length, landmarks = model.config.autoencoder.frames, None
     sums: list[tuple[Tensor, Tensor]] = []
@@ -123,7 +122,7 @@ def known_texture(model: VideoModel, clips: list[VideoClip]) -> tuple[Tensor, Te
 
 
 def person_clips(frames: Iterable[FaceFrame], size: int, most: int = MOST) -> list[VideoClip]:
-    """Usable frames of a followed face, as clips without gaps or cuts; no more than ``most`` frames."""
+    """Collect usable frames of a tracked face, as clips without gaps or cuts; ``most`` frames at most."""
     return list(_clips(frames, size, most))
 
 
@@ -150,7 +149,7 @@ def _clips(frames: Iterable[FaceFrame], size: int, most: int) -> Iterator[VideoC
 
 
 def split(clips: list[VideoClip], frames: int) -> tuple[list[VideoClip], list[VideoClip]]:
-    """The clips to train on, and the held-out end (a share 1 / HELD_OUT of all).
+    """Return the clips to train on, and the held-out end (a share 1 / HELD_OUT of all).
 
     Pieces of fewer than ``frames`` are left out.
 
@@ -194,19 +193,19 @@ def adapt(
     """Fine-tune a video model to one person.
 
     Args:
-        config, state: of the video model to start from.
-        clips: of the person, made by :func:`person_clips`.
+        config, state: the video model to start from.
+        clips: clips of the person, from :func:`person_clips`.
         run: an empty folder for the run.
-        minutes: of training; it makes as many steps as fit.
-        begun: `time.monotonic()` when the minutes began, if that was before now.
+        minutes: time for it all; as many steps are made as fit.
+        begun: `time.monotonic()` when the minutes began; by default now.
 
     Raises:
         UserError: too few frames, or too few minutes.
     """
     begun = time.monotonic() if begun is None else begun
     learnt, ends = split(clips, config.autoencoder.frames)
-    given = config
-    # LPIPS would need weights that do not come with the package.
+    original = config
+    # LPIPS needs weights that do not come with the package.
     without = replace(config.pixel_loss, lpips=0.0)
     config = replace(config, mtov_loss=config.adaptation_loss, pixel_loss=without)
     train = VideoClips(learnt, config.crop, config.autoencoder, config.adaptation_augmentation)
@@ -230,19 +229,19 @@ def adapt(
             f"give {math.ceil(needed + LEARNING):g} or more"
         )
     figures = fit(after, training, run, log, seconds=left)
-    figures = figures or after.validate()  # none: it was stopped
+    figures = figures or after.validate()  # none if it was stopped
     steps = len((run / "log.jsonl").read_text().splitlines())
-    choices = [(before, given, state), (after.score(figures), given, after.model.state_dict())]
+    choices = [(before, original, state), (after.score(figures), original, after.model.state_dict())]
     if config.mtov.texture:
-        # What was learnt shows where no frame of the source does.
-        seen = replace(given.compose, inside="mtov")
-        knowing = replace(given, mtov=replace(given.mtov, known_texture=True), compose=seen)
+        # Show MToV's region if no frame of the source shows the inside of the mouth.
+        seen = replace(original.compose, inside="mtov")
+        knowing = replace(original, mtov=replace(original.mtov, known_texture=True), compose=seen)
         model = VideoModel(knowing)
         learnt_slopes, landmarks = known_texture(after.model, learnt)
         known = {"texture_slopes": learnt_slopes, "texture_landmarks": landmarks}
         model.load_state_dict(after.model.state_dict() | known)
         choices.append((judge(model, ends), knowing, model.state_dict()))
-        log(f"adapt: {choices[1][0]:.2f} dB, {choices[2][0]:.2f} dB with what the texture is like")
+        log(f"adapt: {choices[1][0]:.2f} dB, {choices[2][0]:.2f} dB with the learnt texture")
     best = max(choices, key=lambda choice: choice[0])
     if best is choices[0]:
         log("adapt: the weights of before were better, and are kept")

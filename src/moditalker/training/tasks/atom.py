@@ -34,14 +34,14 @@ from moditalker.motion.sample import sample_motion
 
 Array = NDArray[np.float32]
 
-FEATURE_NOISE = 0.5  # on speech features, against their own deviation
-EDGE_SHARE = 0.1  # of the windows lie at a recording's start or end, as the first and the last of a video do
-ESTIMATE_WINDOWS = 1600  # that the first estimate is fitted to before training
-ESTIMATE_PENALTY = 1e-3  # of the ridge regression, against the mean variance of its inputs
+FEATURE_NOISE = 0.5  # on speech features, in units of their deviation
+EDGE_SHARE = 0.1  # share of windows at a recording's start or end, like a video's first and last
+ESTIMATE_WINDOWS = 1600  # windows that the first estimate is fitted to before training
+ESTIMATE_PENALTY = 1e-3  # ridge penalty, in units of its inputs' mean variance
 LEAST_RANGE = 0.01  # eye distances: lips that move less do not speak
-STILL = 0.2  # of x0: a deviation of opening and width that counts as no motion
-TOUCHING = 0.02  # opening, canonical units, of lips that touch: the landmarks' own error
-SHUT_SHARE = 0.6  # of the l_id have the mouth shut, as a chosen source frame has; the rest are any frame
+STILL = 0.2  # in units of x0: smaller deviations of opening and width count as no motion
+TOUCHING = 0.02  # canonical units: lips less open than the landmarks' error touch
+SHUT_SHARE = 0.6  # share of l_id with a shut mouth, like a chosen source frame; the rest are any frame
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class MotionBatch:
     x0: Tensor  # (B, S, 204)
     speech: Tensor  # (B, 2S, D)
     l_id: Tensor  # (B, 204)
-    estimate: Tensor | None = None  # (B, S, 204) of x0, that AToM adds to; None: its own
+    estimate: Tensor | None = None  # (B, S, 204), estimate of x0 that AToM adds to; None: its own
 
 
 class AtomTask:
     """AToM for `training.loop.fit`.
 
     Args:
-        recordings: to learn from, made by `make_recordings`.
-        clips: of the speakers, the source of l_id and of faces at rest.
+        recordings: those to learn from, made by `make_recordings`.
+        clips: clips of the speakers, for l_id and faces at rest.
         validation: clips to validate on, in named groups.
-        encoder: for the validation's sound.
+        encoder: encodes the validation's sound.
         batch_size: windows a step.
     """
 
@@ -116,13 +116,13 @@ class AtomTask:
             whiten(self.model.landmark_encoder.project, np.stack(seen).reshape(len(seen), -1))
         nn.init.zeros_(self.model.out.weight)
         nn.init.zeros_(self.model.out.bias)
-        # Of each recording, how far an estimate that never heard its speaker moves the face: (S, 204) of x0.
+        # For each recording, the x0 (S, 204) of an estimate that never heard its speaker.
         self.estimates: list[Array] = []
         if self.model.first_estimate is not None:
             self.start_estimate(self.model.first_estimate)
 
     def batch(self, rng: np.random.Generator, size: int | None = None) -> MotionBatch:
-        """Random windows, augmented; ``size`` of them, by default the task's."""
+        """Draw ``size`` random windows, augmented; by default as many as the task's."""
         frames = self.config.atom.frames
         x0, speech, identity, estimates = [], [], [], []
         for index in rng.choice(len(self.recordings), size=size or self.batch_size, p=self.probability):
@@ -167,7 +167,7 @@ class AtomTask:
 
     @torch.no_grad()
     def fit_estimate(self, estimate: FirstEstimate) -> None:
-        """Start the first estimate as the ridge regression of x0 on speech, over what training will draw."""
+        """Start the first estimate as the ridge regression of x0 on speech, over training windows."""
         rng = np.random.default_rng((self.config.atom_training.seed, 1))
         batches = [self.batch(rng) for _ in range(ESTIMATE_WINDOWS // self.batch_size)]
         heard = [estimate.by_frame(batch.speech).flatten(0, 1).numpy() for batch in batches[:20]]
@@ -189,7 +189,7 @@ class AtomTask:
         estimate.map.bias.copy_(solution[-1])
 
     def of_usual_range(self, landmarks: Array, speaker: str) -> Array:
-        """A person's landmarks (..., 68, 3), scaled to the average size of people's lip motion.
+        """Scale a person's landmarks (..., 68, 3) to the average size of people's lip motion.
 
         The size of lip motion is a person's style, which cannot be predicted from speech.
         """
@@ -201,7 +201,7 @@ class AtomTask:
         return result
 
     def augment(self, landmarks: Array, l_id: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Another face: mirrored, of other proportions, mixed with other rest faces; l_id has an error."""
+        """Make another face: mirrored, of other proportions, mixed with other faces; l_id has an error."""
         if rng.random() < 0.5:
             flip = np.array([-1, 1, 1], np.float32)
             landmarks, l_id = landmarks[:, MIRROR] * flip, l_id[MIRROR] * flip
@@ -226,13 +226,13 @@ class AtomTask:
         return self.weighted(terms), {name: value.item() for name, value in terms.items()}
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """The sum of the terms, each with its weight of ``atom_loss``."""
+        """Add up the terms, each with its weight of ``atom_loss``."""
         return torch.stack(
             [getattr(self.config.atom_loss, name) * value for name, value in terms.items()]
         ).sum()
 
     def terms(self, x0: Tensor, batch: MotionBatch) -> dict[str, Tensor]:
-        """The terms of the error of x0 (B, S, 204), by the names of their weights."""
+        """Compute the terms of the error of x0 (B, S, 204), by the names of their weights."""
         real = batch.x0
         error = x0 - real
         weight = self.weight.to(error.device)
@@ -263,7 +263,7 @@ class AtomTask:
     def validate(self) -> dict[str, float]:
         """Per group, medians over clips: correlation of lip opening and mouth width, and amplitude ratios.
 
-        l_id is the frame of another clip (where there is one) whose mouth is shut most.
+        l_id is the frame of another clip (if there is one) with the most shut mouth.
         ``still``: range of the opening in silence over the speaking range; ``shut``: where its mean lies.
         """
         figures: dict[str, float] = {}
@@ -273,7 +273,7 @@ class AtomTask:
                 others = [c for c, _ in members if c.speaker == clip.speaker and c is not clip] or [clip]
                 source = others[number % len(others)].faces
                 l_id = most_shut(source)
-                made = self.said(speech, l_id, number)
+                made = self.motion(speech, l_id, number)
                 row = []
                 for measure in (lip_opening, mouth_width):
                     ours, real = measure(made), measure(clip.landmarks)
@@ -282,7 +282,7 @@ class AtomTask:
                     real = lip_opening(clip.landmarks)
                     low, high = np.percentile(real, [5, 95])
                     for sound in self.silence.values():
-                        opening = lip_opening(self.said(sound, l_id))
+                        opening = lip_opening(self.motion(sound, l_id))
                         row += [stillness(opening, real), (opening.mean() - low) / (high - low)]
                 rows.append(row)
             names = ["open", "open_amp", "width", "width_amp"]
@@ -293,18 +293,18 @@ class AtomTask:
         return figures
 
     def preview(self) -> NDArray[np.uint8] | None:
-        """The first validation clip's landmarks, real above made, every eighth frame; None without any."""
+        """Draw the first validation clip's landmarks, real above made, every eighth frame, if any."""
         if not self.validation:
             return None
         clip, speech = next(iter(self.validation.values()))[0]
-        made = self.said(speech, most_shut(clip.faces))
+        made = self.motion(speech, most_shut(clip.faces))
         rows = [
             np.concatenate(list(draw(track[::8, :, :2] * [32, -32] + [64, 48], 128, 128)), axis=1)
             for track in (clip.landmarks, made)
         ]
         return np.repeat((255 * np.concatenate(rows)).astype(np.uint8)[..., None], 3, axis=-1)
 
-    def said(self, speech: Array, l_id: Array, seed: int = 0) -> Array:
+    def motion(self, speech: Array, l_id: Array, seed: int = 0) -> Array:
         """Speech features (2S, D) -> landmarks (S, 68, 3)."""
         return np.concatenate(list(sample_motion(self.model, self.diffusion, [speech], l_id, seed)))
 
@@ -312,7 +312,7 @@ class AtomTask:
 class EstimateTask:
     """The first estimate alone, for `training.loop.fit`; AToM then learns the remainder with it fixed.
 
-    It shares data, loss and validation with the task that it is made for.
+    It shares data, loss and validation with AToM's task.
     """
 
     name = "estimate"
@@ -324,7 +324,7 @@ class EstimateTask:
         return self.task.batch(rng, self.config.estimate_training.batch)
 
     def loss(self, batch: MotionBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The terms of AToM's loss."""
+        """Compute AToM's loss."""
         l_id = batch.l_id[:, None].expand_as(batch.x0)
         terms = self.task.terms(self.model(batch.speech, l_id), batch)
         return self.task.weighted(terms), {name: value.item() for name, value in terms.items()}
@@ -355,7 +355,7 @@ def speaking_range(clips: Iterable[MotionClip]) -> float:
 
 
 def most_shut(faces: Array) -> Array:
-    """The face of (n, 68, 3) whose mouth is shut most."""
+    """Return the face of (n, 68, 3) with the most shut mouth."""
     face: Array = faces[lip_opening(faces).argmin()]
     return face
 

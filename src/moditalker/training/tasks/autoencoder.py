@@ -19,13 +19,13 @@ from moditalker.training.loop import to_device
 from moditalker.video.autoencoder import Autoencoder, psnr, reconstruction_loss, still_clip
 from moditalker.video.warp import affinity, landmark_frames, mouth_interior
 
-WEIGHT_STEP = 4  # pixels between the nodes where weights are computed
+WEIGHT_STEP = 4  # pixels between the nodes at which weights are computed
 
 
 def face_weight(landmarks: Tensor, height: int, width: int, config: PixelLossConfig) -> Tensor:
     """Loss weights of the pixels of clips: (B, S, 68, 2) -> (B, 1, S, height, width)."""
     rows, columns = height // WEIGHT_STEP, width // WEIGHT_STEP
-    scale = width / 128  # reaches below are pixels of a crop of 128
+    scale = width / 128  # lengths below are pixels of a crop of 128
 
     def near(points: NDArray[np.int_], reach: float) -> Tensor:
         return affinity(landmarks[..., list(points), :], (rows, columns), WEIGHT_STEP, reach * scale).amax(-1)
@@ -40,7 +40,7 @@ def face_weight(landmarks: Tensor, height: int, width: int, config: PixelLossCon
 
 
 def validation_items(clips: VideoClips, per_speaker: int, offset: int = 24) -> dict[str, list[VideoBatch]]:
-    """The same few clips each time, by speaker; x_id is the first frame, far from the clip's start."""
+    """Return the same few clips each time, by speaker; x_id is the first frame, far from the clip's start."""
     items: dict[str, list[VideoBatch]] = {}
     for clip in clips.clips:
         group = items.setdefault(clip.speaker, [])
@@ -49,7 +49,7 @@ def validation_items(clips: VideoClips, per_speaker: int, offset: int = 24) -> d
     return items
 
 
-FACE = PixelLossConfig(mouth=3.0, interior=4.0, outside=0.08)  # what counts as face in figures
+FACE = PixelLossConfig(mouth=3.0, interior=4.0, outside=0.08)  # weights of the face in figures
 
 
 def face_psnr(output: Tensor, batch: VideoBatch) -> Tensor:
@@ -63,7 +63,7 @@ class PixelLoss:
     """Eq. 5 with the config's weights: decoded clips against real ones.
 
     Raises:
-        UserError: LPIPS has a weight, and its weights are not there.
+        UserError: LPIPS is in the loss, but its weights are missing.
     """
 
     def __init__(self, config: PixelLossConfig) -> None:
@@ -81,7 +81,7 @@ class PixelLoss:
         loss = self.config.l1 * reconstruction_loss(output, target, weight, self.config.gradient)
         if self.perceptual is None:
             return loss
-        if weight is not None:  # what paste-back does not show is not looked at
+        if weight is not None:  # ignore what paste-back does not show
             output = torch.lerp(target, output, weight.clamp(max=1))
         frames = torch.arange(output.shape[2])
         if self.config.lpips_frames:
@@ -92,7 +92,7 @@ class PixelLoss:
 
 
 def sheet(output: Tensor, batch: VideoBatch, frames: int = 6) -> NDArray[np.uint8]:
-    """The first clip as a picture: x_id and some frames, real above made, (2 H, (1 + frames) W, 3)."""
+    """Draw the first clip: x_id and some frames, real above made, (2 H, (1 + frames) W, 3)."""
     shown = np.linspace(0, output.shape[2] - 1, frames).round().astype(int)
     rows = [
         torch.cat([batch.identity[0], *clip[0][:, shown].unbind(1)], dim=-1) for clip in (batch.video, output)
@@ -102,13 +102,13 @@ def sheet(output: Tensor, batch: VideoBatch, frames: int = 6) -> NDArray[np.uint
 
 
 def beside(model: nn.Module, batch: VideoBatch) -> VideoBatch:
-    """A batch on the device where the model is."""
+    """Move a batch to the model's device."""
     moved: VideoBatch = to_device(batch, next(model.parameters()).device)
     return moved
 
 
 def mean_psnr(figures: dict[str, float], speakers: Iterable[str]) -> float:
-    """The mean of the speakers' figures without a suffix."""
+    """Average the speakers' figures without a suffix."""
     return float(np.mean([figures[name] for name in speakers]))
 
 
@@ -139,9 +139,7 @@ class AutoencoderTask:
         return z + self.config.pixel_loss.plane_noise * torch.randn(z.shape, generator=generator).to(z)
 
     def _hide_landmarks(self, batch: VideoBatch, generator: torch.Generator) -> VideoBatch:
-        """Some clips get the identity's landmarks on every frame, so that their planes have to carry the
-        motion.
-        """
+        """Give some clips the identity's landmarks on every frame, so their planes must carry the motion."""
         share = self.config.pixel_loss.hidden_landmarks
         hidden = (torch.rand(len(batch.video), 1, 1, 1, generator=generator) < share).to(batch.video.device)
         return replace(

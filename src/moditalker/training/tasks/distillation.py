@@ -1,7 +1,7 @@
 """Task ``distillation``: the video stage in fewer sampling steps (Salimans and Ho, 2022).
 
-The student starts as its teacher and learns to do in one step what the teacher does in two. Only the UNet
-is trained; encoders and decoder stay the teacher's.
+The student starts as its teacher and learns to make two of its steps in one. Only the UNet is trained;
+encoders and decoder stay the teacher's.
 """
 
 from __future__ import annotations

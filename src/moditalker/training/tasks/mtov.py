@@ -1,8 +1,7 @@
-"""Task ``mtov``: diffusion over the planes (Eq. 6), with the condition encoders and, for ``warp``, the
-decoder.
+"""Task ``mtov``: diffusion over the planes (Eq. 6), with the condition encoders and, for ``warp``, decoder.
 
-Besides Eq. 6, predicted planes are decoded and compared in pixels [ours]. Some directions of planes
-cannot be predicted, and others decide the picture; the pixels tell which.
+Besides Eq. 6, predicted planes are decoded and compared in pixels [ours]. Some directions of planes cannot
+be predicted, and others decide the picture; a loss on pixels tells them apart.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ class MToVTask:
     """Predict the planes of clips from landmarks, pose frames and the identity frame.
 
     Args:
-        autoencoder: run folder of task ``autoencoder``, whose weights are taken; without one the model has
-            to be given weights before it trains.
-        landmark_autoencoder: run folder of task ``landmark-autoencoder``, from which E_L starts; it
-            needs as many layers as E_L.
+        autoencoder: run folder of task ``autoencoder``, whose weights are used; without one, give the model
+            weights before it trains.
+        landmark_autoencoder: run folder of task ``landmark-autoencoder``, from which E_L starts; both need
+            equally many layers.
     Raises:
         UserError: a run folder holds no whole checkpoint, or one of another size.
     """
@@ -105,7 +104,7 @@ class MToVTask:
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         weights, conditions = self.config.mtov_loss, self.conditions(batch)
         z = torch.zeros_like(conditions.identity)
-        if weights.planes or weights.last_step < 1:  # else all is noise, as where sampling starts
+        if weights.planes or weights.last_step < 1:  # else all is noise, as at the start of sampling
             with torch.no_grad():
                 z = self.model.autoencoder.encode(batch.video, batch.identity)
         z0 = self.model.normalise(z)
@@ -130,7 +129,7 @@ class MToVTask:
         return sheet(self.made(batch), batch)
 
     def made(self, batch: VideoBatch) -> Tensor:
-        """The clips that the model makes from a batch's conditions, (B, 3, S, H, W)."""
+        """Make clips (B, 3, S, H, W) from a batch's conditions."""
         conditions = self.conditions(batch)
         return self.model.decode(self.model.restore(self.sampled(conditions)), conditions)
 
@@ -144,7 +143,7 @@ class MToVTask:
         )
 
     def validate(self) -> dict[str, float]:
-        """PSNR of the face by speaker: planes from diffusion, of the identity alone, of the true clip."""
+        """PSNR of the face by speaker; planes from diffusion, from the identity alone, from the true clip."""
         figures = {}
         for name, batch in self.held_out.items():
             batch = beside(self.model, batch)

@@ -22,14 +22,14 @@ from moditalker.metrics.sync import MOST, auc
 from moditalker.metrics.sync_expert import Match, SyncExpert, compare, grey
 from moditalker.training.tasks.atom import whiten
 
-FRAMES = 48  # of a sample
-ROOMS = 2  # other rooms and noises that each clip's sound is heard in, beside its own
-FEATURE_NOISE = 0.2  # on speech features, against their own deviation
-VOICE_SHARE = 0.7  # deviation of how much of the difference of two voices' mean features is added
+FRAMES = 48  # per sample
+ROOMS = 2  # versions of each clip's sound in other rooms and noises
+FEATURE_NOISE = 0.2  # on speech features, in units of their deviation
+VOICE_SHARE = 0.7  # deviation of the share of two voices' mean difference that is added
 SPEAKER_WEIGHT = 0.3  # a speaker of n clips is drawn with weight n^0.3
-SURROUND = 12  # pixels of the crop around what the expert sees, for shifts and turns
+SURROUND = 12  # pixels of the crop around the expert's input, for shifts and turns
 COMPRESSED, BLURRED = 0.3, 0.4  # shares of samples
-WRONG = 2  # other clips' sounds that each clip is validated with
+WRONG = 2  # wrong sounds per clip in validation
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SyncClip:
     """A prepared clip as the expert's training sees it."""
 
     speaker: str
-    surround: NDArray[np.uint8]  # (S, side, side) grey: what the expert sees and SURROUND pixels around it
+    surround: NDArray[np.uint8]  # (S, side, side) grey: the expert's input and SURROUND pixels around it
     speech: NDArray[np.float16]  # (1 + rooms, 2S, D), the first as recorded
 
     def mouths(self, side: int) -> Tensor:
@@ -55,7 +55,7 @@ class SyncBatch:
 
 
 def read_sync_clip(sample: Sample, config: Config, encoder: SpeechEncoder, rooms: int, seed: int) -> SyncClip:
-    """A sample with its own sound and with that of other ``rooms``. UserError: it has no sound."""
+    """Read a sample with its own sound and in other ``rooms``. UserError: it has no sound."""
     clip, waveform = read_clip(sample), sample["audio"].astype(np.float32)
     frames = min(len(clip.crops), len(waveform) // FRAME)
     waveform = waveform[: frames * FRAME]
@@ -105,7 +105,7 @@ class SyncExpertTask:
         self.voices = np.stack([clip.speech[0].mean(0, dtype=np.float32) for clip in self.train])
 
     def batch(self, rng: np.random.Generator) -> SyncBatch:
-        """Random parts of different clips, with another camera, room and voice."""
+        """Draw random parts of different clips, with another camera, room and voice."""
         size = self.config.sync_expert_training.batch
         mouths, speech = [], []
         for index in rng.choice(len(self.train), size=size, replace=False, p=self.probability):
@@ -121,7 +121,7 @@ class SyncExpertTask:
         return SyncBatch(torch.stack(mouths), torch.stack(speech))
 
     def _film(self, surround: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-        """The expert's input from a camera that is turned, shifts, shakes, blurs, compresses and flickers.
+        """The expert's input from a camera that turns, shifts, shakes, blurs, compresses and flickers.
 
         Its judgement must not depend on differences between a camera's picture and a generated one.
         """
@@ -202,7 +202,7 @@ class SyncExpertTask:
         return figures
 
     def score(self, figures: dict[str, float]) -> float:
-        """The contrast, averaged over the groups; it does not saturate."""
+        """Average the contrast over the groups; it does not saturate."""
         return float(np.mean([value for name, value in figures.items() if name.endswith("contrast")]))
 
     def preview(self) -> NDArray[np.uint8]:
@@ -218,7 +218,7 @@ class SyncExpertTask:
 
 
 def _compress(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """A grey picture through JPEG."""
+    """Compress a grey picture as JPEG."""
     file = io.BytesIO()
     Image.fromarray(frame).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
