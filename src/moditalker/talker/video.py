@@ -78,16 +78,17 @@ class Video:
         lead = max(1, min(AHEAD, AHEAD_BYTES // (3 * info.width * info.height)))
         self.kept.clear()
         with half_the_threads():
-            targets = self.targets
+            # Threads that share two processors wait for each other more than they gain: two are enough.
+            few, targets = processors() <= 2, self.targets
+            seen = targets.seen(0 if few else lead)
             if self.live is None:
-                # Three threads that share two processors wait for each other more than they gain.
-                seen = targets.seen(lead if processors() > 2 else 0)
                 wished = targets.trusted(targets.wished(seen))
             else:  # all that no sound is needed for is done before it comes
-                trusted = self.clock.each("trust", targets.trusted(targets.seen(lead)))
-                wished = targets.wished(ahead(trusted, lead))
+                wished = targets.wished(ahead(self.clock.each("trust", targets.trusted(seen)), lead))
             layering = Layering(self.stage, self.config.compose, info, self.seed, self.steps, self.away)
-            made = ahead(self.clock.each("video", layering(wished)), lead)
+            made = self.clock.each("video", layering(wished))
+            if self.live is None or not few:
+                made = ahead(made, lead)
             pictures = self._pictures(made)
             if self.live is None:  # while the reader writes one, the next is put together
                 pictures = ahead(pictures, 1)
