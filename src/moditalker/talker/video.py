@@ -81,13 +81,15 @@ class Video:
             # Threads that share two processors wait for each other more than they gain: two are enough.
             few, targets = processors() <= 2, self.targets
             seen = targets.seen(0 if few else lead)
-            if self.live is None:
-                wished = targets.trusted(targets.wished(seen))
-            else:  # all that no sound is needed for is done before it comes
+            if self.live is not None:  # all that no sound is needed for is done before it comes
                 wished = targets.wished(ahead(self.clock.each("trust", targets.trusted(seen)), lead))
+            else:
+                wished = targets.trusted(targets.wished(seen))
+                if few:
+                    wished = self.clock.each("waiting", ahead(self.clock.each("video", wished), lead))
             layering = Layering(self.stage, self.config.compose, info, self.seed, self.steps, self.away)
             made = self.clock.each("video", layering(wished))
-            if self.live is None or not few:
+            if not few:
                 made = ahead(made, lead)
             pictures = self._pictures(made)
             if self.live is None:  # while the reader writes one, the next is put together
