@@ -24,6 +24,7 @@ from moditalker.talker.targets import Target
 from moditalker.video.compose import Composer
 from moditalker.video.flow import Gap, Spline, outline_distance
 from moditalker.video.interior import Interior
+from moditalker.video.match import blurred
 from moditalker.video.references import Chooser, Gallery, Lender, faded
 
 CROP = load("tiny").crop
@@ -171,6 +172,14 @@ def test_a_mouth_at_the_pictures_edge_is_no_error():
     away = np.add(MATRIX, [[0, 0, 900], [0, 0, 900]])
     result = Composer(CROP).compose(image, away, aligned(image), face(), face(6.0), wide)
     assert np.array_equal(result, image)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.0])
+def test_softness_is_the_blur_of_edges(sigma):
+    sharp = np.kron(np.random.default_rng(0).integers(0, 255, (8, 9)), np.ones((20, 20)))
+    fine = torch.from_numpy(sharp).float()[None].repeat_interleave(3, 0)
+    soft = blurred(fine, sigma).round().byte().permute(1, 2, 0).numpy()
+    assert replace(look(3.0), pixels=soft).softness == pytest.approx(sigma, rel=0.1)
 
 
 def test_a_look_keeps_the_frames_own_pixels():

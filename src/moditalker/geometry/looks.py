@@ -22,6 +22,8 @@ Matrix = NDArray[np.float64]
 # The part of a frame that is kept, in crop widths: room for the lips however they move.
 LEFT, RIGHT, TOP, BOTTOM = 0.15, 0.85, 0.42, 1.02
 GREY = 6  # most levels by which channels of a grey picture differ, after coding
+SOFTEST = 4.0  # most that `Look.softness` measures
+PI_ROOT = math.sqrt(math.pi)
 MOST = 6.0  # most pixels kept for one of a crop of 128; a larger face is shrunk to this
 
 
@@ -43,6 +45,26 @@ class Look:
     def opening(self) -> float:
         """The widest gap between the inner lips, crop pixels."""
         return float(max(0.0, (self.landmarks[INNER_LOWER, 1] - self.landmarks[INNER_UPPER, 1]).max()))
+
+    @cached_property
+    def softness(self) -> float:
+        """Standard deviation of the Gaussian that blurs its edges, pixels of `pixels`; up to SOFTEST."""
+        grey = self.pixels.mean(-1, dtype=np.float32)
+        near, far = (
+            sum(float(np.square(part[k:] - part[:-k]).mean()) for part in (grey, grey.T)) for k in (1, 2)
+        )
+        # The mean squared difference over k pixels of a step that a Gaussian blurs.
+        sigmas = np.linspace(0.05, SOFTEST, 80)
+        one, two = (
+            np.array(
+                [
+                    k * math.erf(k / (2 * s)) - 2 * s / PI_ROOT * (1 - math.exp(-((k / s) ** 2) / 4))
+                    for s in sigmas
+                ]
+            )
+            for k in (1, 2)
+        )
+        return float(np.interp(-near / max(far, 1e-6), -one / two, sigmas))
 
     @cached_property
     def grey(self) -> bool:
@@ -80,7 +102,7 @@ class Identity:
         return tuple(self.looks[i] for i in self.open_mouths)
 
 
-def scale_of(matrix: Matrix) -> float:
+def scale_of(matrix: NDArray[np.floating]) -> float:
     """Pixels of the frame for one of the crop; matrix: (2, 3), frame -> crop pixel."""
     (a, b), (c, d) = matrix[:, :2].tolist()
     return 1 / math.sqrt(abs(a * d - b * c))

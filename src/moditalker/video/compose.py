@@ -25,12 +25,12 @@ from torch import Tensor
 
 from moditalker.config import CropConfig
 from moditalker.geometry.align import inverse
-from moditalker.geometry.looks import Look
+from moditalker.geometry.looks import Look, scale_of
 from moditalker.geometry.points import JAW, NOSE, smooth_step
 from moditalker.geometry.raster import planes
 from moditalker.video.flow import FACE, OUTLINE, SIDES, Gap, Spline, outline_distance
 from moditalker.video.interior import Interior, skin_around
-from moditalker.video.match import light_gain, relit, wide_blurred
+from moditalker.video.match import blurred, light_gain, relit, wide_blurred
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
@@ -179,7 +179,10 @@ class Composer:
         at = places[:, inside].T.numpy()
         picture = torch.zeros(3, *inside.shape)
         picture[:, inside] = self.interior.paint(wanted, rest[:, :2], at, skin, self.unit, look.grey).T
-        return picture
+        # What is painted is sharp, and shall be as soft as the look.
+        soft = round(look.softness / look.scale * scale_of(lips.mouth.matrix), 1)
+        weight = blurred(inside.float()[None], soft, zeros=True).clamp_min(1e-3)
+        return blurred(picture, soft, zeros=True) / weight * inside
 
 
 class _Lips:
