@@ -36,7 +36,7 @@ def glancing() -> Callable[[Any], Any]:
     """In place of `serve.tasks.face_worker`: each file shows one face, or lasts a second."""
 
     def glance(order: Any) -> Any:
-        from moditalker.serve.tasks import FoundFaces
+        from moditalker.serve.orders import FoundFaces
 
         if order.out is None:
             return 1.0

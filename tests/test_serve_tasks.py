@@ -30,9 +30,9 @@ from moditalker.media import SAMPLE_RATE, AudioReader, probe
 from moditalker.serve import tasks
 from moditalker.serve.api import application
 from moditalker.serve.limits import Limits
+from moditalker.serve.orders import Inspection, Upload, VideoJob
 from moditalker.serve.server import listening
 from moditalker.serve.service import Service
-from moditalker.serve.tasks import Inspection, Upload, VideoJob
 from moditalker.talker.options import Options
 from moditalker.weights.named import ASSETS, MODELS
 

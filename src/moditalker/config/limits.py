@@ -8,6 +8,7 @@ from typing import Any
 from moditalker.errors import UserError
 
 RATE = 25.0  # Hz of motion, training clips, and videos made from a picture [paper]
+BLINKS = 15.0  # of the eyes of a picture a minute, as people do at rest
 BOUNDS = {"seed": (0, 2**63 - 1), "steps": (1, 1000)}
 
 

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from moditalker import __version__
 from moditalker.errors import UserError
 from moditalker.media import tts
-from moditalker.serve import tasks
+from moditalker.serve import orders
 from moditalker.serve.errors import Absent, TooOften, add_error_handlers
 from moditalker.serve.forms import Face, Job, JobRequest, Problem, Sound, VideoOptions, validated
 from moditalker.serve.guard import Doorkeeper
@@ -33,10 +33,10 @@ from moditalker.serve.visitors import Visitors
 PAGE = Path(__file__).parent / "page"
 POLL = 0.2  # s between two looks at the progress of a job
 RESULTS = {
-    "video": (tasks.VIDEO, "video/mp4"),
-    "source": (tasks.SOURCE, "video/mp4"),
-    "report": (tasks.REPORT, "application/json"),
-    "motion": (tasks.MOTION, "application/json"),
+    "video": (orders.VIDEO, "video/mp4"),
+    "source": (orders.SOURCE, "video/mp4"),
+    "report": (orders.REPORT, "application/json"),
+    "motion": (orders.MOTION, "application/json"),
 }
 WRONG: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem} for code in (400, 401, 404, 413, 422, 429, 503)
@@ -214,7 +214,7 @@ def application(
     @app.get("/jobs/{job_id}/picture", response_class=Response)
     def picture(job_id: str, owner: Owner) -> Response:
         """The newest frame of a video, also while it is made (JPEG)."""
-        path = service.result(owner, job_id, tasks.PICTURE)
+        path = service.result(owner, job_id, orders.PICTURE)
         try:
             return Response(path.read_bytes(), media_type="image/jpeg")
         except FileNotFoundError as error:  # the video has just been made, and its folder has another name

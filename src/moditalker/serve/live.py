@@ -22,9 +22,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from moditalker.errors import UserError
 from moditalker.serve.errors import BUG
 from moditalker.serve.forms import ID, VideoOptions, validated
+from moditalker.serve.orders import FRAME
 from moditalker.serve.service import Service
 from moditalker.serve.sessions import Session
-from moditalker.serve.tasks import FRAME
 from moditalker.serve.visitors import Visitors
 
 MOST = 1 << 18  # bytes of one message

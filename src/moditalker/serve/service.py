@@ -23,17 +23,9 @@ from moditalker.jobs.pool import Outcome, Pool, Start, Task
 from moditalker.serve.errors import BUG, CRASHED, DISK_FULL, Absent, Full, sentence_of
 from moditalker.serve.forms import JobRequest
 from moditalker.serve.limits import Limits
+from moditalker.serve.orders import PICTURE, FoundFaces, Inspection, Upload, VideoJob, begin
 from moditalker.serve.sessions import LiveSessions
 from moditalker.serve.store import OPEN, Row, Store
-from moditalker.serve.tasks import (
-    PICTURE,
-    FoundFaces,
-    Inspection,
-    Upload,
-    VideoJob,
-    face_worker,
-    video_worker,
-)
 
 SWEEP_SECONDS = 30.0  # between looks for files that are too old
 STARTS = 3  # times that a job may be running while the service dies
@@ -66,7 +58,7 @@ class Service:
         models: names or folders of weights; the first is taken unless a job asks for another.
         live: the model that speaks live; "": none does.
         device: "cpu", "cuda" or "mps". workers: videos that are made at a time. cluster: as for `work`.
-        starts: replace the functions that workers begin with, `face_worker` and `video_worker`.
+        starts: replace the functions that workers begin with: `face_worker`, `video_worker` of `tasks`.
 
     Raises:
         UserError: the folder cannot be used, or another service has it.
@@ -94,7 +86,10 @@ class Service:
             self._open.close()
             raise
         self.store.tidy()
-        look, make = starts or (face_worker, partial(video_worker, tuple(models), device))
+        look, make = starts or (
+            partial(begin, "face_worker"),
+            partial(begin, "video_worker", tuple(models), device),
+        )
         self.looker: Pool[Inspection, Any] = Pool(look, lasting=True)
         self.maker: Pool[VideoJob, None] = Pool(make, workers, cluster, int(device == "cuda"), lasting=True)
         self.ended = dict.fromkeys(("made", "failed", "cancelled"), 0)  # jobs since the start, for metrics

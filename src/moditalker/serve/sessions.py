@@ -17,7 +17,7 @@ from moditalker.errors import UserError
 from moditalker.jobs.pool import Outcome, Pool
 from moditalker.serve.errors import Full, sentence_of
 from moditalker.serve.limits import Limits
-from moditalker.serve.tasks import LiveJob, Upload, live_worker
+from moditalker.serve.orders import LiveJob, Upload, begin
 from moditalker.talker.options import Options
 
 PREPARING = 60  # s that a worker may take before a session
@@ -60,7 +60,7 @@ class LiveSessions:
     @cached_property
     def pool(self) -> Pool[LiveJob, None]:
         """The workers."""
-        return Pool(partial(live_worker, self.model, self.device), self.limits.live, lasting=True)
+        return Pool(partial(begin, "live_worker", self.model, self.device), self.limits.live, lasting=True)
 
     def begin(self, face: Upload, rate: int, deadline: float, options: Options) -> Session:
         """Begin a session.

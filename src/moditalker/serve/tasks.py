@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,7 +32,20 @@ from moditalker.media import AudioReader, VideoWriter, open_source, probe, tts
 from moditalker.media.files import Pixels
 from moditalker.motion.track import Track
 from moditalker.serve.guard import stay_local
-from moditalker.talker.options import Options
+from moditalker.serve.orders import (
+    FRAME,
+    MOTION,
+    PICTURE,
+    REPORT,
+    SOURCE,
+    VIDEO,
+    WORDS,
+    FoundFaces,
+    Inspection,
+    LiveJob,
+    Upload,
+    VideoJob,
+)
 from moditalker.talker.talker import MoDiTalker
 from moditalker.talker.video import Video
 
@@ -41,81 +54,6 @@ NEWEST = 640, 0.5  # pixels of the longer side, seconds between two: of frames s
 LIVE = 720  # pixels of the longer side of live frames
 SEARCH_STEP, SEARCH_SECONDS = Fraction(1, 2), 10  # s: times at which a face is looked for
 NICENESS = 5  # of processes that work, so that the one that answers is not kept waiting
-VIDEO, SOURCE, MOTION, REPORT, PICTURE = (
-    "talking.mp4",
-    "source.mp4",
-    "motion.json",
-    "report.json",
-    "newest.jpg",
-)
-
-FRAME, WORDS = b"F", b"W"  # first byte of a live message: a time and a JPEG follow, or JSON
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A visitor's file: its path here, and the name that the visitor gave it."""
-
-    path: Path
-    name: str
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """A file to be looked at, of which a picture is written to `out`, or listened to, for `most` seconds."""
-
-    file: Upload
-    out: Path | None = None
-    most: float = 0.0
-
-
-@dataclass(frozen=True)
-class FoundFaces:
-    """A face file as it was found to be.
-
-    width, height: of its frames, in pixels; faces: boxes (x0, y0, x1, y1) in pixels of the frame, from left
-    to right; second: of the frame that is shown; still: it is no video; largest: index of the face that is
-    taken unless another is chosen.
-    """
-
-    width: int
-    height: int
-    faces: list[Box]
-    second: float
-    still: bool
-    largest: int = 0
-
-
-@dataclass(frozen=True)
-class VideoJob:
-    """A video to be made into a folder: of a face and speech, either recorded or typed.
-
-    compare: also write the source as a video that browsers play, if it is none of a picture.
-    """
-
-    face: Upload
-    folder: Path
-    audio: Upload | None = None
-    text: str = ""
-    voice: str = ""
-    model: str = ""
-    options: Options = field(default_factory=Options)
-    most: float = 60.0
-    compare: bool = False
-    head: Upload | None = None
-
-
-@dataclass(frozen=True)
-class LiveJob:
-    """A live session: sound comes over the line as 16-bit samples, and frames go back."""
-
-    face: Upload
-    line: Connection
-    rate: int
-    deadline: float
-    options: Options
 
 
 def start_worker() -> None:

@@ -6,17 +6,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moditalker.config.limits import sampling
+from moditalker.config.limits import BLINKS, sampling
 from moditalker.errors import UserError
-from moditalker.features.face.tracker import Choice
-from moditalker.features.portrait.head import BLINKS
 from moditalker.media import QUALITY, check_codec, check_extend, check_quality, fitted
 from moditalker.motion.edit import Style
 from moditalker.provenance import DEFAULT, Provenance
+
+if TYPE_CHECKING:
+    from moditalker.features.face.tracker import Choice
 
 SILENCES, ORIGINALS = ("keep", "shut"), ("replace", "duck")
 DAY = 86_400.0  # s

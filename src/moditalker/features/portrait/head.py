@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moditalker.config.limits import RATE
+from moditalker.config.limits import BLINKS, RATE
 from moditalker.errors import UserError
 from moditalker.features.face.identity import ANCHOR_FACES, ANCHOR_SECONDS
 from moditalker.features.face.shape import default_model, frontalize
@@ -33,7 +33,6 @@ HeadMotion = Callable[[float], Angles]
 IDLE = np.array([3.0, 2.0, 1.0])  # degrees that idle motion never exceeds
 SLOWEST, FASTEST, WAVES = 0.1, 0.4, 4  # Hz and number of the sinusoids that idle motion is made of
 SETTLE = 1.0  # s in which idle motion sets in: the first frame is the picture
-BLINKS = 15.0  # a minute, as people do at rest
 MAX_BLINKS = 60.0  # a minute
 SHUTTING, SHUT, OPENING = 0.08, 0.04, 0.12  # s of a blink: lids fall faster than they rise
 UNEVEN = 0.35  # of the mean interval: how much earlier or later than evenly a blink comes
