@@ -65,6 +65,7 @@ def state(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
 
 
+@pytest.mark.slow
 def test_three_of_ten_are_broken(folder, batch, tmp_path):
     rows = [["face.png", "speech.wav", f"v{seed:02}", seed] for seed in range(10)]
     rows[3][0], rows[8][1], rows[9][2] = "missing.png", "empty.wav", "../escaped"

@@ -142,6 +142,7 @@ def portraits(tmp_path: Path, speech_wav: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_a_competitors_videos_are_made_by_its_settings(
     tmp_path: Path, portraits: Path, shipped: Path
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_competitors_videos_are_made_by_its_settings(
         benchmark.make({"x": Set("x", [], [job])}, str(shipped), others=[wrong])
 
 
+@pytest.mark.slow
 def test_videos_are_as_long_as_is_asked_and_a_silence_takes_the_sounds_place(
     tmp_path: Path, portraits: Path, shipped: Path
 ) -> None:
@@ -214,6 +216,7 @@ def test_one_command_from_portraits_to_tables(tmp_path: Path, portraits: Path, s
     assert voices == [portraits / person / "c.mkv" for person in ("b", "a")]
 
 
+@pytest.mark.slow
 def test_grids_show_each_face_and_leave_out_what_cannot_be_read(tmp_path: Path) -> None:
     portrait = data.astronaut()[0:240, 100:340]
     frames = np.stack([np.roll(portrait, i // 4, axis=1) for i in range(10)])

@@ -111,6 +111,7 @@ def test_pictures_and_what_covers_them_move_together(people):
         assert ((covered > 0.5) == bright).float().mean() > 0.95
 
 
+@pytest.mark.slow
 def test_it_learns_one_batch(people):
     torch.manual_seed(0)
     task = CoverTask(load("tiny"), people, people, batch=4)

@@ -74,6 +74,7 @@ def test_the_commands_of_the_readme_exist():
         assert all(word in usage(command[1]) for word in command if word.startswith("--"))
 
 
+@pytest.mark.slow
 def test_the_commands_on_data_and_weights_exist_and_the_first_runs(tmp_path, monkeypatch, face_video):
     pages = ("docs/data.md", "docs/paper.md", "CONTRIBUTING.md")
     text, *others = [(ROOT / page).read_text(encoding="utf-8") for page in pages]
@@ -111,6 +112,7 @@ def test_the_client_of_the_page_on_the_service_has_what_is_shown():
     assert all(hasattr(Client, name) for name in re.findall(r"client\.(\w+)\(", code))
 
 
+@pytest.mark.slow
 def test_the_command_of_the_page_on_speed_runs(tmp_path, monkeypatch, shipped, face_video, speech_wav):
     text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"```bash\n(.*?)```", text, flags=re.S)
@@ -123,6 +125,7 @@ def test_the_command_of_the_page_on_speed_runs(tmp_path, monkeypatch, shipped, f
     assert (tmp_path / "bench.json").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @needs_grid
 def test_the_python_examples_run(tmp_path, monkeypatch, weights, speech_wav):
     whole = MoDiTalker.from_pretrained
@@ -146,6 +149,7 @@ def test_the_python_examples_run(tmp_path, monkeypatch, weights, speech_wav):
         assert np.array_equal(image, other)
 
 
+@pytest.mark.slow
 def test_the_example_of_motion_tracks_runs(tmp_path, monkeypatch, shipped, face_video, speech_wav):
     whole = MoDiTalker.from_pretrained
     monkeypatch.setattr(MoDiTalker, "from_pretrained", lambda name: whole(shipped))
@@ -158,6 +162,7 @@ def test_the_example_of_motion_tracks_runs(tmp_path, monkeypatch, shipped, face_
     assert (tmp_path / "talking.mp4").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_example_of_streaming_runs(tmp_path, monkeypatch, capsys, shipped, face_video, speech_wav):
     whole = MoDiTalker.from_pretrained
     monkeypatch.setattr(
@@ -211,6 +216,7 @@ def test_presets_named_in_the_readme_exist():
         assert f"`{preset}`" in README
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_controls_run(tmp_path, monkeypatch, shipped, face_video, speech_wav):
     text = (ROOT / "docs" / "controls.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```bash\n(.*?)```", text, flags=re.S)

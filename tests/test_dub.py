@@ -123,6 +123,7 @@ def test_all_else_stays(tmp_path, film, table):
     assert np.corrcoef(spoken, there)[0, 1] > 0.95  # the tone is gone there
 
 
+@pytest.mark.slow
 def test_an_mp4_too_and_a_shut_mouth(tmp_path, film, speech_wav):
     video = talker().dub(film, speech_wav, offset=2.0, silence="shut", original="duck")
     result = video.save(out := tmp_path / "out.mp4")

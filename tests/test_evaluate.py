@@ -345,6 +345,7 @@ def test_whole_frames_that_are_large_are_looked_at_less_often(corpus, tracker):
     assert range(count)[case.whole(count * height * width, 5)] == range(0, count, 5)
 
 
+@pytest.mark.slow
 def test_many_sets_at_once_give_the_figures_of_each(corpus, tmp_path):
     reference, made = corpus / "reference" / "equal.mkv", corpus / "generated"
     sets = {tmp_path / name: [Pair(name, made / f"{name}.mp4", reference)] for name in ("equal", "blurred")}

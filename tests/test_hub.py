@@ -108,6 +108,7 @@ def test_weights_of_the_hub_are_fetched_once_at_a_revision_and_nothing_else_is(t
     assert Hub.asked == []
 
 
+@pytest.mark.slow
 def test_what_the_hub_does_not_have_is_a_sentence(tmp_path, address):
     for name in ("hf://someone/nobody", "hf://someone/talker@v9"):
         result = loaded(name, tmp_path, address)

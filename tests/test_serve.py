@@ -556,6 +556,7 @@ def test_nothing_is_lost_when_the_server_is_killed(tmp_path, file):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_job_with_which_the_server_dies_again_and_again_is_given_up(tmp_path, file):
     process, client = begin(tmp_path / "service")
     job = client.make(file("sleep"), text="Hi.")

@@ -112,6 +112,7 @@ def test_all_video_parts_and_what_a_run_leaves_behind(trained: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_one_command_trains_the_whole_video_stage(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
