@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +39,19 @@ def test_a_video_may_have_the_longest_name(tmp_path: Path, name: str) -> None:
     assert not left.exists()
 
 
+def leave(path: Path) -> None:
+    """An unfinished file of a process that was killed a minute ago."""
+    path.write_bytes(b"of a process that was killed")
+    os.utime(path, (time.time() - 60,) * 2)
+
+
 def test_a_video_that_is_made_again_takes_away_what_a_killed_process_left(tmp_path: Path) -> None:
     path, info = tmp_path / "a.mp4", plain_info(64, 48)
     frame = Frame(0, Fraction(0), Fraction(1, 25), np.zeros((48, 64, 3), np.uint8))
     for name in (".a.7-0.part.mp4", ".a.7-0.sealed.mp4", ".b.7-0.part.mp4"):
-        (tmp_path / name).write_bytes(b"of a process that was killed")
+        leave(tmp_path / name)
     with VideoWriter(path, info) as other:
-        (sealing := other._sealed).write_bytes(b"of one that is at work")
+        leave(sealing := other._sealed)  # of one that is at work, and was slow
         with VideoWriter(path, info) as writer:
             here = {one.name for one in tmp_path.iterdir()}
             assert here == {other._part.name, sealing.name, writer._part.name, ".b.7-0.part.mp4"}
@@ -68,13 +76,21 @@ def test_no_file_stays_open_after_a_video(tmp_path: Path) -> None:
 def test_a_file_that_is_written_again_takes_away_what_a_killed_process_left(tmp_path: Path) -> None:
     left = (".a.json.abcdef12.part", ".b.json.abcdef12.part")
     for name in left:
-        (tmp_path / name).write_bytes(b"of a process that was killed")
+        leave(tmp_path / name)
     with appearing(tmp_path / "a.json") as other:
         other.write(b"1")
         write_whole(tmp_path / "a.json", b"2")
         assert (tmp_path / "a.json").read_bytes() == b"2"
     assert (tmp_path / "a.json").read_bytes() == b"1"
     assert {one.name for one in tmp_path.iterdir()} == {"a.json", left[1]}
+
+
+def test_many_that_write_one_file_at_once_leave_each_other_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(partial(write_whole, path), [b"a" * n for n in range(200)]):
+            pass
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_report_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

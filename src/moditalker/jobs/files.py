@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,11 +126,14 @@ def too_long(path: str | os.PathLike[str]) -> UserError:
     )
 
 
+FRESH = 2.0  # s for which a file without a mark is not taken for an abandoned one
+
+
 def mark(handle: int) -> None:
     """Mark an open, unfinished file as one that is being written, until it is closed or its process ends."""
     if fcntl is not None:
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX)  # waits, as `abandoned` holds the lock for a moment
 
 
 def abandoned(path: Path) -> bool:
@@ -141,6 +145,8 @@ def abandoned(path: Path) -> bool:
     except OSError:
         return False
     try:
+        if time.time() - os.fstat(handle).st_mtime < FRESH:  # perhaps not marked yet
+            return False
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
@@ -163,6 +169,7 @@ def appearing(path: Path, secret: bool = False) -> Iterator[IO[bytes]]:
                 part.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(".part", begin, path.parent)
     mark(handle)
+    held = -1 if fcntl is None else os.dup(handle)  # the mark stays until the file has its name
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -177,6 +184,9 @@ def appearing(path: Path, secret: bool = False) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
+    finally:
+        if held >= 0:
+            os.close(held)
 
 
 def _place_first(name: str, path: Path) -> None:
