@@ -179,6 +179,7 @@ def test_videos_are_as_long_as_is_asked_and_a_silence_takes_the_sounds_place(
     assert "away = -1" in failures[str(few.out)]
 
 
+@pytest.mark.slow
 def test_a_line_a_set_says_what_was_found_and_how_long_it_will_take(
     tmp_path: Path, portraits: Path, shipped: Path
 ) -> None:

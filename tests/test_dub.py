@@ -140,6 +140,7 @@ def test_an_mp4_too_and_a_shut_mouth(tmp_path, film, speech_wav):
     assert (part.first, part.last) == (0, FRAMES)
 
 
+@pytest.mark.slow
 def test_the_rest_is_kept(tmp_path, film, speech_wav):
     options = {"start": 2.0, "end": 2.6, "keep_rest": True}
     video = talker().generate(film, speech_wav, **options)

@@ -246,6 +246,7 @@ def test_a_run_that_is_ended_goes_on_to_the_same_weights(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     more = ["--set=autoencoder_training.accumulate=2", "--set=autoencoder_training.steps=3"]
