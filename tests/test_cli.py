@@ -67,7 +67,11 @@ def test_as_a_process_of_its_own():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(
-    ("number", "says"), [(signal.SIGINT, "moditalker: interrupted"), (signal.SIGTERM, "")]
+    ("number", "says"),
+    [
+        (signal.SIGINT, "moditalker: interrupted"),
+        pytest.param(signal.SIGTERM, "", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_it_and_leaves_nothing_half_written(number, says, speech_wav, tmp_path, shipped):
     sound = write_wav(tmp_path / "long.wav", np.tile(AudioReader(speech_wav).read(), 60))

@@ -53,6 +53,7 @@ def test_outlines_are_where_the_landmarks_are(people):
     assert (lips * rows).sum() / lips.sum() == pytest.approx(y, abs=1.5)
 
 
+@pytest.mark.slow
 def test_it_costs_little():
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -118,6 +118,7 @@ def mouths(count: int, enamel: tuple[float, float, float] = (0.8, 0.75, 0.6)) ->
     return made
 
 
+@pytest.mark.slow
 def test_it_is_learnt_and_the_colour_of_teeth_too():
     torch.manual_seed(0)
     task = InteriorTask(load("tiny"), mouths(16), batch=4)

@@ -37,7 +37,10 @@ needs_weights = pytest.mark.skipif(
 @needs_weights
 @pytest.mark.parametrize(
     ("net", "blurred", "noisy", "other"),
-    [("alex", 0.357074, 0.342961, 0.700195), ("vgg", 0.350372, 0.431317, 0.781528)],
+    [
+        ("alex", 0.357074, 0.342961, 0.700195),
+        pytest.param("vgg", 0.350372, 0.431317, 0.781528, marks=pytest.mark.slow),
+    ],
 )
 def test_figures_are_those_of_the_public_package(net, blurred, noisy, other):
     # The figures are of the package lpips 0.1.4, its own network code, heads and preparation of pictures.

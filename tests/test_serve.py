@@ -637,6 +637,7 @@ def test_a_service_that_is_not_there():
             Client("http://127.0.0.1:9").make(__file__, text="Hi.")
 
 
+@pytest.mark.slow
 def test_the_gradio_example(server, client, file):
     """Its function, called as Gradio calls it; the page around it is Gradio's."""
     pytest.importorskip("gradio", reason="Gradio, which one example is for, is not installed")

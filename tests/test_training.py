@@ -359,6 +359,7 @@ def test_few_of_many_speakers_judge() -> None:
     assert judged(["a", "b\udcff"]) == {"a", "b\udcff"}
 
 
+@pytest.mark.slow
 def test_distillation_moves_the_unet_alone_towards_its_teacher(tmp_path: Path) -> None:
     config = small()
     config = replace(config, distillation_training=replace(config.mtov_training, steps=2))
