@@ -21,9 +21,9 @@ from moditalker.geometry.raster import warp
 from moditalker.media import Frame
 from moditalker.talker.layers import Layers
 from moditalker.talker.targets import Target
-from moditalker.video.compose import Composer
+from moditalker.video.compose import Composer, _around, _Canvas, _Lips
 from moditalker.video.flow import Gap, Spline, outline_distance
-from moditalker.video.interior import Interior
+from moditalker.video.interior import Interior, load_interior
 from moditalker.video.match import blurred
 from moditalker.video.references import Chooser, Gallery, Lender, faded
 
@@ -180,6 +180,20 @@ def test_softness_is_the_blur_of_edges(sigma):
     fine = torch.from_numpy(sharp).float()[None].repeat_interleave(3, 0)
     soft = blurred(fine, sigma).round().byte().permute(1, 2, 0).numpy()
     assert replace(look(3.0), pixels=soft).softness == pytest.approx(sigma, rel=0.1)
+
+
+def test_a_picture_of_noise_is_painted_too():
+    """Nothing is sharper: its blur is none."""
+    noise = np.random.default_rng(0).integers(0, 255, look(0.0).pixels.shape, np.uint8)
+    sharp = replace(look(0.0), pixels=noise)
+    matrix = MATRIX * 2  # of a frame with a smaller face
+    image, interior = picture(face()), load_interior()
+    composer = Composer(CROP, interior)
+    canvas = _Canvas.of(image, matrix, *_around(face(8.0), 8.0))
+    assert canvas is not None
+    inside = composer._inside(face(8.0), sharp, face(), _Lips(face(8.0), canvas, 1.0), None)
+    assert inside is not None
+    assert torch.isfinite(inside).all()
 
 
 def test_a_look_keeps_the_frames_own_pixels():

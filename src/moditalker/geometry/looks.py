@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,18 +53,8 @@ class Look:
         near, far = (
             sum(float(np.square(part[k:] - part[:-k]).mean()) for part in (grey, grey.T)) for k in (1, 2)
         )
-        # The mean squared difference over k pixels of a step that a Gaussian blurs.
-        sigmas = np.linspace(0.05, SOFTEST, 80)
-        one, two = (
-            np.array(
-                [
-                    k * math.erf(k / (2 * s)) - 2 * s / PI_ROOT * (1 - math.exp(-((k / s) ** 2) / 4))
-                    for s in sigmas
-                ]
-            )
-            for k in (1, 2)
-        )
-        return float(np.interp(-near / max(far, 1e-6), -one / two, sigmas))
+        ratios, sigmas = _soft_steps()
+        return float(np.interp(-near / max(far, 1e-6), -ratios, sigmas))
 
     @cached_property
     def grey(self) -> bool:
@@ -100,6 +90,19 @@ class Identity:
     def mouths(self) -> tuple[Look, ...]:
         """The looks that show open mouths."""
         return tuple(self.looks[i] for i in self.open_mouths)
+
+
+@cache
+def _soft_steps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For a step that a Gaussian blurs: its mean squared difference over one pixel, divided by that over two,
+    and the Gaussian's standard deviation.
+    """
+    sigmas = np.linspace(0.05, SOFTEST, 80)
+    one, two = (
+        [k * math.erf(k / (2 * s)) - 2 * s / PI_ROOT * (1 - math.exp(-((k / s) ** 2) / 4)) for s in sigmas]
+        for k in (1, 2)
+    )
+    return np.divide(one, two), sigmas
 
 
 def scale_of(matrix: NDArray[np.floating]) -> float:

@@ -180,7 +180,7 @@ class Composer:
         picture = torch.zeros(3, *inside.shape)
         picture[:, inside] = self.interior.paint(wanted, rest[:, :2], at, skin, self.unit, look.grey).T
         # What is painted is sharp, and shall be as soft as the look.
-        soft = round(look.softness / look.scale * scale_of(lips.mouth.matrix), 1)
+        soft = max(0.1, round(look.softness / look.scale * scale_of(lips.mouth.matrix), 1))
         weight = blurred(inside.float()[None], soft, zeros=True).clamp_min(1e-3)
         return blurred(picture, soft, zeros=True) / weight * inside
 
