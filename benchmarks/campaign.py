@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import wave
 import zipfile
 import zlib
@@ -645,6 +646,23 @@ def digests(folder: Path) -> dict[str, str]:
     return found
 
 
+def run_here(command: list[str]) -> int:
+    """Run a command in this process, a fork that has nothing else to do: its exit code; 1 for a traceback."""
+    from moditalker.cli import main as moditalker
+
+    try:
+        moditalker(command)
+        code = 0
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
 def forked(
     command: list[str], log: Path, seconds: float, memory: int, ends: float = 0.0
 ) -> tuple[int, float, int]:
@@ -663,20 +681,7 @@ def forked(
             resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 5, int(seconds) + 5))
             resource.setrlimit(resource.RLIMIT_FSIZE, (2 * GIB, 2 * GIB))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            from moditalker.cli import main as moditalker
-
-            try:
-                moditalker(command)
-                code = 0
-            except SystemExit as left:
-                code = left.code if isinstance(left.code, int) else int(left.code is not None)
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-                code = 1
-            sys.stdout.flush()
-            sys.stderr.flush()
+            code = run_here(command)
         finally:
             os._exit(code)
     late = asked_to_end = False

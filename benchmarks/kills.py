@@ -31,7 +31,6 @@ import tarfile
 import tempfile
 import threading
 import time
-import traceback
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from typing import Any
 
 import av
 import numpy as np
+from campaign import run_here
 from PIL import Image
 
 Chance = random.Random
@@ -91,18 +91,7 @@ class Command:
                 for number in (1, 2):
                     os.dup2(log, number)
                 os.environ["TMPDIR"] = tempfile.tempdir = str(self.temporary)
-                from moditalker.cli import main
-
-                try:
-                    main(self.arguments)
-                    code = 0
-                except SystemExit as left:
-                    code = left.code if isinstance(left.code, int) else int(left.code is not None)
-                except BaseException:
-                    traceback.print_exc()
-                    code = 1
-                sys.stdout.flush()
-                sys.stderr.flush()
+                code = run_here(self.arguments)
             finally:
                 os._exit(code)
         return self

@@ -383,17 +383,22 @@ def test_alpha_that_the_usual_decoder_leaves_out(tmp_path: Path, codec: str) -> 
         assert np.array_equal(frame.image, image.image)
 
 
+def mux(path: Path, codec: str, picture: bytes, count: int) -> None:
+    """Write a video of one coded picture of 64x48, shown `count` times."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_mux_stream(codec, rate=25, width=64, height=48)
+        for i in range(count):
+            packet = av.Packet(picture)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
+            out.mux(packet)
+
+
 def test_side_data_without_a_name_is_no_obstacle(tmp_path: Path) -> None:
     """Motion JPEG whose pictures have EXIF, a kind of side data that PyAV does not know."""
     exif, image = Image.Exif(), io.BytesIO()
     exif[0x010F] = "camera"
     Image.fromarray(next(pattern(1))).save(image, "JPEG", exif=exif)
-    with av.open(str(tmp_path / "a.avi"), "w") as out:
-        stream = out.add_mux_stream("mjpeg", rate=25, width=64, height=48)
-        for i in range(5):
-            packet = av.Packet(image.getvalue())
-            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
-            out.mux(packet)
+    mux(tmp_path / "a.avi", "mjpeg", image.getvalue(), 5)
     assert len(list(VideoReader(tmp_path / "a.avi"))) == 5
 
 
@@ -401,12 +406,7 @@ def test_a_colour_profile_in_pictures_of_a_video_is_no_crash(tmp_path: Path) -> 
     """PNG as a video's codec, each picture with a colour profile; in a process that may crash."""
     profile, image = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), io.BytesIO()
     Image.fromarray(next(pattern(1))).save(image, "PNG", icc_profile=profile)
-    with av.open(str(tmp_path / "a.mov"), "w") as out:
-        stream = out.add_mux_stream("png", rate=25, width=64, height=48)
-        for i in range(3):
-            packet = av.Packet(image.getvalue())
-            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
-            out.mux(packet)
+    mux(tmp_path / "a.mov", "png", image.getvalue(), 3)
     code = "import sys; from moditalker.media import VideoReader; print(len(list(VideoReader(sys.argv[1]))))"
     words = [sys.executable, "-c", code, str(tmp_path / "a.mov")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
